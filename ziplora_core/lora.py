@@ -1,0 +1,70 @@
+"""A LoRA as the mathematics sees it: one pair of factors per module, whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+UNET_PREFIX = "lora_unet_"
+"""Module names starting so belong to the diffusion model; every other one to a text encoder."""
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """The low-rank update of one linear or convolution (Hu et al. 2021, arXiv:2106.09685, eq. 3).
+
+        delta = scale · up @ down,    scale = alpha / rank   (1 when the file has no alpha)
+
+    Args:
+        down: `(rank, in, *k)`, float32; `*k` is the kernel of a convolution, empty for a linear.
+        up: `(out, rank, *1)`, float32.
+        alpha: the file's alpha, or None.
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def delta(self) -> Tensor:
+        """Form the dense update `(out, in, *k)`. For one layer at a time; never for a whole model."""
+        product = self.up.flatten(1) @ self.down.flatten(1)
+        return self.scale * product.reshape(self.up.shape[0], *self.down.shape[1:])
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """One LoRA file (or LORA_MODEL), read and normalised.
+
+    Args:
+        name: file name, for messages and metadata.
+        modules: factors by kohya module name. The UNet's start with `lora_unet_` and keep the
+            file's own spelling behind it (`lora_unet_input_blocks_…` or `lora_unet_down_blocks_…`);
+            the text encoders' are `lora_te1_text_model_…` and `lora_te2_text_model_…`.
+        metadata: the file's own `__metadata__`.
+        formats: the spellings and kinds found, for the report, e.g. `("PEFT",)`.
+        notes: what a reader should know, for the report: converted, folded or left out.
+        sha256: SHA-256 of the whole file in hex, empty for a LORA_MODEL.
+    """
+
+    name: str
+    modules: Mapping[str, LoraFactors]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    formats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    sha256: str = ""
+
+    def unet(self) -> dict[str, LoraFactors]:
+        return {name: f for name, f in self.modules.items() if name.startswith(UNET_PREFIX)}
+
+    def text_encoder(self) -> dict[str, LoraFactors]:
+        return {name: f for name, f in self.modules.items() if not name.startswith(UNET_PREFIX)}
