@@ -54,6 +54,7 @@ class LoRA:
         formats: the spellings and kinds found, for the report, e.g. `("PEFT",)`.
         notes: what a reader should know, for the report: converted, folded or left out.
         sha256: SHA-256 of the whole file in hex, empty for a LORA_MODEL.
+        base: the model it seems to be for, e.g. `SDXL`; empty when keys and shapes do not tell.
     """
 
     name: str
@@ -62,6 +63,7 @@ class LoRA:
     formats: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sha256: str = ""
+    base: str = ""
 
     def unet(self) -> dict[str, LoraFactors]:
         return {name: f for name, f in self.modules.items() if name.startswith(UNET_PREFIX)}

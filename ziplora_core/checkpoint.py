@@ -1,0 +1,90 @@
+"""Checkpoints of a training run: resume state and the LoRA so far, in one folder per set of inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files.atomic import write_bytes
+from .files.writer import lora_bytes
+from .lora import LoraFactors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """`<root>/<hash of the inputs>/` with `state.pt` and `lora.safetensors`.
+
+    Equal inputs find each other's checkpoint; any other input has another folder.
+    """
+
+    path: Path
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "state.pt"
+
+    @property
+    def lora_file(self) -> Path:
+        return self.path / "lora.safetensors"
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the resume state; None when there is none. A damaged one is set aside, and said."""
+        if not self.state_file.exists():
+            return None
+        try:
+            return torch.load(self.state_file, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, ValueError) as error:
+            logger.warning("%s cannot be read (%s): starting anew.", self.state_file, error)
+            return None
+
+    def save(self, state: Mapping[str, Any], lora: Mapping[str, LoraFactors]) -> None:
+        """Write the LoRA first, then the state, each atomically.
+
+        Raises:
+            OSError: the disk is full or not writable; earlier checkpoints are untouched.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.lora_file, lora_bytes(lora, {}), replace=True)
+        write_bytes(self.state_file, _state_bytes(state), replace=True)
+
+    def remove(self) -> None:
+        """Delete the folder of a run that has ended normally."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _state_bytes(state: Mapping[str, Any]) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hash everything a result depends on: settings by their JSON, tensors by their bytes."""
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def sampled(tensor: Tensor, count: int = 64) -> Tensor:
+    """Take `count` evenly spaced values: enough to tell two checkpoints' weights apart, cheaply."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // count)].float()
+
+

@@ -1,0 +1,118 @@
+"""Which weight of the loaded model each LoRA module belongs to, by ComfyUI's own key map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import comfy.lora
+
+from ..errors import problem
+from ..lora import UNET_PREFIX, LoRA, LoraFactors
+
+_UNET = "diffusion_model."
+
+
+def unet_targets(model: Any) -> dict[str, str]:
+    """Map `lora_unet_<sgm name>` to the weight key, for every weight of the diffusion model.
+
+    Args:
+        model: a `BaseModel` (what a ModelPatcher holds as `.model`).
+    """
+    return {
+        _sgm_name(key): key
+        for key in comfy.lora.model_lora_keys_unet(model, {}).values()
+        if key.startswith(_UNET) and key.endswith(".weight")
+    }
+
+
+def resolve_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
+    """Give every UNet module of a LoRA its sgm name and its weight's own shape.
+
+    Raises:
+        ZipLoRAError: a module has no place in this model or does not fit it; nothing is applied.
+    """
+    key_map = comfy.lora.model_lora_keys_unet(model, {})
+    shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
+    return _resolve(
+        lora, lora.unet(), key_map, shapes, f"this {type(model).__name__} model", _sgm_name
+    )
+
+
+def resolve_text_encoder(lora: LoRA, clip: Any) -> dict[str, LoraFactors]:
+    """Check every text-encoder module of a LoRA against a CLIP; names stay as they are.
+
+    Raises:
+        ZipLoRAError: a module has no place in this CLIP or does not fit it.
+    """
+    encoder = clip.cond_stage_model
+    key_map = comfy.lora.model_lora_keys_clip(encoder, {})
+    shapes = {key: tuple(weight.shape) for key, weight in encoder.state_dict().items()}
+    modules = lora.text_encoder()
+    return _resolve(lora, modules, key_map, shapes, "this CLIP", None)
+
+
+def _resolve(
+    lora: LoRA,
+    modules: Mapping[str, LoraFactors],
+    key_map: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    place: str,
+    rename: Any,
+) -> dict[str, LoraFactors]:
+    lost = [name for name in modules if key_map.get(name) not in shapes]
+    if lost:
+        base = f"; the file looks like a LoRA for {lora.base}" if lora.base else ""
+        raise problem(
+            f"{lora.name}, {len(lost)} of {len(modules)} modules (e.g. {lost[0]})",
+            found=f"no such weight in {place}{base}",
+            expected="a LoRA trained for the connected checkpoint's architecture",
+            advice="Pick a LoRA for this base model, or load the checkpoint it was trained on.",
+        )
+    resolved: dict[str, LoraFactors] = {}
+    for name, factors in modules.items():
+        key = key_map[name]
+        fitted = _fit(lora.name, name, factors, shapes[key])
+        new_name = rename(key) if rename else name
+        if new_name in resolved:
+            raise problem(
+                f"{lora.name}, module {name}",
+                found=f"a second spelling of {new_name}",
+                expected="one pair of factors per module",
+                advice="Export the LoRA again with one tool.",
+            )
+        resolved[new_name] = fitted
+    return resolved
+
+
+def _fit(file: str, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> LoraFactors:
+    """Check factors against the weight `(out, in, *k)` and give them its form.
+
+    Some writers store a convolution's down flat `(rank, in·k·k)`, or a linear's with two axes of 1.
+    """
+    rank, (out, *inner) = factors.rank, shape
+    ones = (1,) * (len(shape) - 2)
+    down_size, up_size = factors.down[0].numel(), factors.up.numel()
+    if tuple(factors.up.shape[:2]) == (out, rank) and up_size == out * rank:
+        flat = factors.down.ndim == 2 or len(shape) == 2
+        same_shape = tuple(factors.down.shape[1:]) == tuple(inner)
+        size = 1
+        for n in inner:
+            size *= n
+        if same_shape or (flat and down_size == size):
+            return replace(
+                factors,
+                down=factors.down.reshape(rank, *inner),
+                up=factors.up.reshape(out, rank, *ones),
+            )
+    raise problem(
+        f"{file}, module {name}",
+        found=f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}",
+        expected=f"factors of a weight {shape}",
+        advice="The LoRA was trained for another architecture; pick one for this checkpoint.",
+    )
+
+
+def _sgm_name(key: str) -> str:
+    return UNET_PREFIX + key.removeprefix(_UNET).removesuffix(".weight").replace(".", "_")

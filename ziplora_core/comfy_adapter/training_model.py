@@ -1,0 +1,268 @@
+"""A private copy of the person's MODEL with gated branches on it: the `Denoise` of every trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.patcher_extension import PatcherInjection
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..branches import Branches, Gates
+from ..errors import problem
+from . import conditioning as cond
+
+_INJECTION = "ziplora_training"
+
+
+class TrainingModel:
+    """The frozen model, its branches, and the one way to ask it for a prediction.
+
+    Args:
+        patcher: the private ModelPatcher.
+        branches: by weight key.
+    """
+
+    def __init__(self, patcher: Any, branches: Mapping[str, Branches]) -> None:
+        self.patcher, self.branches = patcher, branches
+        self.checkpointing = False
+        self.evaluations = 0
+        self._gates: Gates | None = None
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    @property
+    def model(self) -> Any:
+        return self.patcher.model
+
+    @property
+    def sampling(self) -> Any:
+        """The MODEL's own sampling object: prediction type and noise schedule."""
+        return self.patcher.get_model_object("model_sampling")
+
+    @property
+    def v_prediction(self) -> bool:
+        return isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
+
+    @property
+    def device(self) -> torch.device:
+        return self.patcher.load_device
+
+    def denoise(
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
+    ) -> Tensor:
+        """Predict in the model's own space (eps or v), float32, with the branches as gated.
+
+        `apply_model` returns x0 = base + slope · prediction; the MODEL's own sampling object gives
+        both, so that eps, v and zero-terminal-SNR models need no case of their own.
+        """
+        x, sigma = x.to(self.device), sigma.to(self.device)
+        x0 = self.denoised(x, sigma, conditioning, gates)
+        zeros = torch.zeros_like(x)
+        base = self.sampling.calculate_denoised(sigma, zeros, x)
+        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)
+        return (x0 - base) / slope
+
+    def denoised(
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
+    ) -> Tensor:
+        """Predict x0, float32; samples whose prompts cannot share a batch run one by one."""
+        first, *others = conditioning
+        if all(first.joins(other) for other in others):
+            return self._apply(x, sigma, conditioning, gates)
+        return torch.cat(
+            [
+                self._apply(x[i : i + 1], sigma[i : i + 1], [conditioning[i]], gates.of([i]))
+                for i in range(len(x))
+            ]
+        )
+
+    def _apply(
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
+    ) -> Tensor:
+        self.evaluations += len(x)
+        self._gates = gates
+        try:
+            return self.model.apply_model(
+                x,
+                sigma,
+                **cond.batch(list(conditioning)),
+                transformer_options={"optimized_attention_override": _differentiable_attention},
+            )
+        finally:
+            self._gates = None
+
+    def injection(self) -> PatcherInjection:
+        """The forward hooks, put on and taken off by the patcher."""
+        return PatcherInjection(inject=self._inject, eject=self._eject)
+
+    def _inject(self, patcher: Any) -> None:
+        for key, branches in self.branches.items():
+            layer = comfy.utils.get_attr(patcher.model, key.removesuffix(".weight"))
+            self._handles.append(layer.register_forward_hook(self._hook(branches)))
+
+    def _eject(self, _patcher: Any) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _hook(self, branches: Branches) -> Callable[..., Tensor | None]:
+        def add_branches(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor):
+            if self._gates is None:
+                return None
+            return out + branches.delta(inputs[0], self._gates, layer)
+
+        return add_branches
+
+    def install_checkpointing(self) -> list[nn.Module]:
+        """Give every block a forward that, while `checkpointing`, keeps only the block's input.
+
+        The gates of the moment go along: the block is run again during backward, when another
+        prediction may have been asked for since.
+        """
+        blocks = [
+            block
+            for block in self.model.diffusion_model.modules()
+            if isinstance(block, BasicTransformerBlock | ResBlock)
+        ]
+        for block in blocks:
+            block.forward = self._checkpointed(block.forward)
+        return blocks
+
+    def _checkpointed(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(gates: Gates | None, *args: Any, **kwargs: Any) -> Tensor:
+            outer, self._gates = self._gates, gates
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._gates = outer
+
+        def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+            if not (self.checkpointing and torch.is_grad_enabled()):
+                return forward(*args, **kwargs)
+            return checkpoint(run, self._gates, *args, use_reentrant=False, **kwargs)
+
+        return wrapped
+
+
+@contextmanager
+def training_model(
+    model: Any, branches: Mapping[str, Branches], dtype: torch.dtype | None = None
+) -> Iterator[TrainingModel]:
+    """Open a private, frozen, loaded copy of MODEL with branches on it.
+
+    To be called outside inference mode: autograd refuses tensors made inside it. The person's MODEL is never touched; whatever happens inside, hooks, forwards and the copy are
+    gone afterwards.
+
+    Args:
+        model: the person's ModelPatcher.
+        branches: by weight key.
+        dtype: compute dtype; by default bf16 on CUDA where supported, float32 elsewhere.
+
+    Raises:
+        ZipLoRAError: injections or wrappers are on the MODEL, or it cannot be copied.
+    """
+    refuse_patched(model)
+    patcher = private_copy(model)
+    dtype = dtype or compute_dtype(patcher.load_device)
+    set_compute_dtype(patcher, dtype)
+    opened = TrainingModel(patcher, branches)
+    patcher.model.requires_grad_(False)
+    patcher.set_injections(_INJECTION, [opened.injection()])
+    blocks = opened.install_checkpointing()
+    try:
+        for branch in branches.values():
+            branch.to(patcher.load_device, dtype)
+        comfy.model_management.load_models_gpu(
+            [patcher], memory_required=1e20, force_full_load=True
+        )
+        yield opened
+    finally:
+        patcher.eject_model()
+        for block in blocks:
+            block.__dict__.pop("forward", None)
+        comfy.model_management.unload_model_and_clones(patcher)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bf16 on CUDA where supported, float32 elsewhere; never fp16, whose gradients underflow."""
+    bf16 = device.type == "cuda" and comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
+    """Compute in `dtype`, on a private copy only.
+
+    Ordinary weights are converted once: cast in every layer, autograd would keep each cast copy.
+    Quantised ones (fp8) stay as they are and ComfyUI casts them layer by layer.
+    """
+    unet = patcher.model.diffusion_model
+    ordinary = {torch.float16, torch.bfloat16, torch.float32}
+    if {p.dtype for p in unet.parameters()} <= ordinary:
+        unet.to(dtype)
+        patcher.size = 0  # recomputed for the new dtype
+        patcher.add_object_patch("manual_cast_dtype", dtype)
+    else:
+        patcher.set_model_compute_dtype(dtype)
+
+
+def private_copy(model: Any) -> Any:
+    """Copy MODEL into a plain, private ModelPatcher whose weights autograd may see.
+
+    It is loaded again from its file where ComfyUI knows how; a MODEL without that (some custom
+    loaders) is unloaded and copied in memory, unless its weights are dynamic.
+
+    Raises:
+        ZipLoRAError: a dynamic MODEL that cannot be loaded again.
+    """
+    if model.cached_patcher_init is not None:
+        return model.clone(disable_dynamic=True, force_deepcopy=True)
+    if model.is_dynamic():
+        raise problem(
+            "model",
+            found="dynamically loaded weights without a way to load them again",
+            expected="a MODEL from a stock loader",
+            advice="Use Load Checkpoint or Load Diffusion Model, or start ComfyUI with "
+            "--disable-dynamic-vram.",
+        )
+    comfy.model_management.unload_model_and_clones(model)
+    return model.clone(model_override=(copy.deepcopy(model.model), ({}, {}, {}, set())))
+
+
+def refuse_patched(model: Any) -> None:
+    """Refuse a MODEL that is more than its weights: what would be learned is not what is drawn.
+
+    Raises:
+        ZipLoRAError: naming each injection, wrapper, patch or function on it.
+    """
+    options = model.model_options.get("transformer_options", {})
+    found = [f"injection {key}" for key in model.injections]
+    found += [
+        f"wrapper {key or kind}"
+        for kind, wrappers in {**model.wrappers, **options.get("wrappers", {})}.items()
+        for key in wrappers
+    ]
+    found += [f"patch {key}" for key in options.get("patches", {})]
+    found += [f"replacement {key}" for key in options.get("patches_replace", {})]
+    if "model_function_wrapper" in model.model_options:
+        found.append("a model function wrapper")
+    if found:
+        raise problem(
+            "model",
+            found=", ".join(found),
+            expected="a checkpoint, with or without LoRAs, and nothing else on it",
+            advice="Connect the MODEL from before the slider, FreeU or wrapper node, and apply "
+            "that node after the merge.",
+        )
+
+
+def _differentiable_attention(_function: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """PyTorch's attention in the place of one without a backward (flash, sage)."""
+    return attention_pytorch(*args, **kwargs)

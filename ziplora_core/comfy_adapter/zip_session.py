@@ -1,0 +1,247 @@
+"""ZipLoRA on a loaded MODEL, from two LoRAs to the merged one: the steps in their order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import torch
+
+from ..branches import Branches
+from ..checkpoint import CheckpointFolder, fingerprint, sampled
+from ..coefficients import MergerCoefficients
+from ..errors import problem
+from ..files.metadata import source_metadata
+from ..layers import choose_layers
+from ..merge import MergedLoRA
+from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
+from ..report import Retention, zip_report
+from ..states import State, retention
+from ..training import Hooks, TrainingRecord, train
+from ..zip_objective import ZipObjective, ZipSettings
+from . import conditioning as cond
+from .references import Reference, reference_latents, teacher_states
+from .targets import resolve_unet, unet_targets
+from .training_model import TrainingModel, compute_dtype, refuse_patched, training_model
+
+POOL = 32
+"""Teacher draws per concept; their targets are computed once."""
+_TRAINING, _HELD_OUT = 0, 1  # streams of a seed
+_BYTES_PER_SAMPLE = 5.3 * 2**30
+"""Saved activations of one SDXL sample of 128 × 128 latents in bf16 (ziplora.md §4.2)."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One concept's inputs as the node receives them."""
+
+    name: str
+    conditioning: Any
+    latent: Any | None = None
+
+
+@dataclass(frozen=True)
+class ZipResult:
+    merged: MergedLoRA
+    record: TrainingRecord
+    report: str
+
+
+def pair_on_model(pair: LoRAPair, model: Any) -> tuple[dict[str, ModulePair], dict[str, ModulePair]]:
+    """Resolve a pair's UNet modules on a `BaseModel`; returns UNet and text-encoder pairs."""
+    halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
+    unet = pair_modules(*(scaled(resolve_unet(lora, model), s) for lora, s in halves))
+    text = pair_modules(*(scaled(lora.text_encoder(), s) for lora, s in halves))
+    return unet, text
+
+
+def optimise(
+    model: Any,
+    pair: LoRAPair,
+    prompts: tuple[Prompt, Prompt],
+    settings: ZipSettings,
+    checkpoints: Path,
+    on_step: Callable[[TrainingRecord], None] = lambda record: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ZipResult:
+    """Learn the merger coefficients of a pair on a MODEL; see `ZipSession`.
+
+    ComfyUI runs nodes in inference mode, whose tensors autograd refuses: everything is made
+    outside it.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        return ZipSession(model, pair, prompts, settings).run(checkpoints, on_step, should_stop)
+
+
+class ZipSession:
+    """One optimisation. Making it checks everything that needs no computing.
+
+    Args:
+        model: the person's ModelPatcher; it is not changed.
+        pair: the two LoRAs and their strengths.
+        prompts: content's and style's prompt, latents optional.
+        settings: the node's widgets.
+
+    Raises:
+        ZipLoRAError: anything about the inputs that a person can put right.
+    """
+
+    def __init__(
+        self, model: Any, pair: LoRAPair, prompts: tuple[Prompt, Prompt], settings: ZipSettings
+    ) -> None:
+        refuse_patched(model)
+        for prompt in prompts:
+            cond.check(prompt.conditioning, f"{prompt.name}_conditioning")
+        self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
+        self.latents = [
+            None if p.latent is None else reference_latents(model.model, p.latent, p.name)
+            for p in prompts
+        ]
+        self.pairs, self.text_encoder = pair_on_model(pair, model.model)
+        self.trained = trained_modules(self.pairs, settings.layers, pair)
+        self.branches = {name: Branches(p.factors) for name, p in self.pairs.items()}
+
+    def run(
+        self,
+        checkpoints: Path,
+        on_step: Callable[[TrainingRecord], None],
+        should_stop: Callable[[], bool],
+    ) -> ZipResult:
+        """Learn the coefficients.
+
+        Args:
+            checkpoints: folder of all checkpoints; this run's is named by its inputs.
+            on_step, should_stop: see `Hooks`.
+        """
+        settings, options = self.settings, self.settings.options
+        targets = unet_targets(self.model.model)
+        hooked = {targets[name]: branches for name, branches in self.branches.items()}
+        with training_model(self.model, hooked) as opened:
+            references = [self._reference(opened, i) for i in range(2)]
+            draws = min(settings.steps, POOL)
+            states = self._states(opened, references, draws, _TRAINING)
+            held_out = self._states(opened, references, options.held_out_draws, _HELD_OUT)
+            before = self._retention(opened, held_out)
+            memory = choose_memory(opened, settings.memory, states)
+            task = self._objective(opened, states)
+            folder = self._checkpoint_folder(checkpoints, opened)
+            hooks = Hooks(lambda: self._merged(task).modules(), on_step, should_stop)
+            record = train(task, settings.steps, settings.learning_rate, options, hooks, folder)
+            task.fold()
+            after = self._retention(opened, held_out)
+            notes = [memory, f"UNet evaluations: {opened.evaluations} samples"]
+        if record.stopped is None:
+            folder.remove()
+        merged = self._merged(task)
+        retention = (before, after) if before and after else None
+        metadata = self._metadata(retention)
+        report = zip_report(merged, self.pair, record, settings, retention, notes)
+        return ZipResult(replace(merged, metadata=metadata), record, report)
+
+    def _reference(self, opened: TrainingModel, concept: int) -> Reference:
+        latents, prompt = self.latents[concept], self.prompts[concept].conditioning
+        like = torch.zeros(1, *self._size, device=opened.device)
+        if latents is not None:
+            like = latents[:1].to(opened.device)
+        positive = cond.prepare(opened.model, prompt, like)
+        negative = cond.prepare(opened.model, cond.zeroed(prompt), like)
+        return Reference(positive, negative, latents)
+
+    @property
+    def _size(self) -> tuple[int, int, int]:
+        channels = self.model.model.latent_format.latent_channels
+        return channels, self.settings.height // 8, self.settings.width // 8
+
+    def _states(
+        self, opened: TrainingModel, references: list[Reference], draws: int, stream: int
+    ) -> list[list[State]]:
+        if draws == 0:
+            return [[], []]
+        states = teacher_states(
+            opened, references, self._size, draws, self.settings.seed, stream
+        )
+        return states if stream == _TRAINING else [concept[:draws] for concept in states]
+
+    def _retention(self, opened: TrainingModel, states: list[list[State]]) -> Retention | None:
+        if not states[0]:
+            return None
+        return Retention(*(retention(opened.denoise, concept, batch=2) for concept in states))
+
+    def _objective(self, opened: TrainingModel, states: list[list[State]]) -> ZipObjective:
+        widths = {name: self.branches[name].width for name in self.trained}
+        return ZipObjective(
+            model=opened,
+            branches=self.branches,
+            coefficients=MergerCoefficients(widths, opened.device),
+            pairs=self.pairs,
+            states=(states[0], states[1]),
+            settings=self.settings,
+            v_prediction=opened.v_prediction,
+        )
+
+    def _merged(self, task: ZipObjective) -> MergedLoRA:
+        return MergedLoRA(self.pairs, task.coefficients.detached(), self.text_encoder)
+
+    def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
+        """Name the folder by everything the result depends on, the patched base included."""
+        tensors = {f"base {k}": sampled(w) for k, w in opened.model.diffusion_model.named_parameters()}
+        for name, pair in {**self.pairs, **self.text_encoder}.items():
+            for half, factors in zip(("content", "style"), pair.factors, strict=True):
+                if factors is not None:
+                    tensors[f"{half} {name} down"] = factors.down
+                    tensors[f"{half} {name} up"] = factors.scale * factors.up
+        extras = []
+        for prompt, latents in zip(self.prompts, self.latents, strict=True):
+            context, others = prompt.conditioning[0]
+            tensors[f"{prompt.name} context"] = context
+            tensors |= {f"{prompt.name} {k}": v for k, v in others.items() if torch.is_tensor(v)}
+            extras.append({k: v for k, v in others.items() if not torch.is_tensor(v)})
+            if latents is not None:
+                tensors[f"{prompt.name} latents"] = latents
+        settings = asdict(self.settings) | {"extras": extras, "sampling": str(opened.sampling)}
+        settings["options"].pop("resume")
+        return CheckpointFolder(root / fingerprint(settings, tensors))
+
+    def _metadata(self, retention: tuple[Retention, Retention] | None) -> dict[str, str]:
+        said = {"ziplora.method": "ziplora", "ziplora.settings": json.dumps(asdict(self.settings))}
+        if retention is not None:
+            before, after = (asdict(r) for r in retention)
+            said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
+        return source_metadata(self.pair.content, self.pair.style) | said
+
+
+def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair) -> list[str]:
+    """Name the modules that get coefficients: in the layer choice, and in both LoRAs.
+
+    Raises:
+        ZipLoRAError: there are none.
+    """
+    shared = [(name, p.one.down.ndim - 2) for name, p in pairs.items() if p.shared]
+    chosen = choose_layers(layers, shared)
+    if not chosen:
+        raise problem(
+            f"{pair.content.name} and {pair.style.name}",
+            found=f"{len(shared)} modules in common, none of them in layers={layers}",
+            expected="modules that both LoRAs change",
+            advice="There is nothing to weigh against each other: choose other layers, or join "
+            "the two with MergeLoRAs (method direct).",
+        )
+    return chosen
+
+
+def choose_memory(opened: TrainingModel, memory: str, states: list[list[State]]) -> str:
+    """Set checkpointing: `fast` keeps all activations, `low` one block's; `auto` looks at what is
+    free. Returns the line for the report."""
+    height, width = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
+    itemsize = compute_dtype(opened.device).itemsize
+    needed = 2 * _BYTES_PER_SAMPLE * (height * width / 128**2) * itemsize / 2
+    free = comfy.model_management.get_free_memory(opened.device)
+    opened.checkpointing = memory == "low" or (memory == "auto" and needed > 0.8 * free)
+    chosen = "low" if opened.checkpointing else "fast"
+    if memory != "auto":
+        return f"memory={chosen}"
+    return f"memory={chosen} (auto: about {needed / 2**30:.1f} GiB of activations, {free / 2**30:.1f} GiB free)"

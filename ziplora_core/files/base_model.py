@@ -1,0 +1,198 @@
+"""Which model a file was made for, told by its keys and shapes alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .spelling import ROLE_OF, split_key
+
+SD1, SD2 = "Stable Diffusion 1.x", "Stable Diffusion 2.x"
+SDXL, REFINER = "SDXL", "the SDXL refiner"
+
+NOT_LORAS = (
+    (
+        "a textual inversion embedding",
+        r"(emb_params|clip_l|clip_g|string_to_(param|token)(\..*)?)$",
+        "Put it into the embeddings folder and name it in the prompt.",
+    ),
+    (
+        "a Control-LoRA or ControlNet-LLLite",
+        r"lora_controlnet$|lllite_|control_model\.",
+        "Load it as a ControlNet.",
+    ),
+    (
+        "an IP-Adapter",
+        r"(image_proj|ip_adapter)\.",
+        "Load it with IP-Adapter nodes.",
+    ),
+    (
+        "a LoRA of the cloneofsimo trainer, for Stable Diffusion 1.x or 2.x",
+        r"(unet|text_encoder):\d+:(up|down)$",
+        "Choose a LoRA made for SDXL.",
+    ),
+    (
+        "a checkpoint",
+        r"(first_stage_model|cond_stage_model|conditioner)\.",
+        "Load it with Load Checkpoint, and choose a LoRA here.",
+    ),
+)
+"""Name, a pattern for the beginning of its keys, advice."""
+
+TRANSFORMERS = (
+    ("Stable Cascade", r"lora_prior_"),
+    ("HunyuanVideo", r"individual_token_refiner"),
+    ("Chroma", r"distilled_guidance_layer"),
+    ("Flux.2", r"double_stream_modulation"),
+    ("HiDream", r"double_stream_blocks_"),
+    ("AuraFlow", r"double_layers_"),
+    ("Flux", r"(?<!\w)(\w*_)?(double_blocks|single_blocks|single_transformer_blocks)_\d"),
+    ("Qwen-Image", r"transformer_blocks_\d+_img_(mlp|mod)"),
+    ("Stable Diffusion 3", r"joint_blocks_|transformer_blocks_\d+_attn_add_[qkv]_proj"),
+    ("Wan or Anima", r"(^|_)blocks_\d+_(self|cross)_attn"),
+    ("Lumina 2 or Z-Image", r"layers_\d+_attention|noise_refiner"),
+    ("PixArt or LTX-Video", r"(^|_)transformer_blocks_\d+_attn1"),
+    ("Stable Diffusion 3 or Flux", r"^lora_te3_"),
+)
+"""Name and a pattern found in its keys, dots written as underscores; the first wins."""
+
+UNET_BLOCK = re.compile(r"(input|output|down|up)_blocks_\d|mid_block|middle_block")
+ATTENTION = re.compile(
+    r"(?P<side>input|output|down|up)_blocks_(?P<block>\d+)_(attentions_)?(?P<part>\d+)"
+    r"_transformer_blocks_(?P<depth>\d+)_"
+)
+CROSS_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL, 1280: REFINER}
+"""In-features of `attn2.to_k` and `to_v`: the width of the prompt's embedding."""
+
+DISTILLED = {
+    ((2, 2, 4, 4), (4, 4, 10, 2, 1, 1)): "SSD-1B",
+    ((1, 1, 2, 2), (2, 2, 2, 1, 1, 1)): "Segmind Vega",
+    ((2, 5), (5, 5, 2, 2)): "KOALA 700M",
+    ((2, 6), (6, 6, 2, 2)): "KOALA 1B",
+}
+"""Transformer blocks per attention block, inputs and outputs, of models with SDXL's names."""
+
+
+@dataclass(frozen=True)
+class BaseGuess:
+    """What a file seems to be.
+
+    Args:
+        name: the model it is for, or what it is when it is no LoRA; empty when nothing tells.
+        advice: what to do instead; only when it is not a LoRA at all.
+        key: the key that told, for messages; only when it is not a LoRA at all.
+        warning: why it may not suit SDXL although names and shapes fit.
+    """
+
+    name: str = ""
+    advice: str = ""
+    key: str = ""
+    warning: str = ""
+
+
+def describe_base(shapes: Mapping[str, Sequence[int]]) -> BaseGuess:
+    """Tell what a file is for.
+
+    Args:
+        shapes: the shape of every tensor by key.
+    """
+    names = [key.replace(".", "_") for key in shapes]
+    if other := _not_a_lora(shapes):
+        return other
+    if any("motion_modules" in n and "temporal_transformer" in n for n in names):
+        return BaseGuess("AnimateDiff motion LoRA")
+    is_unet = any(UNET_BLOCK.search(name) for name in names)
+    for model, pattern in TRANSFORMERS[: 1 if is_unet else None]:
+        if any(re.search(pattern, name) for name in names):
+            return BaseGuess(model)
+    name = _by_width(shapes) or _by_position(names) or _by_text_encoder(shapes)
+    distilled = _distilled(names) if name == SDXL else ""
+    if not distilled:
+        return BaseGuess(name)
+    return BaseGuess(distilled, warning=f"its layers are those of {distilled}, not of full SDXL")
+
+
+def _not_a_lora(shapes: Mapping[str, Sequence[int]]) -> BaseGuess | None:
+    """Recognise what is not a LoRA: by telling keys, or because no key is a LoRA's."""
+    for name, pattern, advice in NOT_LORAS:
+        key = next((key for key in shapes if re.match(pattern, key)), None)
+        if key is not None:
+            return BaseGuess(name, advice, key)
+    roles = {key: _role(key) for key in shapes}
+    plain = [key for key, role in roles.items() if role == "weight"]
+    is_model = set(roles.values()) <= {"weight", ""}
+    diffusion = [key for key in plain if key.startswith("model.diffusion_model.")]
+    if diffusion or (plain and is_model):
+        key = (diffusion or plain)[0]
+        advice = "Load it with Load Checkpoint or Load Diffusion Model, and choose a LoRA here."
+        return BaseGuess("a whole model", advice, key)
+    return None
+
+
+def _role(key: str) -> str:
+    suffix = split_key(key)[1]
+    return ROLE_OF[suffix] if suffix else ""
+
+
+def _by_width(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Tell the UNet by the in-features of its attention."""
+    cross, own = set(), set()
+    for key, shape in shapes.items():
+        if _role(key) not in ("down", "hada_w1_b", "diff") or len(shape) < 2:
+            continue
+        if re.search(r"attn2.*to_[kv]", key):
+            cross.add(shape[1])
+        elif re.search(r"attn[12].*to_[qkv]", key):
+            own.add(shape[1])
+    models = {CROSS_WIDTHS[width] for width in cross if width in CROSS_WIDTHS}
+    if len(models) == 1:
+        return models.pop()
+    if 320 in own:
+        return f"{SD1} or 2.x"
+    if own & {384, 768, 1536}:
+        return REFINER
+    return SDXL if own == {640, 1280} else ""
+
+
+def _by_position(names: Sequence[str]) -> str:
+    """Tell the UNet by where it has attention, and how deep."""
+    for name in names:
+        if match := ATTENTION.search(name):
+            side, block, depth = match["side"], int(match["block"]), int(match["depth"])
+            outside = {"down": block == 0, "up": block > 1, "input": block < 3, "output": block > 5}
+            if outside[side]:
+                return f"{SD1} or 2.x"
+            if depth > 0:
+                return SDXL
+    return ""
+
+
+def _by_text_encoder(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Tell the model by its text encoders."""
+    if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
+        return SDXL
+    widths = {
+        shape[1]
+        for key, shape in shapes.items()
+        if key.startswith("lora_te_") and "self_attn" in key and _role(key) == "down"
+    }
+    return {768: SD1, 1024: SD2}.get(widths.pop(), "") if len(widths) == 1 else ""
+
+
+def _distilled(names: Sequence[str]) -> str:
+    """Name the distilled model whose depths these are, if any."""
+    depths: dict[tuple[bool, int, int], int] = {}
+    for name in names:
+        if match := ATTENTION.search(name):
+            into = match["side"] in ("input", "down")
+            block = (into, int(match["block"]), int(match["part"]))
+            depths[block] = max(depths.get(block, 0), int(match["depth"]) + 1)
+    sides = tuple(
+        tuple(depths[block] for block in sorted(depths) if block[0] is into)
+        for into in (True, False)
+    )
+    if sides in DISTILLED:
+        return DISTILLED[sides]
+    middle = any(re.search(r"mid(dle)?_block.*attn", name) for name in names)
+    return "" if middle or not all(sides) else "a distilled SDXL"

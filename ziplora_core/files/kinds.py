@@ -1,0 +1,197 @@
+"""Each parametrisation of a low-rank update as plain factors, exactly and without an SVD.
+
+Every one of them is made of pairs `up (out, rank, *1)`, `down (rank, in, *k)`; a convolution may
+put a core `(rank, rank, *k)` between the two. LoHa and LoKr multiply two such updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ZipLoRAError, problem
+from ..lora import LoraFactors
+from .spelling import ModuleKeys
+
+Pair = tuple[Tensor, Tensor]
+"""`up (out, rank)` and `down (rank, in, *k)`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tensors of one module by role, in float32, with what messages need."""
+
+    source: str
+    keys: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+    def subject(self, role: str) -> str:
+        return f"{self.source}, key {self.keys[role]}"
+
+    def wrong_shape(self, role: str, expected: str) -> ZipLoRAError:
+        return problem(
+            self.subject(role),
+            found=f"the shape {list(self.tensors[role].shape)}",
+            expected=expected,
+            advice="Save the LoRA again with the program that made it: this file is damaged.",
+        )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One parametrisation.
+
+    Args:
+        name: what people call it.
+        ranked: the role whose first dimension is the rank that alpha is divided by.
+        factors: forms `(up, down)` from its parts.
+    """
+
+    name: str
+    ranked: str
+    factors: Callable[[Parts], Pair]
+
+
+def kind_of(module: ModuleKeys, source: str) -> Kind:
+    """Recognise a module's parametrisation by its roles.
+
+    Raises:
+        ZipLoRAError: a part is missing (an orphan), or one is too many.
+    """
+    roles = frozenset(module.keys) - {"alpha"}
+    if roles in KINDS:
+        return KINDS[roles]
+    nearest = max(KINDS, key=lambda parts: 2 * len(parts & roles) - len(parts - roles))
+    first = next((r for r in module.keys if r != "alpha"), "alpha")
+    missing = ", ".join(sorted(nearest - roles))
+    found = ", ".join(sorted(roles)) or "alpha"
+    raise problem(
+        f"{source}, key {module.keys[first]}",
+        found=f"{found} without {missing}" if missing else f"the parts {found}",
+        expected=f"the parts of a {KINDS[nearest].name}: {', '.join(sorted(nearest))}",
+        advice="Save the LoRA again with the program that made it: this file is incomplete.",
+    )
+
+
+def read_parts(module: ModuleKeys, tensors: Mapping[str, Tensor], source: str) -> Parts:
+    """Take a module's tensors as float32.
+
+    Raises:
+        ZipLoRAError: NaN or infinity in one of them.
+    """
+    parts = {r: tensors[k].detach().float() for r, k in module.keys.items() if r != "alpha"}
+    for role, tensor in parts.items():
+        if not torch.isfinite(tensor).all():
+            raise problem(
+                f"{source}, key {module.keys[role]}",
+                found="NaN or infinity",
+                expected="finite numbers",
+                advice="Use an earlier save of this LoRA: its training broke down.",
+            )
+    return Parts(source, module.keys, parts)
+
+
+def to_factors(kind: Kind, parts: Parts, alpha: float | None) -> LoraFactors:
+    """Form the factors, with alpha brought to their own rank so that the scale stays."""
+    up, down = kind.factors(parts)
+    rank = parts.tensors[kind.ranked].shape[0]
+    return LoraFactors(down, up, alpha if alpha is None else alpha * down.shape[0] / rank)
+
+
+def lora(parts: Parts) -> Pair:
+    """delta = up @ down, LoCon's core folded in (Yeh et al. 2023, arXiv:2309.14859)."""
+    return _pair(parts, "up", "down", "mid")
+
+
+def loha(parts: Parts) -> Pair:
+    """delta = (up1 @ down1) ∘ (up2 @ down2) (Hyeon-Woo et al. 2021, arXiv:2108.06098, prop. 1).
+
+    up[o, pq] = up1[o, p] · up2[o, q],   down[pq, i] = down1[p, i] · down2[q, i]
+    """
+    up1, down1 = _pair(parts, "hada_w1_a", "hada_w1_b", "hada_t1")
+    up2, down2 = _pair(parts, "hada_w2_a", "hada_w2_b", "hada_t2")
+    if up1.shape[0] != up2.shape[0] or down1.shape[1:] != down2.shape[1:]:
+        raise parts.wrong_shape("hada_w2_b", f"two updates of one shape, {list(down1.shape)}")
+    rank = up1.shape[1] * up2.shape[1]
+    _check_rank(parts, "hada_w1_b", "LoHa", rank, up1.shape[0], down1[0].numel())
+    up = (up1[:, :, None] * up2[:, None, :]).flatten(1)  # (out, rank·rank)
+    down = (down1[:, None] * down2[None]).flatten(0, 1)  # (rank·rank, in, *k)
+    return up, down
+
+
+def lokr(parts: Parts) -> Pair:
+    """delta = w1 ⊗ w2 with w1 = up1 @ down1 and w2 = up2 @ down2 (arXiv:2309.14859, eq. 5).
+
+    up = up1 ⊗ up2,   down = down1 ⊗ down2
+    """
+    up2, down2 = _pair(parts, "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+    up1, down1 = _first_kronecker_pair(parts)
+    width = down1.shape[1] * down2[0].numel()
+    rank, out = up1.shape[1] * up2.shape[1], up1.shape[0] * up2.shape[0]
+    _check_rank(parts, "lokr_w2_b", "LoKr", rank, out, width)
+    down = torch.kron(down1, down2.flatten(1)).reshape(rank, -1, *down2.shape[2:])
+    return torch.kron(up1, up2), down
+
+
+def _first_kronecker_pair(parts: Parts) -> Pair:
+    """Return w1 as a pair: as trained, or w1 and an identity on its shorter side."""
+    w1 = parts.tensors.get("lokr_w1")
+    if w1 is None:
+        return _pair(parts, "lokr_w1_a", "lokr_w1_b", "")
+    if w1.ndim != 2:
+        raise parts.wrong_shape("lokr_w1", "a matrix")
+    rows, columns = w1.shape
+    identity = torch.eye(min(rows, columns), device=w1.device)
+    return (identity, w1) if rows <= columns else (w1, identity)
+
+
+def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:
+    """Check a pair's shapes and fold its core into down.
+
+    down'[m, j, *k] = Σ_n core[m, n, *k] · down[n, j]
+    """
+    up, down = parts.tensors[up_role], parts.tensors[down_role]
+    core = parts.tensors.get(core_role)
+    rank = down.shape[0]
+    if core is not None and down[0].numel() != down.shape[1]:
+        raise parts.wrong_shape(down_role, "(rank, in), with a kernel only where there is no core")
+    if core is not None and core_role != "mid":
+        up = up.T if up.ndim == 2 else up  # LyCORIS keeps (rank, out) beside a core
+    if up.shape[1] != rank or up[0].numel() != rank:
+        raise parts.wrong_shape(up_role, f"(out, {rank}), the rank of {parts.keys[down_role]}")
+    if core is None:
+        return (up, down) if core_role == "mid" else (up.flatten(1), down)
+    if core.ndim < 3 or core.shape[:2] != (rank, rank):
+        raise parts.wrong_shape(core_role, f"({rank}, {rank}, *kernel)")
+    return up, torch.einsum("mn...,nj->mj...", core, down.flatten(1))
+
+
+def _check_rank(parts: Parts, role: str, kind: str, rank: int, out: int, width: int) -> None:
+    """Refuse factors that would be larger than half of the dense update they stand for."""
+    if rank > min(out, width) / 2:
+        raise problem(
+            parts.subject(role),
+            found=f"{kind} that needs rank {rank} as a plain LoRA of {out} x {width}",
+            expected=f"at most {min(out, width) // 2}, half the full rank",
+            advice=f"Use a {kind} of a lower rank, or extract a plain LoRA from it.",
+        )
+
+
+HADA = frozenset(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"))
+LOKR = frozenset(("lokr_w1", "lokr_w2_a", "lokr_w2_b"))
+LOKR_HALVES = frozenset(("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"))
+
+KINDS = {
+    frozenset(("down", "up")): Kind("LoRA", "down", lora),
+    frozenset(("down", "up", "mid")): Kind("LoCon CP", "down", lora),
+    HADA: Kind("LoHa", "hada_w1_b", loha),
+    HADA | {"hada_t1", "hada_t2"}: Kind("LoHa CP", "hada_w1_b", loha),
+    LOKR: Kind("LoKr", "lokr_w2_b", lokr),
+    LOKR | {"lokr_t2"}: Kind("LoKr CP", "lokr_w2_b", lokr),
+    LOKR_HALVES: Kind("LoKr", "lokr_w2_b", lokr),
+    LOKR_HALVES | {"lokr_t2"}: Kind("LoKr CP", "lokr_w2_b", lokr),
+}
+"""Every parametrisation by exactly the roles its modules have, besides alpha."""

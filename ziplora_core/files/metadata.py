@@ -1,0 +1,105 @@
+"""What is written into a LoRA's header, and what is read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from ..lora import UNET_PREFIX, LoRA, LoraFactors
+from .writer import file_alpha
+
+
+def lora_metadata(
+    modules: Mapping[str, LoraFactors],
+    *,
+    title: str,
+    description: str,
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Compose the `ss_*` and `modelspec.*` strings of an SDXL LoRA (lora_formats.md §8).
+
+    There is no date in it: the same inputs give the same file, bit for bit.
+
+    Args:
+        modules: the factors that are saved.
+        title: the final file's stem.
+        description: one sentence.
+        extra: more strings (`ziplora.*`, `modelspec.*`); they win.
+    """
+    ranks = {f.rank for f in modules.values()}
+    convolutions = {f.rank for f in modules.values() if f.down.ndim == 4 and f.down.shape[-1] > 1}
+    alpha = f"{file_alpha(modules):g}"
+    arguments = {"conv_dim": str(max(convolutions)), "conv_alpha": alpha} if convolutions else {}
+    return {
+        "format": "pt",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_v2": "False",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": alpha,
+        "ss_network_args": json.dumps(arguments),
+        "ss_output_name": title,
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": title,
+        "modelspec.resolution": "1024x1024",
+        "modelspec.description": description,
+        **(extra or {}),
+    }
+
+
+def source_metadata(content: LoRA, style: LoRA) -> dict[str, str]:
+    """What a merge says of its two sources: names and hashes, never their paths."""
+    bases = {
+        base
+        for lora in (content, style)
+        if (base := lora.metadata.get("ss_base_model_version", "")).startswith("sdxl")
+    }
+    words = [word for lora in (content, style) for word in trigger_words(lora.metadata)]
+    said = {"modelspec.merged_from": f"{_title(content)}, {_title(style)}"}
+    if len(bases) == 1:
+        said["ss_base_model_version"] = bases.pop()
+    if words:
+        said["modelspec.trigger_phrase"] = ", ".join(words)
+        said["ss_tag_frequency"] = json.dumps({"ziplora": {word: 1 for word in words}})
+    for role, lora in (("content", content), ("style", style)):
+        said[f"ziplora.{role}"] = json.dumps({"name": lora.name, "sha256": lora.sha256})
+    return said
+
+
+def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
+    """Find a LoRA's trigger words: `modelspec.trigger_phrase`, else its most frequent tags."""
+    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
+    if phrase:
+        return [phrase]
+    try:
+        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        tags = next(iter(folders.values()), {})
+        ranked = sorted(tags, key=lambda tag: -int(tags[tag]))
+    except (ValueError, TypeError, AttributeError):
+        return []  # other people's metadata: nothing of ours depends on it
+    return [tag.strip() for tag in ranked[:most]]
+
+
+def pack_ranks(ranks: Mapping[str, tuple[int, int]]) -> str:
+    """Write (content rank, style rank) per module as JSON, the common pair once."""
+    pairs = list(ranks.values())
+    common = max(set(pairs), key=lambda pair: (pairs.count(pair), pair))
+    others = {name: pair for name, pair in ranks.items() if pair != common}
+    return json.dumps({"default": common, "others": others})
+
+
+def unpack_ranks(text: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Read what `pack_ranks` wrote; raises ValueError, KeyError or TypeError where it is not that."""
+    packed = json.loads(text)
+    pairs = {name: packed["others"].get(name, packed["default"]) for name in names}
+    return {name: (int(content), int(style)) for name, (content, style) in pairs.items()}
+
+
+def is_unet(name: str) -> bool:
+    return name.startswith(UNET_PREFIX)
+
+
+def _title(lora: LoRA) -> str:
+    return lora.metadata.get("modelspec.title") or lora.name

@@ -1,0 +1,130 @@
+"""What has no exact low-rank factors, refused by name before any tensor is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import problem
+from .header import Entry
+from .spelling import ModuleKeys
+
+BiasAndNorm = Literal["refuse", "drop"]
+"""What to do with tensors that shift biases and norms: a LoRA's factors cannot hold them."""
+
+DORA = ("DoRA", "its update depends on the model's weights and is not low-rank")
+OFT = ("OFT or BOFT", "it rotates the model's weights instead of adding to them")
+IA3 = ("IA3", "it multiplies the model's weights instead of adding to them")
+TLORA = ("T-LoRA", "its update is measured against an SVD of the model's weights")
+GLORA = ("GLoRA", "its update needs the weights of the model it was trained on")
+DENSE = ("full-weight differences", "they are not low-rank")
+FULL_KRONECKER = ("LoKr with an undecomposed lokr_w2", "its update is not low-rank")
+REPLACED = ("replaced or resized weights", "they do not add to the model's weights")
+LORA_BIAS = ("a trained LoRA bias", "the factors of a LoRA hold no bias")
+SCALAR = ("a trained scalar", "programs disagree on what it multiplies")
+
+REFUSED = {
+    **{role: DORA for role in ("dora_scale", "magnitude")},
+    **{role: OFT for role in ("oft_blocks", "oft_diag", "oft_R", "rescale")},
+    **{role: IA3 for role in ("weight", "on_input")},
+    **{role: TLORA for role in ("tlora_q", "tlora_p", "lambda_layer")},
+    **{role: GLORA for role in ("glora_a1", "glora_a2", "glora_b1", "glora_b2", "glora_bm")},
+    **{role: DENSE for role in ("diff", "dense")},
+    **{role: REPLACED for role in ("set_weight", "reshape_weight")},
+    **{"lokr_w2": FULL_KRONECKER, "lora_bias": LORA_BIAS, "scalar": SCALAR},
+}
+"""Role → what it is and why it cannot be merged."""
+
+BIAS_AND_NORM_ROLES = ("diff_b", "w_norm", "b_norm")
+"""Together with every one-dimensional `diff`, as ComfyUI's own training writes."""
+
+
+def usable_modules(
+    modules: Iterable[ModuleKeys],
+    tensors: Mapping[str, Entry | Tensor],
+    source: str,
+    bias_and_norm: BiasAndNorm,
+) -> tuple[list[ModuleKeys], tuple[str, ...]]:
+    """Return the modules that hold factors, without their bias and norm tensors, and notes.
+
+    Args:
+        modules: every module of the file.
+        tensors: shape and dtype of each key.
+        source: the file's name, for messages.
+        bias_and_norm: refuse the file for bias and norm tensors, or leave them out.
+
+    Raises:
+        ZipLoRAError: a kind without exact low-rank factors, naming it and how many there are.
+    """
+    modules = list(modules)
+    _refuse_kinds(modules, tensors, source)
+    extras = [k for m in modules for r, k in m.keys.items() if _is_bias_or_norm(r, tensors[k])]
+    if extras and bias_and_norm == "refuse":
+        raise problem(
+            f"{source}, key {extras[0]}",
+            found=f"bias or norm tensors ({len(extras)} such keys)",
+            expected="low-rank factors only, as nothing else can be merged",
+            advice="Choose to drop bias and norm tensors: their share of the effect is lost.",
+        )
+    left_out = set(extras)
+    usable = []
+    for module in modules:
+        keys = {role: key for role, key in module.keys.items() if key not in left_out}
+        if len(keys) == len(module.keys) or set(keys) - {"alpha"}:
+            usable.append(replace(module, keys=keys))
+    notes = (f"{len(extras)} bias and norm tensors left out",) if extras else ()
+    return usable, notes
+
+
+def check_tensors(
+    modules: Iterable[ModuleKeys], tensors: Mapping[str, Entry | Tensor], source: str
+) -> None:
+    """Check that every factor is a floating-point matrix or kernel, and no tensor is empty.
+
+    Raises:
+        ZipLoRAError: a tensor that is none, by its key.
+    """
+    for module in modules:
+        for role, key in module.keys.items():
+            shape, dtype = list(tensors[key].shape), tensors[key].dtype
+            found = expected = ""
+            if 0 in shape:
+                found, expected = f"an empty tensor {shape}", "a rank of at least 1"
+            elif not dtype.is_floating_point and (role != "alpha" or dtype.is_complex):
+                found, expected = f"numbers of type {dtype}", "floating-point numbers"
+            elif role != "alpha" and len(shape) < 2:
+                found, expected = f"the shape {shape}", "a matrix or a kernel"
+            if found:
+                advice = "Save the LoRA again with the program that made it."
+                subject = f"{source}, key {key}"
+                raise problem(subject, found=found, expected=expected, advice=advice)
+
+
+def _refuse_kinds(
+    modules: Iterable[ModuleKeys], tensors: Mapping[str, Entry | Tensor], source: str
+) -> None:
+    """Refuse the first kind that has no exact factors, counting its modules."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for module in modules:
+        kinds = {
+            REFUSED[role]: key
+            for role, key in module.keys.items()
+            if role in REFUSED and not _is_bias_or_norm(role, tensors[key])
+        }
+        for kind, key in kinds.items():
+            found.setdefault(kind, []).append(key)
+    if found:
+        (kind, reason), keys = next(iter(found.items()))
+        raise problem(
+            f"{source}, key {keys[0]}",
+            found=f"{kind} in {len(keys)} modules",
+            expected=f"a plain LoRA, because {reason}",
+            advice="Use a plain LoRA, or extract one from a checkpoint this one was baked into.",
+        )
+
+
+def _is_bias_or_norm(role: str, tensor: Entry | Tensor) -> bool:
+    return role in BIAS_AND_NORM_ROLES or (role == "diff" and len(tensor.shape) < 2)

@@ -1,0 +1,144 @@
+"""How strongly a module acts: its alpha, from a tensor of its own or from PEFT's configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import ZipLoRAError, problem
+from .spelling import ModuleKeys
+
+COMPONENTS = {"lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
+"""Prefix here → what diffusers calls that network in its adapter metadata."""
+
+REFUSED_FIELDS = (
+    *("use_dora", "lora_bias", "fan_in_fan_out", "modules_to_save", "trainable_token_indices"),
+    *("layer_replication", "target_parameters", "use_qalora", "use_bdlora", "arrow_config"),
+    *("velora_config", "kasa_config", "monteclora_config", "alora_invocation_tokens"),
+)
+"""Fields of PEFT's configuration that, when set, make it something else than down and up."""
+
+BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations that changed the model's own weights too, so the factors alone are wrong."""
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """The part of a PEFT configuration that decides the scale.
+
+    Args:
+        source: where it stands, for messages.
+        alpha: `lora_alpha` (`alpha` for LoHa and LoKr), None if absent.
+        patterns: alphas by a regular expression for the end of the module's path; first wins.
+        rank_stabilized: scale = alpha / √rank instead of alpha / rank.
+    """
+
+    source: str
+    alpha: object
+    patterns: Mapping[str, object]
+    rank_stabilized: bool
+
+    def alpha_for(self, path: str, rank: int) -> float | None:
+        """Return the alpha for which alpha / rank is the scale PEFT applies."""
+        try:
+            matches = [a for k, a in self.patterns.items() if re.match(rf"(.*\.)?({k})$", path)]
+        except re.error as error:
+            subject = f"{self.source}, alpha_pattern"
+            raise _bad(subject, f"a broken pattern ({error})", "regular expressions") from error
+        alpha = matches[0] if matches else self.alpha
+        if alpha is None:
+            return None
+        alpha = checked_alpha(alpha, f"{self.source}, alpha of {path}")
+        return alpha * math.sqrt(rank) if self.rank_stabilized else alpha
+
+
+def peft_configs(text: str, source: str) -> dict[str, PeftConfig]:
+    """Read PEFT's configuration of each network, from `adapter_config.json` or a header.
+
+    Raises:
+        ZipLoRAError: not JSON, or a field that makes it more than a plain LoRA.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _bad(source, f"damaged JSON ({error})", "PEFT's configuration") from error
+    if not isinstance(fields, dict):
+        raise _bad(source, type(fields).__name__, "a JSON object")
+    configs: dict[str, dict[str, object]] = {}
+    for name, value in fields.items():
+        component, dot, rest = name.partition(".")
+        if not dot:  # a configuration of one network names none
+            component, rest = "unet", name
+        configs.setdefault(component, {})[rest] = value
+    return {component: _peft_config(config, source) for component, config in configs.items()}
+
+
+def module_alpha(
+    module: ModuleKeys,
+    rank: int,
+    tensor: Tensor | None,
+    configs: Mapping[str, PeftConfig],
+    source: str,
+) -> float | None:
+    """Return a module's alpha, or None when the file has none and the scale is 1.
+
+    Args:
+        module: the module.
+        rank: the rank its factors have in the file.
+        tensor: its own alpha, a single number of any type.
+        configs: PEFT's configurations by network; they win, as they do in diffusers.
+        source: the file's name, for messages.
+
+    Raises:
+        ZipLoRAError: an alpha of 0, NaN or infinity, or of more than one number.
+    """
+    component = next((c for p, c in COMPONENTS.items() if module.name.startswith(p)), "")
+    if component in configs:
+        return configs[component].alpha_for(module.path, rank)
+    if tensor is None:
+        return None
+    subject = f"{source}, key {module.keys['alpha']}"
+    if tensor.numel() != 1:
+        raise _bad(subject, f"a tensor of shape {list(tensor.shape)}", "one number")
+    return checked_alpha(tensor.item(), subject)
+
+
+def checked_alpha(value: object, subject: str) -> float:
+    """Return alpha as a number; negative ones invert the LoRA and are fine.
+
+    Raises:
+        ZipLoRAError: not a number, not finite, or 0.
+    """
+    if not isinstance(value, int | float) or not math.isfinite(value) or value == 0:
+        raise _bad(subject, f"alpha {value}", "a finite alpha other than 0")
+    return float(value)
+
+
+def _peft_config(fields: Mapping[str, object], source: str) -> PeftConfig:
+    """Keep what decides the scale, after refusing what cannot be read exactly."""
+    for name in REFUSED_FIELDS:
+        if fields.get(name):
+            raise _bad(f"{source}, {name}", f"{fields[name]}", "a plain LoRA without it")
+    kind = str(fields.get("peft_type", "LORA")).rpartition(".")[2]
+    if kind not in ("LORA", "LOHA", "LOKR"):
+        raise _bad(f"{source}, peft_type", kind, "LORA, LOHA or LOKR")
+    if fields.get("bias") not in (None, "none"):
+        raise _bad(f"{source}, bias", f"{fields['bias']}", "none")
+    start = str(fields.get("init_lora_weights", "")).lower()
+    if start.startswith(BASE_CHANGING_INITS):
+        raise _bad(f"{source}, init_lora_weights", start, "a base model left unchanged")
+    patterns = fields.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise _bad(f"{source}, alpha_pattern", f"{patterns}", "alphas by module")
+    alpha = fields.get("lora_alpha", fields.get("alpha"))
+    return PeftConfig(source, alpha, patterns, bool(fields.get("use_rslora")))
+
+
+def _bad(subject: str, found: str, expected: str) -> ZipLoRAError:
+    advice = "Save the LoRA again as a plain one, with the alpha it was trained with."
+    return problem(subject, found=found, expected=expected, advice=advice)

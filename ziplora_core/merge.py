@@ -1,0 +1,142 @@
+"""From coefficients to one LoRA: exact by concatenation, or truncated on the factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .lora import LoraFactors
+from .pairing import ModulePair
+
+
+@dataclass(frozen=True)
+class MergedLoRA:
+    """A content and a style LoRA joined: what MERGED_LORA carries.
+
+    Args:
+        pairs: UNet factors by kohya module name (sgm spelling), strengths folded in.
+        coefficients: `(2, in)` per module, row 0 content, row 1 style; a module without an entry
+            counts with coefficient 1.
+        text_encoder: text-encoder factors by kohya module name; always added as they are.
+        metadata: strings for the file, `ziplora.*` and what the sources said.
+        separable: content and style strengths mean something.
+        prompt_separated: made by UnZipLoRA; each half wants its own prompt.
+    """
+
+    pairs: Mapping[str, ModulePair]
+    coefficients: Mapping[str, Tensor] = field(default_factory=dict)
+    text_encoder: Mapping[str, ModulePair] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    separable: bool = True
+    prompt_separated: bool = False
+
+    def modules(
+        self, content_strength: float = 1.0, style_strength: float = 1.0
+    ) -> dict[str, LoraFactors]:
+        """Join every pair, UNet and text encoders, into one LoRA of rank r_c + r_s (content first).
+
+        A half whose strength is 0 is left out rather than multiplied by zero.
+        """
+        strengths = (content_strength, style_strength)
+        joined = {
+            name: join(pair, self.coefficients.get(name), strengths)
+            for name, pair in {**self.pairs, **self.text_encoder}.items()
+        }
+        return {name: factors for name, factors in joined.items() if factors is not None}
+
+
+def join(
+    pair: ModulePair, columns: Tensor | None = None, strengths: tuple[float, float] = (1.0, 1.0)
+) -> LoraFactors | None:
+    """Concatenate a pair into one exact LoRA; None when nothing of it is left.
+
+        down' = [down_c · m_c ; down_s · m_s]    up' = [w_c scale_c up_c , w_s scale_s up_s]
+
+    It equals w_c (m_c ⊗ delta_c) + w_s (m_s ⊗ delta_s) without an SVD and without a dense delta.
+
+    Args:
+        pair: content and style factors.
+        columns: `(2, in)` merger coefficients, None for the direct merge (all ones).
+        strengths: w_c and w_s.
+    """
+    downs, ups = [], []
+    for branch, (factors, strength) in enumerate(zip(pair.factors, strengths, strict=True)):
+        if factors is None or strength == 0:
+            continue
+        down = factors.down if columns is None else scale_columns(factors.down, columns[branch])
+        downs.append(down)
+        ups.append(strength * factors.scale * factors.up)
+    if not downs:
+        return None
+    return LoraFactors(torch.cat(downs), torch.cat(ups, dim=1))
+
+
+def scale_columns(down: Tensor, column: Tensor) -> Tensor:
+    """Multiply input feature j of `down` `(rank, in, *k)` by `column[j]`."""
+    return down * column.view(1, -1, *(1,) * (down.ndim - 2))
+
+
+def truncate(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float]:
+    """Reduce a LoRA to its best approximation of lower rank, and say the relative error.
+
+    QR of both factors, then an SVD of the small core (Eckart-Young; float64):
+        up = Q_u R_u,  downᵀ = Q_d R_d,  R_u R_dᵀ = U S Vᵀ  ⇒  up down ≈ (Q_u U_r √S_r)(√S_r V_rᵀ Q_dᵀ)
+
+    Returns:
+        the factors, and ‖delta − delta_r‖_F / ‖delta‖_F.
+    """
+    if rank >= factors.rank:
+        return factors, 0.0
+    up = factors.scale * factors.up.flatten(1).double()  # (out, R)
+    down = factors.down.flatten(1).double()  # (R, in·k)
+    q_up, r_up = torch.linalg.qr(up)
+    q_down, r_down = torch.linalg.qr(down.T)
+    u, s, vh = torch.linalg.svd(r_up @ r_down.T)
+    root = s[:rank].sqrt()
+    new_up = (q_up @ (u[:, :rank] * root)).to(factors.up.dtype)
+    new_down = ((root[:, None] * vh[:rank]) @ q_down.T).to(factors.down.dtype)
+    tail, total = s[rank:].square().sum(), s.square().sum()
+    error = float((tail / total).sqrt()) if total > 0 else 0.0
+    rank = len(root)  # a module narrower than `rank` keeps all it has
+    kernel = factors.down.shape[1:]
+    ones = (1,) * (factors.up.ndim - 2)
+    return (
+        LoraFactors(new_down.reshape(rank, *kernel), new_up.reshape(-1, rank, *ones)),
+        error,
+    )
+
+
+def inner_product(left: LoraFactors, right: LoraFactors) -> float:
+    """⟨delta_left, delta_right⟩_F from the factors: tr(down_lᵀ up_lᵀ up_r down_r), float64."""
+    ups = left.up.flatten(1).double().T @ right.up.flatten(1).double()
+    downs = left.down.flatten(1).double() @ right.down.flatten(1).double().T
+    return left.scale * right.scale * float((ups * downs).sum())
+
+
+def layer_cosine(pair: ModulePair, columns: Tensor | None = None) -> float:
+    """⟨m_c⊗delta_c, m_s⊗delta_s⟩_F / (‖·‖‖·‖) of one module that both LoRAs have (DESIGN §4)."""
+    content = join(ModulePair(content=pair.content), columns)
+    style = join(ModulePair(style=pair.style), columns)
+    assert content is not None and style is not None
+    norms = inner_product(content, content) * inner_product(style, style)
+    return inner_product(content, style) / norms**0.5 if norms > 0 else 0.0
+
+
+def column_cosines(pair: ModulePair) -> Tensor:
+    """cos(delta_c[:, j], delta_s[:, j]) for every input column j, `(in,)`, from the factors.
+
+    A convolution's column is its input channel, over all taps.
+    """
+    content, style = pair.content, pair.style
+    assert content is not None and style is not None
+
+    def dots(a: LoraFactors, b: LoraFactors) -> Tensor:
+        ups = a.scale * b.scale * (a.up.flatten(1).T @ b.up.flatten(1))
+        columns_a, columns_b = (f.down.reshape(*f.down.shape[:2], -1) for f in (a, b))
+        return torch.einsum("rjk,rs,sjk->j", columns_a, ups, columns_b)
+
+    norms = (dots(content, content) * dots(style, style)).clamp_min(0).sqrt()
+    return dots(content, style) / norms.clamp_min(torch.finfo(norms.dtype).tiny)

@@ -1,0 +1,125 @@
+"""What a person reads after a run: plain lines, warnings first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .coefficients import CONTENT, STYLE
+from .merge import MergedLoRA, layer_cosine
+from .options import ZipSettings
+from .pairing import LoRAPair
+from .training import TrainingRecord
+
+STILL = 0.02
+"""Largest |m − 1| at which nothing was learned."""
+COLLAPSED = 0.3
+"""Mean |m| below which a LoRA is all but switched off."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """MSE between merged and single-LoRA predictions on held-out draws, for each concept."""
+
+    content: float
+    style: float
+
+    @property
+    def total(self) -> float:
+        return self.content + self.style
+
+
+def coefficient_warnings(coefficients: Mapping[str, Tensor], learning_rate: float) -> list[str]:
+    """Say it when the coefficients did not move, or collapsed."""
+    flat = _flat(coefficients)
+    warnings = []
+    if (moved := float((flat - 1).abs().max())) <= STILL:
+        warnings.append(
+            f"nothing was learned: no coefficient moved by more than {moved:.4f}, so this is the "
+            f"direct merge. Raise learning_rate ({learning_rate:g}; the paper's is 0.01) or steps."
+        )
+    for row, concept in ((CONTENT, "content"), (STYLE, "style")):
+        if (mean := float(flat[row].abs().mean())) < COLLAPSED:
+            warnings.append(
+                f"the {concept} coefficients collapsed to a mean of {mean:.2f}: the merge hardly "
+                "draws it. Use similarity=cosine, or lower similarity_weight or steps."
+            )
+    return warnings
+
+
+def zip_report(
+    merged: MergedLoRA,
+    pair: LoRAPair,
+    record: TrainingRecord,
+    settings: ZipSettings,
+    retention: tuple[Retention, Retention] | None,
+    notes: list[str],
+) -> str:
+    """Compose ZipLoRAOptimize's report.
+
+    Args:
+        merged: the result.
+        pair: its sources.
+        record: what the loop did.
+        settings: what was asked for.
+        retention: before (direct merge) and after, None when it was not measured.
+        notes: lines to append.
+    """
+    coefficients, pairs = merged.coefficients, merged.pairs
+    warnings = coefficient_warnings(coefficients, settings.learning_rate)
+    if record.stopped and "not finite" in record.stopped:
+        warnings.insert(0, record.stopped)
+    flat = _flat(coefficients)
+    half = sum(not p.shared for p in pairs.values())
+    lines = [f"WARNING: {warning}" for warning in warnings]
+    lines += [
+        f"ZipLoRA: {pair.content.name} (content) + {pair.style.name} (style)",
+        f"{len(coefficients)} of {len(pairs)} modules optimised, {flat.numel():,} coefficients"
+        + (f"; {half} modules are in one LoRA only and stay as they are" if half else ""),
+        _steps_line(record, settings.steps),
+    ]
+    if record.history:
+        first, last = (record.history["loss"][i] for i in (0, -1))
+        lines.append(f"loss {first:.4g} → {last:.4g}")
+    if retention is not None:
+        lines += _retention_lines(*retention)
+    cosines = [
+        (abs(layer_cosine(pairs[name])), abs(layer_cosine(pairs[name], m)))
+        for name, m in coefficients.items()
+    ]
+    before, after = (sum(c) / len(cosines) for c in zip(*cosines, strict=True))
+    lines += [
+        f"coefficients: mean |content| {float(flat[CONTENT].abs().mean()):.3f}, "
+        f"mean |style| {float(flat[STYLE].abs().mean()):.3f}, "
+        f"largest change {float((flat - 1).abs().max()):.3f}",
+        f"layer cosine: mean |cos| {before:.4f} → {after:.4f}",
+    ]
+    return "\n".join(lines + record.notes + notes)
+
+
+def _flat(coefficients: Mapping[str, Tensor]) -> Tensor:
+    """All coefficients as `(2, n)`."""
+    return torch.cat(list(coefficients.values()), dim=1)
+
+
+def _steps_line(record: TrainingRecord, steps: int) -> str:
+    line = f"{record.step} of {steps} steps in {record.seconds:.1f} s"
+    if record.resumed_at:
+        line += f", resumed at {record.resumed_at}"
+    return f"{line}; {record.stopped}" if record.stopped else line
+
+
+def _retention_lines(before: Retention, after: Retention) -> list[str]:
+    def row(name: str, old: float, new: float) -> str:
+        ratio = f" (× {new / old:.2f})" if old > 0 else ""
+        return f"  {name}: {old:.5f} → {new:.5f}{ratio}"
+
+    return [
+        "retention on held-out noise, direct merge → ZipLoRA (lower is better):",
+        row("content", before.content, after.content),
+        row("style", before.style, after.style),
+        row("sum", before.total, after.total),
+    ]

@@ -1,0 +1,120 @@
+"""Noisy states with their teacher's prediction: what the student is compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .branches import Gates
+
+
+class Denoise(Protocol):
+    """The one boundary to a diffusion model."""
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Any], gates: Gates
+    ) -> Tensor:
+        """Predict in the model's own space (eps or v), float32.
+
+        Args:
+            x: noisy latents `(b, c, h, w)`, x_t = x0 + σ·noise.
+            sigma: `(b,)`.
+            conditioning: one prepared conditioning per sample.
+            gates: how far each branch is open for each sample.
+        """
+        ...
+
+
+class DenoisingModel(Protocol):
+    """A model with branches on it. While `checkpointing`, it keeps activations of one block only."""
+
+    checkpointing: bool
+    denoise: Denoise
+
+
+@dataclass(frozen=True)
+class State:
+    """One noisy latent `(c, h, w)` at `sigma` `()`, and what the teacher predicts there."""
+
+    x: Tensor
+    sigma: Tensor
+    conditioning: Any
+    target: Tensor | None = None
+
+
+def generator(*seed: int) -> torch.Generator:
+    """Make a generator for one purpose: equal numbers, equal draws; any other number, other draws.
+
+    Randomness that depends on (seed, step) alone has no state, so that a resumed run draws what
+    the run that never stopped would have drawn.
+    """
+    mixed = 0
+    for number in seed:
+        mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def draw_timesteps(count: int, timesteps: int, rng: torch.Generator) -> Tensor:
+    """Draw `count` timesteps, uniform on 0…timesteps−1 and stratified: one in each n-th part."""
+    place = (torch.arange(count) + torch.rand(count, generator=rng)) / count
+    return (place[torch.randperm(count, generator=rng)] * timesteps).long()
+
+
+def draw_order(seed: int, count: int, total: int) -> list[int]:
+    """Walk `count` states in `total` draws: every epoch visits each state once, in a new order."""
+    epochs = -(-total // count)
+    orders = [torch.randperm(count, generator=generator(seed, e)) for e in range(epochs)]
+    return torch.cat(orders)[:total].tolist()
+
+
+def predict(denoise: Denoise, states: Sequence[State], gates: Gates) -> Tensor:
+    """Call the model on a list of states of one size, as one batch."""
+    x = torch.stack([state.x for state in states])
+    sigma = torch.stack([state.sigma for state in states])
+    return denoise(x, sigma, [state.conditioning for state in states], gates)
+
+
+def stackable(*groups: Sequence[State]) -> bool:
+    """Whether all states have one size, so that they can share a batch."""
+    return len({state.x.shape for group in groups for state in group}) <= 1
+
+
+def with_targets(
+    denoise: Denoise, states: Sequence[State], branch: int, branches: int, batch: int
+) -> list[State]:
+    """Ask the single-LoRA teacher (only `branch` open, columns one) for every state's target."""
+    done: list[State] = []
+    row = torch.nn.functional.one_hot(torch.tensor(branch), branches).float()
+    with torch.no_grad():
+        for group in _batches(states, batch):
+            target = predict(denoise, group, Gates(row.expand(len(group), -1), learned=False))
+            done += [
+                State(s.x, s.sigma, s.conditioning, t) for s, t in zip(group, target, strict=True)
+            ]
+    return done
+
+
+def retention(denoise: Denoise, states: Sequence[State], batch: int) -> float:
+    """Mean squared difference between the merged and the single-LoRA predictions (DESIGN §4)."""
+    errors = []
+    with torch.no_grad():
+        for group in _batches(states, batch):
+            prediction = predict(denoise, group, Gates())
+            target = torch.stack([s.target for s in group if s.target is not None])
+            errors.append((prediction - target).square().flatten(1).mean(1))
+    return float(torch.cat(errors).mean())
+
+
+def _batches(states: Sequence[State], batch: int) -> list[list[State]]:
+    """Cut into batches of at most `batch` neighbours of one size."""
+    groups: list[list[State]] = []
+    for state in states:
+        if groups and len(groups[-1]) < batch and stackable(groups[-1], [state]):
+            groups[-1].append(state)
+        else:
+            groups.append([state])
+    return groups

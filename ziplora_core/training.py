@@ -1,0 +1,254 @@
+"""The one training loop of the pack. It knows nothing of files' formats, of ComfyUI or of a UI."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .checkpoint import CheckpointFolder
+from .errors import problem
+from .lora import LoraFactors
+from .options import TrainingOptions
+
+logger = logging.getLogger(__name__)
+
+
+class Trainable(Protocol):
+    """What a method brings to the loop."""
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Float32 leaves; the loop updates them in place."""
+        ...
+
+    def backward(self, step: int) -> Mapping[str, Tensor]:
+        """Add one step's gradients; return detached scalars, among them `loss`."""
+        ...
+
+    def save_memory(self) -> bool:
+        """Switch to the frugal way of computing the same; False when already there."""
+        ...
+
+    def finished(self, history: Mapping[str, Sequence[float]]) -> str | None:
+        """Say why to stop early, or None."""
+        ...
+
+
+@dataclass
+class TrainingRecord:
+    """What happened: the terms of every step, how many steps count, why it ended early."""
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    step: int = 0
+    resumed_at: int = 0
+    stopped: str | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the loop is watched and steered from outside.
+
+    Args:
+        on_step: called after every step; may raise to cancel.
+        should_stop: asked before every step: stop and keep.
+        export: the LoRA so far, for checkpoints.
+    """
+
+    export: Callable[[], Mapping[str, LoraFactors]]
+    on_step: Callable[[TrainingRecord], None] = lambda record: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def train(
+    task: Trainable,
+    steps: int,
+    learning_rate: float,
+    options: TrainingOptions,
+    hooks: Hooks,
+    checkpoints: CheckpointFolder | None = None,
+) -> TrainingRecord:
+    """Run `steps` updates of `task.parameters`, with the manners every trainer shares.
+
+    Cancel and any other exception write a checkpoint and the LoRA so far before they go on up;
+    a stop request returns what was learned; a checkpoint of the same inputs is resumed, with the
+    same result as if it had never stopped; memory that runs out switches to memory=low once;
+    a loss or gradient that is not finite ends the run at the last good state.
+
+    Raises:
+        ZipLoRAError: the very first step is not finite, or memory runs out in memory=low too.
+    """
+    loop = _Loop(task, steps, learning_rate, options, hooks, checkpoints)
+    if options.resume == "auto":
+        loop.resume()
+    try:
+        return loop.run()
+    except BaseException:
+        loop.checkpoint("kept")
+        raise
+
+
+def learning_rate_factor(step: int, steps: int, schedule: str, warm_up: int) -> float:
+    """Scale the learning rate at `step` of `steps`: warm-up from zero, then the schedule."""
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    progress = (step - warm_up) / max(1, steps - warm_up)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if schedule == "linear" else 1.0
+
+
+def make_optimiser(
+    name: str, parameters: list[Tensor], learning_rate: float
+) -> torch.optim.Optimizer:
+    """Build an optimiser. Adam's eps is 1e-15: coefficient gradients can be 1e-9 (ziplora.md §1.4)."""
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=learning_rate, eps=1e-15)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, eps=1e-15)
+    return torch.optim.SGD(parameters, lr=learning_rate)
+
+
+class _Loop:
+    def __init__(
+        self,
+        task: Trainable,
+        steps: int,
+        learning_rate: float,
+        options: TrainingOptions,
+        hooks: Hooks,
+        checkpoints: CheckpointFolder | None,
+    ) -> None:
+        self.task, self.steps, self.learning_rate = task, steps, learning_rate
+        self.options, self.hooks, self.checkpoints = options, hooks, checkpoints
+        self.optimiser = make_optimiser(options.optimiser, task.parameters, learning_rate)
+        self.record = TrainingRecord()
+        self.good = self._copy()
+
+    def run(self) -> TrainingRecord:
+        started = time.perf_counter() - self.record.seconds
+        while self.record.step < self.steps and self.record.stopped is None:
+            if self.hooks.should_stop():
+                self.record.stopped = f"stopped at {self.record.step} as asked"
+                self.checkpoint("kept")
+                break
+            self._step()
+            self.record.seconds = time.perf_counter() - started
+            self.hooks.on_step(self.record)
+            every = self.options.checkpoint_every
+            if every and self.record.step % every == 0 and self.record.step < self.steps:
+                self.checkpoint("written")
+        return self.record
+
+    def _step(self) -> None:
+        step = self.record.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate * learning_rate_factor(
+                step, self.steps, self.options.schedule, self.options.warm_up_steps
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        terms = self._backward(step)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.task.parameters, self.options.gradient_clip or math.inf
+        )
+        *values, norm = torch.stack([*terms.values(), norm.to(terms["loss"])]).tolist()
+        if not all(map(math.isfinite, [*values, norm])):
+            self._not_finite(step)
+            return
+        for parameter, good in zip(self.task.parameters, self.good, strict=True):
+            good.copy_(parameter.detach())
+        self.optimiser.step()
+        for name, value in zip(terms, values, strict=True):
+            self.record.history.setdefault(name, []).append(value)
+        self.record.step += 1
+        if self.options.early_stop:
+            self.record.stopped = self.task.finished(self.record.history)
+
+    def _backward(self, step: int) -> Mapping[str, Tensor]:
+        try:
+            return self.task.backward(step)
+        except torch.OutOfMemoryError as error:
+            if not self.task.save_memory():
+                raise problem(
+                    "memory",
+                    found=f"none left at step {step + 1}, in memory=low",
+                    expected="enough for one sample with checkpointed blocks",
+                    advice="Use smaller latents, close other programs, or start ComfyUI with "
+                    "--reserve-vram.",
+                ) from error
+        # Outside the handler: the traceback would keep the failed step's activations alive.
+        self.record.notes.append(f"memory ran out at step {step + 1}: went on with memory=low")
+        self.optimiser.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self.task.backward(step)
+
+    def _not_finite(self, step: int) -> None:
+        if step == 0:
+            raise problem(
+                "training step 1",
+                found="a loss or gradient that is not finite",
+                expected="finite numbers before anything has been learned",
+                advice="Check that each LoRA alone renders well on this checkpoint, and lower "
+                "their strengths.",
+            )
+        with torch.no_grad():
+            for parameter, good in zip(self.task.parameters, self.good, strict=True):
+                parameter.copy_(good)
+        self.record.stopped = (
+            f"the loss was not finite at step {step + 1}: this is the last good state; "
+            "lower the learning rate"
+        )
+
+    def resume(self) -> None:
+        """Take up a checkpoint of the same inputs, if there is one."""
+        state = self.checkpoints.load() if self.checkpoints else None
+        if state is None:
+            return
+        with torch.no_grad():
+            for parameter, saved in zip(self.task.parameters, state["parameters"], strict=True):
+                parameter.copy_(saved)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.record.step = self.record.resumed_at = state["step"]
+        self.record.history = state["history"]
+        self.record.seconds = state["seconds"]
+        self.good = self._copy()
+        if self.options.early_stop:
+            self.record.stopped = self.task.finished(self.record.history)
+        logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.checkpoints)
+
+    def checkpoint(self, word: str) -> None:
+        """Write a checkpoint. A disk that is full never costs the run: it is said and goes on."""
+        if self.checkpoints is None or self.record.step == 0:
+            return
+        state = {
+            "parameters": [p.detach().cpu() for p in self.task.parameters],
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.record.step,
+            "history": self.record.history,
+            "seconds": self.record.seconds,
+        }
+        try:
+            self.checkpoints.save(state, self.hooks.export())
+        except OSError as error:
+            self.record.notes.append(f"no checkpoint at step {self.record.step}: {error}")
+            logger.warning("ZipLoRA: %s", self.record.notes[-1])
+            return
+        logger.info(
+            "ZipLoRA: checkpoint of step %d %s in %s; queue the same inputs again to go on. "
+            "LoRA so far: %s",
+            self.record.step, word, self.checkpoints.path, self.checkpoints.lora_file,
+        )  # fmt: skip
+
+    def _copy(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.task.parameters]
+
+

@@ -1,0 +1,143 @@
+"""ZipLoRA's objective on a pool of states, ready for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .branches import Branches, Gates
+from .coefficients import MergerCoefficients
+from .merge import column_cosines
+from .objective import (
+    coefficient_cosine,
+    mean_squared_error,
+    min_snr_weight,
+    similarity_penalty,
+)
+from .options import TrainingOptions, ZipSettings
+from .pairing import ModulePair
+from .states import DenoisingModel, State, draw_order, predict, stackable
+
+ORTHOGONAL = 1e-3
+"""The paper stops when the cosine "drops to zero": below this mean |cos(m_c, m_s)|."""
+
+
+@dataclass
+class ZipObjective:
+    """L = MSE(content) + MSE(style) + λ Σ_layers similarity(m_c, m_s)   (arXiv:2311.13600, eq. 3)
+
+    Each MSE compares the merged prediction with the single-LoRA teacher's, in the model's own
+    space; the teachers' targets are part of the states.
+
+    Args:
+        model: with `branches` on it; while it checkpoints, content and style go in separate passes.
+        branches: by module.
+        coefficients: what is learned.
+        pairs: the factors, for the column cosines.
+        states: content's and style's, with targets.
+        settings: penalty, batch, accumulation, min-SNR weights; steps and seed fix the draws.
+        v_prediction: the model's own space, for min-SNR.
+    """
+
+    model: DenoisingModel
+    branches: Mapping[str, Branches]
+    coefficients: MergerCoefficients
+    pairs: Mapping[str, ModulePair]
+    states: tuple[Sequence[State], Sequence[State]]
+    settings: ZipSettings
+    v_prediction: bool = False
+
+    def __post_init__(self) -> None:
+        draws = self.settings.steps * self.options.batch * self.options.accumulation
+        self._orders = [
+            draw_order(self.settings.seed, len(states), draws) for states in self.states
+        ]
+        device = self.coefficients.flat.device
+        self._column_cosines = {
+            name: column_cosines(self.pairs[name]).to(device) for name in self.coefficients.widths
+        }
+
+    @property
+    def options(self) -> TrainingOptions:
+        return self.settings.options
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self.coefficients.flat]
+
+    def fold(self) -> dict[str, Tensor]:
+        """Fold the present coefficients into the branches; returns them per module."""
+        columns = self.coefficients.columns()
+        for name, column in columns.items():
+            self.branches[name].fold(column)
+        return columns
+
+    def backward(self, step: int) -> dict[str, Tensor]:
+        """Add the gradient of one step to the coefficients; returns the detached terms."""
+        mse = [torch.zeros((), device=self.coefficients.flat.device) for _ in self.states]
+        for part in range(self.options.accumulation):
+            draws = self._draws(step * self.options.accumulation + part)
+            together = not self.model.checkpointing and stackable(*draws)
+            for concepts in [(0, 1)] if together else [(0,), (1,)]:
+                self.fold()
+                errors = self._errors([draws[concept] for concept in concepts])
+                torch.stack(errors).sum().backward()
+                for concept, error in zip(concepts, errors, strict=True):
+                    mse[concept] += error.detach()
+        penalty = similarity_penalty(
+            self.settings.similarity, self.coefficients.columns(), self._column_cosines
+        )
+        weight = self.settings.similarity_weight
+        (weight * penalty).backward()
+        content, style, penalty = *mse, penalty.detach()
+        total = content + style + weight * penalty
+        return {"loss": total, "content": content, "style": style, "penalty": penalty}
+
+    def save_memory(self) -> bool:
+        """Checkpoint blocks from now on; False when that was already so."""
+        was, self.model.checkpointing = self.model.checkpointing, True
+        return not was
+
+    def _draws(self, part: int) -> list[list[State]]:
+        """The states of one pass: the same draw number for both concepts, so that they share
+        noise and timestep wherever their pools do."""
+        first, last = part * self.options.batch, (part + 1) * self.options.batch
+        return [
+            [states[i] for i in order[first:last]]
+            for states, order in zip(self.states, self._orders, strict=True)
+        ]
+
+    def _errors(self, groups: Sequence[Sequence[State]]) -> list[Tensor]:
+        """Mean weighted MSE of each group, from one batch."""
+        states = [state for group in groups for state in group]
+        prediction = predict(self.model.denoise, states, Gates())
+        target = torch.stack([s.target for s in states if s.target is not None])
+        sigma = torch.stack([s.sigma for s in states])
+        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.v_prediction)
+        errors = mean_squared_error(prediction, target.to(prediction)) * weight.to(prediction)
+        return [e.mean() / self.options.accumulation for e in errors.split(self.options.batch)]
+
+    def finished(self, history: Mapping[str, Sequence[float]]) -> str | None:
+        """Say why to stop early: the paper's rule, or a plateau over the pool; None to go on."""
+        steps = len(history["loss"])
+        if steps % 10 == 0 and coefficient_cosine(self.coefficients.columns()) < ORTHOGONAL:
+            return "the coefficients are orthogonal (the paper's rule)"
+        epoch = -(-max(map(len, self.states)) // (self.options.batch * self.options.accumulation))
+        return plateau(history["content"], history["style"], epoch)
+
+
+def plateau(content: Sequence[float], style: Sequence[float], epoch: int) -> str | None:
+    """Say so when three whole epochs have not beaten the best one before by 1 %.
+
+    Only whole epochs are compared: one step's loss mostly tells which timestep was drawn.
+    """
+    errors = [c + s for c, s in zip(content, style, strict=True)]
+    if len(errors) % epoch or len(errors) < 4 * epoch:
+        return None
+    means = [sum(errors[i : i + epoch]) / epoch for i in range(0, len(errors), epoch)]
+    if min(means[-3:]) > 0.99 * min(means[:-3]):
+        return "the losses have stopped falling"
+    return None
