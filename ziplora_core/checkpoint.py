@@ -1,11 +1,11 @@
-"""Checkpoints of a training run: resume state and the LoRA so far, in one folder per set of inputs."""
+"""Checkpoints of a training run: resume state and LoRA so far, one folder per set of inputs."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +65,6 @@ class CheckpointFolder:
 
 
 def _state_bytes(state: Mapping[str, Any]) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
@@ -86,5 +84,3 @@ def sampled(tensor: Tensor, count: int = 64) -> Tensor:
     """Take `count` evenly spaced values: enough to tell two checkpoints' weights apart, cheaply."""
     flat = tensor.detach().reshape(-1)
     return flat[:: max(1, len(flat) // count)].float()
-
-

@@ -22,18 +22,14 @@ class MergerCoefficients:
         device: where the leaf lives.
     """
 
-    def __init__(
-        self, widths: Mapping[str, int], device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, widths: Mapping[str, int], device: torch.device | str = "cpu") -> None:
         self.widths = dict(widths)
         self.flat = torch.ones(2 * sum(self.widths.values()), device=device, requires_grad=True)
 
     def columns(self) -> dict[str, Tensor]:
         """View the leaf per module as `(2, in)`: row CONTENT, row STYLE; differentiable."""
         pieces = self.flat.split([2 * width for width in self.widths.values()])
-        return {
-            name: piece.view(2, -1) for name, piece in zip(self.widths, pieces, strict=True)
-        }
+        return {name: piece.view(2, -1) for name, piece in zip(self.widths, pieces, strict=True)}
 
     def detached(self) -> dict[str, Tensor]:
         """Copy the coefficients out, per module `(2, in)`, on the CPU."""

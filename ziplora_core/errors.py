@@ -1,4 +1,4 @@
-"""The one error style of the pack: what it is about, what was found, what was expected, what to do."""
+"""The one error style of the pack: subject, what was found, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def problem(subject: str, *, found: object, expected: str, advice: str) -> ZipLo
     """Build the error "`subject`: found `found`, expected `expected`. `advice`".
 
     Args:
-        subject: the file, key or input it is about, e.g. `style.safetensors, key lora_unet_x.alpha`.
+        subject: the file, key or input it is about, e.g. `a.safetensors, key lora_unet_x.alpha`.
         found: what is there.
         expected: what would have been right.
         advice: one sentence, in the imperative: what the person can do now.

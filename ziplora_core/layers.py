@@ -40,7 +40,7 @@ def choose_layers(choice: str, modules: Iterable[tuple[str, int]]) -> list[str]:
 
     Args:
         choice: one of `LAYER_CHOICES`.
-        modules: kohya module name (sgm spelling) and number of kernel axes: 0 linear, 2 convolution.
+        modules: kohya module name (sgm spelling) and kernel axes: 0 linear, 2 convolution.
     """
     belongs = _CHOICES[choice]
     return [name for name, kernel in modules if belongs(name, kernel)]

@@ -36,7 +36,7 @@ class LoraFactors:
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def delta(self) -> Tensor:
-        """Form the dense update `(out, in, *k)`. For one layer at a time; never for a whole model."""
+        """Form the dense update `(out, in, *k)`. One layer at a time, never a whole model."""
         product = self.up.flatten(1) @ self.down.flatten(1)
         return self.scale * product.reshape(self.up.shape[0], *self.down.shape[1:])
 

@@ -83,7 +83,8 @@ def truncate(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float]:
     """Reduce a LoRA to its best approximation of lower rank, and say the relative error.
 
     QR of both factors, then an SVD of the small core (Eckart-Young; float64):
-        up = Q_u R_u,  downᵀ = Q_d R_d,  R_u R_dᵀ = U S Vᵀ  ⇒  up down ≈ (Q_u U_r √S_r)(√S_r V_rᵀ Q_dᵀ)
+        up = Q_u R_u,   downᵀ = Q_d R_d,   R_u R_dᵀ = U S Vᵀ
+        up down ≈ (Q_u U_r √S_r) (√S_r V_rᵀ Q_dᵀ)
 
     Returns:
         the factors, and ‖delta − delta_r‖_F / ‖delta‖_F.
@@ -107,6 +108,28 @@ def truncate(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float]:
         LoraFactors(new_down.reshape(rank, *kernel), new_up.reshape(-1, rank, *ones)),
         error,
     )
+
+
+def truncated(merged: MergedLoRA, rank: int) -> tuple[MergedLoRA, float]:
+    """Reduce every joined module to `rank`; content and style cannot be told apart afterwards.
+
+    Returns:
+        the merge, and ‖delta − delta_r‖_F / ‖delta‖_F over all modules together.
+    """
+    parts: dict[str, ModulePair] = {}
+    lost = total = 0.0
+    for name, factors in merged.modules().items():
+        reduced, error = truncate(factors, rank)
+        norm = inner_product(factors, factors)
+        lost, total = lost + error**2 * norm, total + norm
+        parts[name] = ModulePair(content=reduced)
+    result = MergedLoRA(
+        pairs={name: parts[name] for name in merged.pairs if name in parts},
+        text_encoder={name: parts[name] for name in merged.text_encoder if name in parts},
+        metadata=merged.metadata,
+        separable=False,
+    )
+    return result, (lost / total) ** 0.5 if total > 0 else 0.0
 
 
 def inner_product(left: LoraFactors, right: LoraFactors) -> float:

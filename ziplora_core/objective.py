@@ -14,7 +14,7 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def min_snr_weight(sigma: Tensor, gamma: float, v_prediction: bool) -> Tensor:
-    """Weigh timesteps by min(SNR, γ)/SNR (eps) or min(SNR, γ)/(SNR + 1) (v); γ = 0 weighs all alike.
+    """Weigh timesteps by min(SNR, γ)/SNR (eps) or min(SNR, γ)/(SNR + 1) (v); γ = 0: all alike.
 
     Hang et al. 2023, arXiv:2303.09556, eq. 8; SNR = 1/σ². `sigma` `(b,)` → `(b,)`.
     """

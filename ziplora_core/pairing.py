@@ -43,9 +43,7 @@ class ModulePair:
 
 def scaled(modules: Mapping[str, LoraFactors], strength: float) -> dict[str, LoraFactors]:
     """Multiply every update by `strength`."""
-    return {
-        name: replace(f, alpha=f.scale * f.rank * strength) for name, f in modules.items()
-    }
+    return {name: replace(f, alpha=f.scale * f.rank * strength) for name, f in modules.items()}
 
 
 def pair_modules(
@@ -53,6 +51,5 @@ def pair_modules(
 ) -> dict[str, ModulePair]:
     """Match two LoRAs by module name; what only one of them has is kept as a half pair."""
     return {
-        name: ModulePair(content.get(name), style.get(name))
-        for name in sorted({*content, *style})
+        name: ModulePair(content.get(name), style.get(name)) for name in sorted({*content, *style})
     }

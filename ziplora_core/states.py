@@ -30,7 +30,7 @@ class Denoise(Protocol):
 
 
 class DenoisingModel(Protocol):
-    """A model with branches on it. While `checkpointing`, it keeps activations of one block only."""
+    """A model with branches on it; while `checkpointing`, it keeps one block's activations."""
 
     checkpointing: bool
     denoise: Denoise

@@ -109,7 +109,7 @@ def learning_rate_factor(step: int, steps: int, schedule: str, warm_up: int) -> 
 def make_optimiser(
     name: str, parameters: list[Tensor], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Build an optimiser. Adam's eps is 1e-15: coefficient gradients can be 1e-9 (ziplora.md §1.4)."""
+    """Build an optimiser. Adam's eps is 1e-15: coefficient gradients can be as small as 1e-9."""
     if name == "adam":
         return torch.optim.Adam(parameters, lr=learning_rate, eps=1e-15)
     if name == "adamw":
@@ -250,5 +250,3 @@ class _Loop:
 
     def _copy(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.task.parameters]
-
-

@@ -19,7 +19,7 @@ _KNOWN = {"pooled_output", *_SIZES}
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What ComfyUI hands its UNet for one prompt: `c_crossattn`, `y`, … as `comfy.conds` objects."""
+    """What ComfyUI hands its UNet for one prompt: `c_crossattn`, `y`, … of `comfy.conds`."""
 
     parts: Mapping[str, comfy.conds.CONDRegular]
 

@@ -1,4 +1,4 @@
-"""Where ZipLoRA's noisy states come from: reference latents, or pictures the LoRAs draw themselves."""
+"""Where noisy states come from: reference latents, or pictures the LoRAs draw themselves."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reference_latents(model: Any, latent: Any, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """What one concept is drawn from: its prompt, its zeroed prompt, its latents if there are any."""
+    """What one concept is drawn from: its prompt, the zeroed prompt, its latents if any."""
 
     prompt: Conditioning
     unconditional: Conditioning

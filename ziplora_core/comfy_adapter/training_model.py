@@ -1,4 +1,4 @@
-"""A private copy of the person's MODEL with gated branches on it: the `Denoise` of every trainer."""
+"""A private copy of the person's MODEL with gated branches: the `Denoise` of every trainer."""
 
 from __future__ import annotations
 
@@ -158,8 +158,9 @@ def training_model(
 ) -> Iterator[TrainingModel]:
     """Open a private, frozen, loaded copy of MODEL with branches on it.
 
-    To be called outside inference mode: autograd refuses tensors made inside it. The person's MODEL is never touched; whatever happens inside, hooks, forwards and the copy are
-    gone afterwards.
+    To be called outside inference mode: autograd refuses tensors made inside it. The
+    person's MODEL is never touched; whatever happens inside, hooks, forwards and the copy are gone
+    afterwards.
 
     Args:
         model: the person's ModelPatcher.

@@ -17,7 +17,7 @@ from ..coefficients import MergerCoefficients
 from ..errors import problem
 from ..files.metadata import source_metadata
 from ..layers import choose_layers
-from ..merge import MergedLoRA
+from ..merge import MergedLoRA, truncated
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
 from ..report import Retention, zip_report
 from ..states import State, retention
@@ -51,12 +51,49 @@ class ZipResult:
     report: str
 
 
-def pair_on_model(pair: LoRAPair, model: Any) -> tuple[dict[str, ModulePair], dict[str, ModulePair]]:
+def pair_on_model(
+    pair: LoRAPair, model: Any
+) -> tuple[dict[str, ModulePair], dict[str, ModulePair]]:
     """Resolve a pair's UNet modules on a `BaseModel`; returns UNet and text-encoder pairs."""
     halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
     unet = pair_modules(*(scaled(resolve_unet(lora, model), s) for lora, s in halves))
     text = pair_modules(*(scaled(lora.text_encoder(), s) for lora, s in halves))
     return unet, text
+
+
+def direct_merge(
+    model: Any, pair: LoRAPair, content_weight: float, style_weight: float, rank: int
+) -> tuple[MergedLoRA, str]:
+    """Join a pair exactly (arXiv:2311.13600, eq. 1): delta = w_c delta_c + w_s delta_s.
+
+    Args:
+        model: the `BaseModel` whose key map resolves the modules.
+        pair: the two LoRAs and their strengths.
+        content_weight, style_weight: w_c and w_s.
+        rank: 0 for the exact sum, otherwise its best approximation of this rank.
+
+    Returns:
+        the merge and a report.
+    """
+    weighted = replace(
+        pair,
+        content_strength=pair.content_strength * content_weight,
+        style_strength=pair.style_strength * style_weight,
+    )
+    unet, text_encoder = pair_on_model(weighted, model)
+    metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": "direct"}
+    merged = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
+    shared = sum(p.shared for p in unet.values())
+    lines = [
+        f"direct merge: {content_weight:g} × {pair.content.name} + "
+        f"{style_weight:g} × {pair.style.name}",
+        f"{len(unet)} UNet modules, {shared} of them in both; "
+        f"{len(text_encoder)} text-encoder modules",
+    ]
+    if rank:
+        merged, error = truncated(merged, rank)
+        lines.append(f"reduced to rank {rank}: relative error {error:.2%} of the exact sum")
+    return merged, "\n".join(lines)
 
 
 def optimise(
@@ -161,9 +198,7 @@ class ZipSession:
     ) -> list[list[State]]:
         if draws == 0:
             return [[], []]
-        states = teacher_states(
-            opened, references, self._size, draws, self.settings.seed, stream
-        )
+        states = teacher_states(opened, references, self._size, draws, self.settings.seed, stream)
         return states if stream == _TRAINING else [concept[:draws] for concept in states]
 
     def _retention(self, opened: TrainingModel, states: list[list[State]]) -> Retention | None:
@@ -188,7 +223,9 @@ class ZipSession:
 
     def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
         """Name the folder by everything the result depends on, the patched base included."""
-        tensors = {f"base {k}": sampled(w) for k, w in opened.model.diffusion_model.named_parameters()}
+        tensors = {
+            f"base {k}": sampled(w) for k, w in opened.model.diffusion_model.named_parameters()
+        }
         for name, pair in {**self.pairs, **self.text_encoder}.items():
             for half, factors in zip(("content", "style"), pair.factors, strict=True):
                 if factors is not None:
@@ -244,4 +281,5 @@ def choose_memory(opened: TrainingModel, memory: str, states: list[list[State]])
     chosen = "low" if opened.checkpointing else "fast"
     if memory != "auto":
         return f"memory={chosen}"
-    return f"memory={chosen} (auto: about {needed / 2**30:.1f} GiB of activations, {free / 2**30:.1f} GiB free)"
+    sizes = f"about {needed / 2**30:.1f} GiB of activations, {free / 2**30:.1f} GiB free"
+    return f"memory={chosen} (auto: {sizes})"

@@ -135,16 +135,20 @@ def _role(key: str) -> str:
     return ROLE_OF[suffix] if suffix else ""
 
 
+def _in_features(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
+    """List the keys that show how many features their module reads, with that number."""
+    telling = ("down", "hada_w1_b", "diff")
+    return [(k, shape[1]) for k, shape in shapes.items() if _role(k) in telling and len(shape) > 1]
+
+
 def _by_width(shapes: Mapping[str, Sequence[int]]) -> str:
     """Tell the UNet by the in-features of its attention."""
     cross, own = set(), set()
-    for key, shape in shapes.items():
-        if _role(key) not in ("down", "hada_w1_b", "diff") or len(shape) < 2:
-            continue
+    for key, width in _in_features(shapes):
         if re.search(r"attn2.*to_[kv]", key):
-            cross.add(shape[1])
+            cross.add(width)
         elif re.search(r"attn[12].*to_[qkv]", key):
-            own.add(shape[1])
+            own.add(width)
     models = {CROSS_WIDTHS[width] for width in cross if width in CROSS_WIDTHS}
     if len(models) == 1:
         return models.pop()
@@ -173,9 +177,9 @@ def _by_text_encoder(shapes: Mapping[str, Sequence[int]]) -> str:
     if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
         return SDXL
     widths = {
-        shape[1]
-        for key, shape in shapes.items()
-        if key.startswith("lora_te_") and "self_attn" in key and _role(key) == "down"
+        width
+        for key, width in _in_features(shapes)
+        if key.startswith("lora_te_") and "self_attn" in key
     }
     return {768: SD1, 1024: SD2}.get(widths.pop(), "") if len(widths) == 1 else ""
 

@@ -132,8 +132,8 @@ def lokr(parts: Parts) -> Pair:
     width = down1.shape[1] * down2[0].numel()
     rank, out = up1.shape[1] * up2.shape[1], up1.shape[0] * up2.shape[0]
     _check_rank(parts, "lokr_w2_b", "LoKr", rank, out, width)
-    down = torch.kron(down1, down2.flatten(1)).reshape(rank, -1, *down2.shape[2:])
-    return torch.kron(up1, up2), down
+    down = _kron(down1, down2.flatten(1)).reshape(rank, -1, *down2.shape[2:])
+    return _kron(up1, up2), down
 
 
 def _first_kronecker_pair(parts: Parts) -> Pair:
@@ -146,6 +146,10 @@ def _first_kronecker_pair(parts: Parts) -> Pair:
     rows, columns = w1.shape
     identity = torch.eye(min(rows, columns), device=w1.device)
     return (identity, w1) if rows <= columns else (w1, identity)
+
+
+def _kron(left: Tensor, right: Tensor) -> Tensor:
+    return torch.kron(left.contiguous(), right.contiguous())  # kron fails on transposed ones
 
 
 def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:

@@ -91,7 +91,7 @@ def pack_ranks(ranks: Mapping[str, tuple[int, int]]) -> str:
 
 
 def unpack_ranks(text: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Read what `pack_ranks` wrote; raises ValueError, KeyError or TypeError where it is not that."""
+    """Read what `pack_ranks` wrote; ValueError, KeyError or TypeError where it is not that."""
     packed = json.loads(text)
     pairs = {name: packed["others"].get(name, packed["default"]) for name in names}
     return {name: (int(content), int(style)) for name, (content, style) in pairs.items()}

@@ -117,11 +117,7 @@ def _plan(
     tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasAndNorm
 ) -> tuple[BaseGuess, Grouping, list[ModuleKeys], tuple[str, ...]]:
     """Check everything that keys, shapes and number types can tell."""
-    base = describe_base({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    if base.advice:
-        raise problem(
-            f"{name}, key {base.key}", found=base.name, expected="a LoRA", advice=base.advice
-        )
+    base = _base_of_lora({key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
     grouping = group_keys(tensors, name)
     usable, notes = usable_modules(grouping.modules.values(), tensors, name, bias_and_norm)
     if not usable:
@@ -135,6 +131,15 @@ def _plan(
     if base.warning:
         notes += (base.warning,)
     return base, grouping, usable, notes
+
+
+def _base_of_lora(shapes: Mapping[str, tuple[int, ...]], name: str) -> BaseGuess:
+    """Tell the base of a LoRA, refusing what is none."""
+    base = describe_base(shapes)
+    if base.advice:
+        subject = f"{name}, key {base.key}"
+        raise problem(subject, found=base.name, expected="a LoRA", advice=base.advice)
+    return base
 
 
 def _notes(
@@ -187,6 +192,7 @@ def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         found = f"a {type(content).__name__}; the old cloneofsimo trainer (SD 1.x) wrote lists"
         raise _unreadable(name, found, "tensors by key")
+    _base_of_lora({key: () for key in content if isinstance(key, str)}, name)
     for key, tensor in content.items():
         is_tensor = isinstance(tensor, Tensor) and tensor.layout is torch.strided
         if not isinstance(key, str) or not is_tensor:

@@ -59,7 +59,7 @@ def kohya_tensors(
 ) -> dict[str, Tensor]:
     """Lay a LoRA out as kohya does, with one alpha; the rest of each scale goes into the factors.
 
-        f = scale · rank / alpha_file,   down' = √|f| down,   up' = sign(f) √|f| up
+    f = scale · rank / alpha_file,   down' = √|f| down,   up' = sign(f) √|f| up
     """
     alpha = file_alpha(modules)
     tensors: dict[str, Tensor] = {}

@@ -1,0 +1,26 @@
+"""ZipLoRA for ComfyUI: my subject in my style."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
+from typing_extensions import override
+
+from .nodes import NODES
+from .nodes.routes import register_routes
+
+WEB_DIRECTORY = "./js"
+
+
+class ZipLoRAExtension(ComfyExtension):
+    @override
+    async def on_load(self) -> None:
+        register_routes(PromptServer.instance.routes)
+
+    @override
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> ZipLoRAExtension:
+    return ZipLoRAExtension()

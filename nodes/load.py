@@ -1,0 +1,199 @@
+"""Nodes that read LoRAs: a content and style pair, or a merge that was saved before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..ziplora_core.comfy_adapter.apply import apply_lora
+from ..ziplora_core.comfy_adapter.paths import lora_path
+from ..ziplora_core.errors import problem
+from ..ziplora_core.files import lora_from_tensors, read_lora
+from ..ziplora_core.files.merged import merged_from_lora
+from ..ziplora_core.files.metadata import trigger_words
+from ..ziplora_core.lora import LoRA
+from ..ziplora_core.pairing import LoRAPair, scaled
+from .types import CALLER, LoRAPairType, MergedLoRAType, require_clip
+
+NONE = "None"
+
+
+def _file_input(concept: str, what: str) -> io.Combo.Input:
+    return io.Combo.Input(
+        f"{concept}_lora",
+        options=[NONE, *folder_paths.get_filename_list("loras")],
+        tooltip=f"The LoRA file that draws your {what}. None when a LORA_MODEL is connected.",
+    )
+
+
+def _strength_input(concept: str) -> io.Float.Input:
+    return io.Float.Input(
+        f"{concept}_strength",
+        default=1.0,
+        min=-10.0,
+        max=10.0,
+        step=0.05,
+        tooltip=f"The strength at which the {concept} LoRA looks right alone on this checkpoint.",
+    )
+
+
+class LoadLoRAPair(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadLoRAPair",
+            display_name="Load LoRA Pair (content + style)",
+            category="ZipLoRA/load",
+            description="Reads a subject LoRA and a style LoRA in any common file format. Encode "
+            "each LoRA's own prompt with its own CLIP output.",
+            search_aliases=["ziplora", "load two loras", "subject and style", "lora pair"],
+            inputs=[
+                _file_input("content", "subject"),
+                _file_input("style", "style"),
+                _strength_input("content"),
+                _strength_input("style"),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The checkpoint's CLIP, for LoRAs with a text-encoder part.",
+                ),
+                io.LoraModel.Input(
+                    "content_lora_model",
+                    optional=True,
+                    tooltip="A subject LoRA straight from a training node, in place of a file.",
+                ),
+                io.LoraModel.Input(
+                    "style_lora_model",
+                    optional=True,
+                    tooltip="A style LoRA straight from a training node, in place of a file.",
+                ),
+                io.Combo.Input(
+                    "bias_and_norm",
+                    options=["refuse", "drop"],
+                    default="refuse",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Some trainers also change biases and norms, which cannot be merged as "
+                    "factors: refuse such a file, or drop those parts and say how many.",
+                ),
+            ],
+            outputs=[
+                LoRAPairType.Output("pair"),
+                io.Clip.Output("content_clip", tooltip="For the subject's own prompt."),
+                io.Clip.Output("style_clip", tooltip="For the style's own prompt."),
+                io.String.Output("report"),
+            ],
+            hidden=CALLER,
+        )
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, content_lora: str = NONE, style_lora: str = NONE, **_others: Any
+    ) -> list[object]:
+        return [_fingerprint(content_lora), _fingerprint(style_lora)]
+
+    @classmethod
+    def execute(
+        cls,
+        content_lora: str,
+        style_lora: str,
+        content_strength: float,
+        style_strength: float,
+        clip: Any | None = None,
+        content_lora_model: Any | None = None,
+        style_lora_model: Any | None = None,
+        bias_and_norm: str = "refuse",
+    ) -> io.NodeOutput:
+        require_clip(cls.hidden, {1: "content_clip", 2: "style_clip"}, clip)
+        content = _read("content", content_lora, content_lora_model, bias_and_norm)
+        style = _read("style", style_lora, style_lora_model, bias_and_norm)
+        pair = LoRAPair(content, style, content_strength, style_strength)
+        content_clip = _with_text_encoder(clip, content, content_strength)
+        style_clip = _with_text_encoder(clip, style, style_strength)
+        report = "\n".join(
+            [
+                *_describe("content", content, clip is not None),
+                *_describe("style", style, clip is not None),
+            ]
+        )
+        return io.NodeOutput(pair, content_clip, style_clip, report, ui=ui.PreviewText(report))
+
+
+class LoadMergedLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadMergedLoRA",
+            display_name="Load Merged LoRA",
+            category="ZipLoRA/load",
+            description="Reads a merge saved by Save Merged LoRA, with its content and style "
+            "strengths still separate. Any LoRA loader reads the file too, as one LoRA.",
+            search_aliases=["ziplora", "merged lora loader"],
+            inputs=[
+                io.Combo.Input(
+                    "merged_lora",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A file that Save Merged LoRA has written.",
+                )
+            ],
+            outputs=[MergedLoRAType.Output("merged")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, merged_lora: str = NONE) -> object:
+        return _fingerprint(merged_lora)
+
+    @classmethod
+    def execute(cls, merged_lora: str) -> io.NodeOutput:
+        return io.NodeOutput(merged_from_lora(read_lora(lora_path(merged_lora))))
+
+
+def _fingerprint(name: str) -> object:
+    """Change when the file does, so that a new version is not served from the cache."""
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        return None
+    stat = lora_path(name).stat()
+    return [stat.st_mtime_ns, stat.st_size]
+
+
+def _read(concept: str, name: str, lora_model: Any | None, bias_and_norm: Any) -> LoRA:
+    if lora_model is not None and name == NONE:
+        return lora_from_tensors(
+            lora_model, name=f"{concept} LORA_MODEL", bias_and_norm=bias_and_norm
+        )
+    if lora_model is None and name != NONE:
+        return read_lora(lora_path(name), bias_and_norm)
+    raise problem(
+        f"{concept} LoRA",
+        found="nothing" if name == NONE else f"both the file {name} and a LORA_MODEL",
+        expected="one of the two",
+        advice=f"Pick a file in {concept}_lora, or set it to None and connect "
+        f"{concept}_lora_model.",
+    )
+
+
+def _with_text_encoder(clip: Any | None, lora: LoRA, strength: float) -> Any | None:
+    if clip is None:
+        return None
+    return apply_lora(scaled(lora.text_encoder(), strength), lora.name, None, clip)[1]
+
+
+def _describe(concept: str, lora: LoRA, clip_connected: bool) -> list[str]:
+    ranks = sorted({f.rank for f in lora.modules.values()})
+    unet, text = len(lora.unet()), len(lora.text_encoder())
+    span = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}…{ranks[-1]}"
+    lines = [
+        f"{concept}: {lora.name} ({', '.join(lora.formats)}), rank {span}",
+        f"  {unet} UNet modules, {text} text-encoder modules",
+    ]
+    if text and not clip_connected:
+        lines.append("  no CLIP is connected: the prompts are encoded without its text encoder")
+    if words := trigger_words(lora.metadata):
+        lines.append(f"  trigger words: {', '.join(words)}")
+    return lines + [f"  {note}" for note in lora.notes]
+
+
+NODES = [LoadLoRAPair, LoadMergedLoRA]

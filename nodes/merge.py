@@ -1,0 +1,140 @@
+"""Nodes that join a pair without learning, and put a merge on a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ziplora_core.comfy_adapter.apply import apply_lora
+from ..ziplora_core.comfy_adapter.zip_session import direct_merge
+from ..ziplora_core.errors import problem
+from ..ziplora_core.files.writer import kohya_tensors
+from ..ziplora_core.merge import MergedLoRA
+from ..ziplora_core.pairing import LoRAPair
+from .types import CALLER, LoRAPairType, MergedLoRAType, require_clip
+
+
+def _weight_input(concept: str) -> io.Float.Input:
+    return io.Float.Input(
+        f"{concept}_weight",
+        default=1.0,
+        min=-10.0,
+        max=10.0,
+        step=0.05,
+        tooltip=f"How much of the {concept} LoRA goes into the merge.",
+    )
+
+
+class MergeLoRAs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MergeLoRAs",
+            display_name="Merge LoRAs (no training)",
+            category="ZipLoRA/merge",
+            description="Joins a content and a style LoRA without training: the baseline to "
+            "compare ZipLoRA with.",
+            search_aliases=["ziplora", "lora merge", "combine loras", "direct merge", "join loras"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint the LoRAs belong to."),
+                LoRAPairType.Input("pair"),
+                io.Combo.Input(
+                    "method",
+                    options=["direct"],
+                    default="direct",
+                    tooltip="direct: the exact weighted sum (ZipLoRA paper, eq. 1), the same as "
+                    "two LoRA loaders in a row.",
+                ),
+                _weight_input("content"),
+                _weight_input("style"),
+                io.Int.Input(
+                    "rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    advanced=True,
+                    tooltip="0: exact, rank content + style. Otherwise the closest LoRA of this "
+                    "rank; then the two can no longer be weighed separately.",
+                ),
+            ],
+            outputs=[
+                MergedLoRAType.Output("merged"),
+                io.LoraModel.Output("lora"),
+                io.String.Output("report"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        pair: LoRAPair,
+        method: str,
+        content_weight: float,
+        style_weight: float,
+        rank: int = 0,
+    ) -> io.NodeOutput:
+        merged, report = direct_merge(model.model, pair, content_weight, style_weight, rank)
+        lora = kohya_tensors(merged.modules())
+        return io.NodeOutput(merged, lora, report, ui=ui.PreviewText(report))
+
+
+class ApplyMergedLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ApplyMergedLoRA",
+            display_name="Apply Merged LoRA",
+            category="ZipLoRA/merge",
+            description="Puts a merge on a model, with content and style strength apart (ZipLoRA "
+            "paper, Fig. 9). Encode the joint prompt with the CLIP from here.",
+            search_aliases=["ziplora", "style strength", "content strength"],
+            inputs=[
+                io.Model.Input("model"),
+                MergedLoRAType.Input("merged"),
+                io.Clip.Input("clip", optional=True, tooltip="For LoRAs with a text-encoder part."),
+                io.Float.Input(
+                    "content_strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How strongly the subject counts: 1 as merged, 0 not at all.",
+                ),
+                io.Float.Input(
+                    "style_strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How strongly the style counts: 1 as merged; the paper shows 1, 0.7 "
+                    "and 0.4.",
+                ),
+            ],
+            outputs=[io.Model.Output("MODEL"), io.Clip.Output("CLIP")],
+            hidden=CALLER,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        merged: MergedLoRA,
+        clip: Any | None = None,
+        content_strength: float = 1.0,
+        style_strength: float = 1.0,
+    ) -> io.NodeOutput:
+        require_clip(cls.hidden, {1: "CLIP"}, clip)
+        if not merged.separable and content_strength != style_strength:
+            raise problem(
+                "content_strength and style_strength",
+                found=f"{content_strength:g} and {style_strength:g}",
+                expected="equal strengths: this merge was reduced to one LoRA of lower rank",
+                advice="Set both alike, or use a merge saved with rank 0.",
+            )
+        modules = merged.modules(content_strength, style_strength)
+        return io.NodeOutput(*apply_lora(modules, "merged LoRA", model, clip))
+
+
+NODES = [MergeLoRAs, ApplyMergedLoRA]

@@ -1,0 +1,286 @@
+"""ZipLoRA itself, and how its training loop behaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ziplora_core import runs
+from ..ziplora_core.comfy_adapter.paths import checkpoint_root
+from ..ziplora_core.comfy_adapter.zip_session import Prompt, optimise
+from ..ziplora_core.files.writer import kohya_tensors
+from ..ziplora_core.layers import LAYER_CHOICES
+from ..ziplora_core.objective import SIMILARITIES
+from ..ziplora_core.options import (
+    MEMORY,
+    OPTIMISERS,
+    RESUME,
+    SCHEDULES,
+    TrainingOptions,
+    ZipSettings,
+)
+from ..ziplora_core.pairing import LoRAPair
+from .progress import TrainingProgress
+from .types import LoRAPairType, MergedLoRAType, OptionsType
+
+
+def _size_input(side: str) -> io.Int.Input:
+    return io.Int.Input(
+        side,
+        default=1024,
+        min=64,
+        max=4096,
+        step=8,
+        tooltip=f"The {side} in pixels of the pictures each LoRA draws for itself. Only used for a "
+        "concept without a latent.",
+    )
+
+
+class ZipLoRAOptimize(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ZipLoRAOptimize",
+            display_name="ZipLoRA Optimize",
+            category="ZipLoRA/merge",
+            description="Learns, per input column of every layer, how much of the content LoRA and "
+            "of the style LoRA to keep, so that the merge still draws the subject, still draws the "
+            "style, and draws both together (Shah et al. 2023).",
+            search_aliases=["ziplora", "merge loras", "subject in style", "combine subject style"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The checkpoint both LoRAs belong to. LoRAs on it count as part of it.",
+                ),
+                LoRAPairType.Input("pair"),
+                io.Conditioning.Input(
+                    "content_conditioning",
+                    tooltip="The subject LoRA's own prompt, e.g. 'a photo of sks dog', encoded "
+                    "with content_clip.",
+                ),
+                io.Conditioning.Input(
+                    "style_conditioning",
+                    tooltip="The style LoRA's own prompt, e.g. 'a cat in watercolour style', "
+                    "encoded with style_clip.",
+                ),
+                io.Latent.Input(
+                    "content_latent",
+                    optional=True,
+                    tooltip="VAE-encoded pictures of the subject. Without them the content LoRA "
+                    "draws its own.",
+                ),
+                io.Latent.Input(
+                    "style_latent",
+                    optional=True,
+                    tooltip="VAE-encoded pictures of the style. Without them the style LoRA draws "
+                    "its own.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=["adam"],
+                    default="adam",
+                    tooltip="adam: gradient steps, as in the paper.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=100,
+                    min=1,
+                    max=100000,
+                    tooltip="Optimisation steps; the paper uses at most 100.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.01,
+                    min=0.0,
+                    max=10.0,
+                    step=1e-7,
+                    round=False,
+                    tooltip="The paper's is 0.01. At 5e-5 nothing moves.",
+                ),
+                io.Combo.Input(
+                    "similarity",
+                    options=list(SIMILARITIES),
+                    default="cosine",
+                    tooltip="What makes the two LoRAs' columns avoid each other. cosine is free of "
+                    "scale; dot_mean and dot_sum also reward shrinking both; column_cosine weighs "
+                    "each column by how alike the LoRAs are there.",
+                ),
+                io.Float.Input(
+                    "similarity_weight",
+                    default=0.01,
+                    min=0.0,
+                    max=100.0,
+                    step=1e-7,
+                    round=False,
+                    tooltip="λ of the penalty; 0 leaves it out.",
+                ),
+                io.Combo.Input(
+                    "layers",
+                    options=list(LAYER_CHOICES),
+                    default="attention",
+                    tooltip="Which modules get coefficients; the rest stays as in the direct "
+                    "merge. attention is the paper's choice (560 layers on SDXL).",
+                ),
+                _size_input("width"),
+                _size_input("height"),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Of noise, timesteps and their order. On the CPU the same seed gives "
+                    "the same file, bit for bit.",
+                ),
+                io.Combo.Input(
+                    "memory",
+                    options=list(MEMORY),
+                    default="auto",
+                    tooltip="fast keeps all activations; low recomputes them block by block and "
+                    "takes content and style in turn; auto looks at the free memory.",
+                ),
+                OptionsType.Input("options", optional=True, tooltip="From Training Options."),
+            ],
+            outputs=[
+                MergedLoRAType.Output("merged"),
+                io.LoraModel.Output("lora"),
+                io.LossMap.Output("loss"),
+                io.String.Output("report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        pair: LoRAPair,
+        content_conditioning: Any,
+        style_conditioning: Any,
+        solver: str,
+        content_latent: Any | None = None,
+        style_latent: Any | None = None,
+        options: TrainingOptions | None = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        settings = ZipSettings(**widgets, options=options or TrainingOptions())
+        prompts = (
+            Prompt("content", content_conditioning, content_latent),
+            Prompt("style", style_conditioning, style_latent),
+        )
+        progress = TrainingProgress(settings.steps)
+        with runs.registered(str(cls.hidden.unique_id)) as stop:
+            result = optimise(
+                model, pair, prompts, settings, checkpoint_root(), progress, stop.is_set
+            )
+        return io.NodeOutput(
+            result.merged,
+            kohya_tensors(result.merged.modules()),
+            {"loss": result.record.history.get("loss", [])},
+            result.report,
+            ui=ui.PreviewText(result.report),
+        )
+
+
+class TrainingOptionsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        default = TrainingOptions()
+        return io.Schema(
+            node_id="TrainingOptions",
+            display_name="Training Options",
+            category="ZipLoRA/train",
+            description="How a training loop behaves. Every field has a good default; connect this "
+            "node only to change one.",
+            search_aliases=["ziplora", "optimizer", "scheduler", "checkpoint", "resume"],
+            inputs=[
+                io.Combo.Input(
+                    "optimiser",
+                    options=list(OPTIMISERS),
+                    default=default.optimiser,
+                    tooltip="adam is right for merger coefficients.",
+                ),
+                io.Combo.Input(
+                    "schedule",
+                    options=list(SCHEDULES),
+                    default=default.schedule,
+                    tooltip="The learning rate over the run: constant, or falling to zero.",
+                ),
+                io.Int.Input(
+                    "warm_up_steps",
+                    default=default.warm_up_steps,
+                    min=0,
+                    max=100000,
+                    tooltip="Steps over which the learning rate rises from zero.",
+                ),
+                io.Int.Input(
+                    "batch",
+                    default=default.batch,
+                    min=1,
+                    max=64,
+                    tooltip="Draws per concept in one pass: more is steadier and takes more memory.",
+                ),
+                io.Int.Input(
+                    "accumulation",
+                    default=default.accumulation,
+                    min=1,
+                    max=256,
+                    tooltip="Passes whose gradients make one step: a larger batch in the memory of "
+                    "a small one.",
+                ),
+                io.Float.Input(
+                    "gradient_clip",
+                    default=default.gradient_clip,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="The largest norm of the gradient; 0 for no clipping.",
+                ),
+                io.Float.Input(
+                    "min_snr_gamma",
+                    default=default.min_snr_gamma,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Weighs down easy timesteps (Hang et al. 2023; 5 is usual); 0 weighs "
+                    "all alike.",
+                ),
+                io.Int.Input(
+                    "checkpoint_every",
+                    default=default.checkpoint_every,
+                    min=0,
+                    max=100000,
+                    tooltip="Steps between checkpoints. Cancelling writes one anyway.",
+                ),
+                io.Boolean.Input(
+                    "early_stop",
+                    default=default.early_stop,
+                    tooltip="Stop when the method's own rule says so, or when the losses have "
+                    "stopped falling.",
+                ),
+                io.Int.Input(
+                    "held_out_draws",
+                    default=default.held_out_draws,
+                    min=0,
+                    max=1000,
+                    tooltip="Draws per concept for the retention figures before and after; 0 "
+                    "leaves them out.",
+                ),
+                io.Combo.Input(
+                    "resume",
+                    options=list(RESUME),
+                    default=default.resume,
+                    tooltip="auto goes on from a checkpoint of exactly these inputs; restart "
+                    "ignores it.",
+                ),
+            ],
+            outputs=[OptionsType.Output("options")],
+        )
+
+    @classmethod
+    def execute(cls, **widgets: Any) -> io.NodeOutput:
+        return io.NodeOutput(TrainingOptions(**widgets))
+
+
+NODES = [ZipLoRAOptimize, TrainingOptionsNode]

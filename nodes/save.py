@@ -1,0 +1,134 @@
+"""Nodes that write LoRA files every other program reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ziplora_core.comfy_adapter.paths import check_prefix, save_lora
+from ..ziplora_core.errors import ZipLoRAError
+from ..ziplora_core.files import lora_from_tensors
+from ..ziplora_core.files.merged import merged_metadata
+from ..ziplora_core.files.writer import DTYPES, WrittenFile
+from ..ziplora_core.merge import MergedLoRA, truncated
+from .types import MergedLoRAType
+
+
+def _prefix_input(default: str) -> io.String.Input:
+    return io.String.Input(
+        "filename_prefix",
+        default=default,
+        tooltip="Name inside output/loras, where every LoRA loader finds it; a number is added.",
+    )
+
+
+def _dtype_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "dtype",
+        options=list(DTYPES),
+        default="fp16",
+        tooltip="fp16 is what most LoRAs are; fp32 is twice the size and exact.",
+    )
+
+
+def _valid(prefix: str) -> bool | str:
+    """ComfyUI's own validation: an error here is shown before anything is queued."""
+    try:
+        check_prefix(prefix)
+    except ZipLoRAError as error:
+        return str(error)
+    return True
+
+
+def _saved(name: str, written: WrittenFile, lines: list[str]) -> io.NodeOutput:
+    report = "\n".join(
+        [
+            f"saved: {written.path}",
+            f"read back and compared: largest relative error of a module {written.error:.1e}",
+            *lines,
+            f"SHA-256 {written.sha256}",
+        ]
+    )
+    return io.NodeOutput(name, ui=ui.PreviewText(report))
+
+
+class SaveMergedLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SaveMergedLoRA",
+            display_name="Save Merged LoRA",
+            category="ZipLoRA/save",
+            description="Writes a merge as one ordinary LoRA file for ComfyUI, Forge, kohya and "
+            "diffusers. With rank 0 it is exact, and Load Merged LoRA can still weigh content and "
+            "style separately.",
+            search_aliases=["ziplora", "export lora", "save lora"],
+            is_output_node=True,
+            inputs=[
+                MergedLoRAType.Input("merged"),
+                _prefix_input("ziplora"),
+                io.Int.Input(
+                    "rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="0: exact, rank content + style. Otherwise the closest LoRA of this "
+                    "rank, with the error in the report.",
+                ),
+                _dtype_input(),
+            ],
+            outputs=[io.String.Output("lora_name")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str) -> bool | str:
+        return _valid(filename_prefix)
+
+    @classmethod
+    def execute(
+        cls, merged: MergedLoRA, filename_prefix: str, rank: int, dtype: str
+    ) -> io.NodeOutput:
+        lines = []
+        if rank:
+            merged, error = truncated(merged, rank)
+            lines = [f"reduced to rank {rank}: relative error {error:.2%} of the merge"]
+        description = "Content and style merged by the ZipLoRA pack for ComfyUI"
+        name, written = save_lora(
+            merged.modules(), filename_prefix, dtype, description, merged_metadata(merged)
+        )
+        return _saved(name, written, lines)
+
+
+class SaveTrainedLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SaveTrainedLoRA",
+            display_name="Save Trained LoRA",
+            category="ZipLoRA/save",
+            description="Writes a LORA_MODEL as an ordinary LoRA file with the metadata that "
+            "managers and other programs look for.",
+            search_aliases=["ziplora", "export lora", "save lora"],
+            is_output_node=True,
+            inputs=[
+                io.LoraModel.Input("lora", tooltip="From a training or merging node."),
+                _prefix_input("trained_lora"),
+                _dtype_input(),
+            ],
+            outputs=[io.String.Output("lora_name")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str) -> bool | str:
+        return _valid(filename_prefix)
+
+    @classmethod
+    def execute(cls, lora: Any, filename_prefix: str, dtype: str) -> io.NodeOutput:
+        read = lora_from_tensors(lora)
+        description = "LoRA saved by the ZipLoRA pack for ComfyUI"
+        name, written = save_lora(read.modules, filename_prefix, dtype, description, {})
+        return _saved(name, written, list(read.notes))
+
+
+NODES = [SaveMergedLoRA, SaveTrainedLoRA]

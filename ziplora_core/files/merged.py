@@ -1,0 +1,70 @@
+"""A saved merge: one ordinary LoRA file whose content rows come first."""
+
+from __future__ import annotations
+
+import json
+
+from torch import Tensor
+
+from ..errors import problem
+from ..lora import LoRA, LoraFactors
+from ..merge import MergedLoRA
+from ..pairing import ModulePair
+from .metadata import is_unet, pack_ranks, unpack_ranks
+
+_RANKS, _SEPARABLE, _PROMPTS = "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"
+
+
+def merged_metadata(merged: MergedLoRA) -> dict[str, str]:
+    """What `merged_from_lora` needs to take the file apart again."""
+    pairs = {**merged.pairs, **merged.text_encoder}
+    ranks = {
+        name: (pair.content.rank if pair.content else 0, pair.style.rank if pair.style else 0)
+        for name, pair in pairs.items()
+    }
+    return {
+        **merged.metadata,
+        _RANKS: pack_ranks(ranks),
+        _SEPARABLE: json.dumps(merged.separable),
+        _PROMPTS: json.dumps(merged.prompt_separated),
+    }
+
+
+def merged_from_lora(lora: LoRA) -> MergedLoRA:
+    """Take a saved merge apart into its content and style halves; coefficients are folded in.
+
+    Raises:
+        ZipLoRAError: the file was not written by SaveMergedLoRA.
+    """
+    try:
+        ranks = unpack_ranks(lora.metadata[_RANKS], list(lora.modules))
+        separable = bool(json.loads(lora.metadata[_SEPARABLE]))
+        prompt_separated = bool(json.loads(lora.metadata.get(_PROMPTS, "false")))
+        split = {name: _split(f, *ranks[name]) for name, f in lora.modules.items()}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise problem(
+            lora.name,
+            found="no record of content and style ranks (ziplora.ranks) that fits its tensors",
+            expected="a file that Save Merged LoRA has written",
+            advice="Load an ordinary LoRA with ComfyUI's Load LoRA.",
+        ) from error
+    return MergedLoRA(
+        pairs={name: pair for name, pair in split.items() if is_unet(name)},
+        text_encoder={name: pair for name, pair in split.items() if not is_unet(name)},
+        metadata={k: v for k, v in lora.metadata.items() if k.startswith("ziplora.")},
+        separable=separable,
+        prompt_separated=prompt_separated,
+    )
+
+
+def _split(factors: LoraFactors, content: int, style: int) -> ModulePair:
+    if content + style != factors.rank:
+        raise ValueError(f"ranks {content} + {style} of {factors.rank}")
+
+    def half(down: Tensor, up: Tensor) -> LoraFactors | None:
+        return LoraFactors(down, factors.scale * up) if len(down) else None
+
+    return ModulePair(
+        half(factors.down[:content], factors.up[:, :content]),
+        half(factors.down[content:], factors.up[:, content:]),
+    )
