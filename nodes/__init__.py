@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import load, merge, optimize, save
+from . import load, merge, optimize, options, save
 
-NODES: list[type[io.ComfyNode]] = [*load.NODES, *optimize.NODES, *merge.NODES, *save.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *load.NODES,
+    *optimize.NODES,
+    *options.NODES,
+    *merge.NODES,
+    *save.NODES,
+]

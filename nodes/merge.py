@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.apply import apply_lora
-from ..ziplora_core.comfy_adapter.zip_session import direct_merge
+from ..ziplora_core.comfy_adapter.pairs import direct_merge
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files.writer import kohya_tensors
 from ..ziplora_core.merge import MergedLoRA

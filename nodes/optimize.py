@@ -1,4 +1,4 @@
-"""ZipLoRA itself, and how its training loop behaves."""
+"""ZipLoRA itself."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from ..ziplora_core.comfy_adapter.zip_session import Prompt, optimise
 from ..ziplora_core.files.writer import kohya_tensors
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.objective import SIMILARITIES
-from ..ziplora_core.options import (
-    MEMORY,
-    OPTIMISERS,
-    RESUME,
-    SCHEDULES,
-    TrainingOptions,
-    ZipSettings,
-)
+from ..ziplora_core.options import MEMORY, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
 from .progress import TrainingProgress
 from .types import LoRAPairType, MergedLoRAType, OptionsType
@@ -183,104 +176,4 @@ class ZipLoRAOptimize(io.ComfyNode):
         )
 
 
-class TrainingOptionsNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        default = TrainingOptions()
-        return io.Schema(
-            node_id="TrainingOptions",
-            display_name="Training Options",
-            category="ZipLoRA/train",
-            description="How a training loop behaves. Every field has a good default; connect this "
-            "node only to change one.",
-            search_aliases=["ziplora", "optimizer", "scheduler", "checkpoint", "resume"],
-            inputs=[
-                io.Combo.Input(
-                    "optimiser",
-                    options=list(OPTIMISERS),
-                    default=default.optimiser,
-                    tooltip="adam is right for merger coefficients.",
-                ),
-                io.Combo.Input(
-                    "schedule",
-                    options=list(SCHEDULES),
-                    default=default.schedule,
-                    tooltip="The learning rate over the run: constant, or falling to zero.",
-                ),
-                io.Int.Input(
-                    "warm_up_steps",
-                    default=default.warm_up_steps,
-                    min=0,
-                    max=100000,
-                    tooltip="Steps over which the learning rate rises from zero.",
-                ),
-                io.Int.Input(
-                    "batch",
-                    default=default.batch,
-                    min=1,
-                    max=64,
-                    tooltip="Draws per concept in one pass: more is steadier and takes more memory.",
-                ),
-                io.Int.Input(
-                    "accumulation",
-                    default=default.accumulation,
-                    min=1,
-                    max=256,
-                    tooltip="Passes whose gradients make one step: a larger batch in the memory of "
-                    "a small one.",
-                ),
-                io.Float.Input(
-                    "gradient_clip",
-                    default=default.gradient_clip,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="The largest norm of the gradient; 0 for no clipping.",
-                ),
-                io.Float.Input(
-                    "min_snr_gamma",
-                    default=default.min_snr_gamma,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Weighs down easy timesteps (Hang et al. 2023; 5 is usual); 0 weighs "
-                    "all alike.",
-                ),
-                io.Int.Input(
-                    "checkpoint_every",
-                    default=default.checkpoint_every,
-                    min=0,
-                    max=100000,
-                    tooltip="Steps between checkpoints. Cancelling writes one anyway.",
-                ),
-                io.Boolean.Input(
-                    "early_stop",
-                    default=default.early_stop,
-                    tooltip="Stop when the method's own rule says so, or when the losses have "
-                    "stopped falling.",
-                ),
-                io.Int.Input(
-                    "held_out_draws",
-                    default=default.held_out_draws,
-                    min=0,
-                    max=1000,
-                    tooltip="Draws per concept for the retention figures before and after; 0 "
-                    "leaves them out.",
-                ),
-                io.Combo.Input(
-                    "resume",
-                    options=list(RESUME),
-                    default=default.resume,
-                    tooltip="auto goes on from a checkpoint of exactly these inputs; restart "
-                    "ignores it.",
-                ),
-            ],
-            outputs=[OptionsType.Output("options")],
-        )
-
-    @classmethod
-    def execute(cls, **widgets: Any) -> io.NodeOutput:
-        return io.NodeOutput(TrainingOptions(**widgets))
-
-
-NODES = [ZipLoRAOptimize, TrainingOptionsNode]
+NODES = [ZipLoRAOptimize]

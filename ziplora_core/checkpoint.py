@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class CheckpointFolder:
             return None
         try:
             return torch.load(self.state_file, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError) as error:
+        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
             logger.warning("%s cannot be read (%s): starting anew.", self.state_file, error)
             return None
 

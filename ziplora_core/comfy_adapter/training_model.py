@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..branches import Branches, Gates
-from ..errors import problem
 from . import conditioning as cond
+from .private_copy import compute_dtype, private_copy, refuse_patched, set_compute_dtype
 
 _INJECTION = "ziplora_training"
 
@@ -127,7 +126,7 @@ class TrainingModel:
         The gates of the moment go along: the block is run again during backward, when another
         prediction may have been asked for since.
         """
-        blocks = [
+        blocks: list[nn.Module] = [
             block
             for block in self.model.diffusion_model.modules()
             if isinstance(block, BasicTransformerBlock | ResBlock)
@@ -136,15 +135,15 @@ class TrainingModel:
             block.forward = self._checkpointed(block.forward)
         return blocks
 
-    def _checkpointed(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(gates: Gates | None, *args: Any, **kwargs: Any) -> Tensor:
+    def _checkpointed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(gates: Gates | None, *args: Any, **kwargs: Any) -> Any:
             outer, self._gates = self._gates, gates
             try:
                 return forward(*args, **kwargs)
             finally:
                 self._gates = outer
 
-        def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             if not (self.checkpointing and torch.is_grad_enabled()):
                 return forward(*args, **kwargs)
             return checkpoint(run, self._gates, *args, use_reentrant=False, **kwargs)
@@ -182,7 +181,7 @@ def training_model(
         for branch in branches.values():
             branch.to(patcher.load_device, dtype)
         comfy.model_management.load_models_gpu(
-            [patcher], memory_required=1e20, force_full_load=True
+            [patcher], memory_required=10**20, force_full_load=True
         )
         yield opened
     finally:
@@ -190,78 +189,6 @@ def training_model(
         for block in blocks:
             block.__dict__.pop("forward", None)
         comfy.model_management.unload_model_and_clones(patcher)
-
-
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bf16 on CUDA where supported, float32 elsewhere; never fp16, whose gradients underflow."""
-    bf16 = device.type == "cuda" and comfy.model_management.should_use_bf16(device)
-    return torch.bfloat16 if bf16 else torch.float32
-
-
-def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
-    """Compute in `dtype`, on a private copy only.
-
-    Ordinary weights are converted once: cast in every layer, autograd would keep each cast copy.
-    Quantised ones (fp8) stay as they are and ComfyUI casts them layer by layer.
-    """
-    unet = patcher.model.diffusion_model
-    ordinary = {torch.float16, torch.bfloat16, torch.float32}
-    if {p.dtype for p in unet.parameters()} <= ordinary:
-        unet.to(dtype)
-        patcher.size = 0  # recomputed for the new dtype
-        patcher.add_object_patch("manual_cast_dtype", dtype)
-    else:
-        patcher.set_model_compute_dtype(dtype)
-
-
-def private_copy(model: Any) -> Any:
-    """Copy MODEL into a plain, private ModelPatcher whose weights autograd may see.
-
-    It is loaded again from its file where ComfyUI knows how; a MODEL without that (some custom
-    loaders) is unloaded and copied in memory, unless its weights are dynamic.
-
-    Raises:
-        ZipLoRAError: a dynamic MODEL that cannot be loaded again.
-    """
-    if model.cached_patcher_init is not None:
-        return model.clone(disable_dynamic=True, force_deepcopy=True)
-    if model.is_dynamic():
-        raise problem(
-            "model",
-            found="dynamically loaded weights without a way to load them again",
-            expected="a MODEL from a stock loader",
-            advice="Use Load Checkpoint or Load Diffusion Model, or start ComfyUI with "
-            "--disable-dynamic-vram.",
-        )
-    comfy.model_management.unload_model_and_clones(model)
-    return model.clone(model_override=(copy.deepcopy(model.model), ({}, {}, {}, set())))
-
-
-def refuse_patched(model: Any) -> None:
-    """Refuse a MODEL that is more than its weights: what would be learned is not what is drawn.
-
-    Raises:
-        ZipLoRAError: naming each injection, wrapper, patch or function on it.
-    """
-    options = model.model_options.get("transformer_options", {})
-    found = [f"injection {key}" for key in model.injections]
-    found += [
-        f"wrapper {key or kind}"
-        for kind, wrappers in {**model.wrappers, **options.get("wrappers", {})}.items()
-        for key in wrappers
-    ]
-    found += [f"patch {key}" for key in options.get("patches", {})]
-    found += [f"replacement {key}" for key in options.get("patches_replace", {})]
-    if "model_function_wrapper" in model.model_options:
-        found.append("a model function wrapper")
-    if found:
-        raise problem(
-            "model",
-            found=", ".join(found),
-            expected="a checkpoint, with or without LoRAs, and nothing else on it",
-            advice="Connect the MODEL from before the slider, FreeU or wrapper node, and apply "
-            "that node after the merge.",
-        )
 
 
 def _differentiable_attention(_function: Any, *args: Any, **kwargs: Any) -> Tensor:

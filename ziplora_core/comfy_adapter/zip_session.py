@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ import torch
 from ..branches import Branches
 from ..checkpoint import CheckpointFolder, fingerprint, sampled
 from ..coefficients import MergerCoefficients
-from ..errors import problem
 from ..files.metadata import source_metadata
-from ..layers import choose_layers
-from ..merge import MergedLoRA, truncated
-from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
+from ..merge import MergedLoRA
+from ..pairing import LoRAPair
 from ..report import Retention, zip_report
 from ..states import State, retention
 from ..training import Hooks, TrainingRecord, train
 from ..zip_objective import ZipObjective, ZipSettings
 from . import conditioning as cond
+from .pairs import pair_on_model, trained_modules
+from .private_copy import compute_dtype, refuse_patched
 from .references import Reference, reference_latents, teacher_states
-from .targets import resolve_unet, unet_targets
-from .training_model import TrainingModel, compute_dtype, refuse_patched, training_model
+from .targets import unet_targets
+from .training_model import TrainingModel, training_model
 
 POOL = 32
 """Teacher draws per concept; their targets are computed once."""
@@ -49,51 +49,6 @@ class ZipResult:
     merged: MergedLoRA
     record: TrainingRecord
     report: str
-
-
-def pair_on_model(
-    pair: LoRAPair, model: Any
-) -> tuple[dict[str, ModulePair], dict[str, ModulePair]]:
-    """Resolve a pair's UNet modules on a `BaseModel`; returns UNet and text-encoder pairs."""
-    halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
-    unet = pair_modules(*(scaled(resolve_unet(lora, model), s) for lora, s in halves))
-    text = pair_modules(*(scaled(lora.text_encoder(), s) for lora, s in halves))
-    return unet, text
-
-
-def direct_merge(
-    model: Any, pair: LoRAPair, content_weight: float, style_weight: float, rank: int
-) -> tuple[MergedLoRA, str]:
-    """Join a pair exactly (arXiv:2311.13600, eq. 1): delta = w_c delta_c + w_s delta_s.
-
-    Args:
-        model: the `BaseModel` whose key map resolves the modules.
-        pair: the two LoRAs and their strengths.
-        content_weight, style_weight: w_c and w_s.
-        rank: 0 for the exact sum, otherwise its best approximation of this rank.
-
-    Returns:
-        the merge and a report.
-    """
-    weighted = replace(
-        pair,
-        content_strength=pair.content_strength * content_weight,
-        style_strength=pair.style_strength * style_weight,
-    )
-    unet, text_encoder = pair_on_model(weighted, model)
-    metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": "direct"}
-    merged = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
-    shared = sum(p.shared for p in unet.values())
-    lines = [
-        f"direct merge: {content_weight:g} × {pair.content.name} + "
-        f"{style_weight:g} × {pair.style.name}",
-        f"{len(unet)} UNet modules, {shared} of them in both; "
-        f"{len(text_encoder)} text-encoder modules",
-    ]
-    if rank:
-        merged, error = truncated(merged, rank)
-        lines.append(f"reduced to rank {rank}: relative error {error:.2%} of the exact sum")
-    return merged, "\n".join(lines)
 
 
 def optimise(
@@ -251,32 +206,13 @@ class ZipSession:
         return source_metadata(self.pair.content, self.pair.style) | said
 
 
-def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair) -> list[str]:
-    """Name the modules that get coefficients: in the layer choice, and in both LoRAs.
-
-    Raises:
-        ZipLoRAError: there are none.
-    """
-    shared = [(name, p.one.down.ndim - 2) for name, p in pairs.items() if p.shared]
-    chosen = choose_layers(layers, shared)
-    if not chosen:
-        raise problem(
-            f"{pair.content.name} and {pair.style.name}",
-            found=f"{len(shared)} modules in common, none of them in layers={layers}",
-            expected="modules that both LoRAs change",
-            advice="There is nothing to weigh against each other: choose other layers, or join "
-            "the two with MergeLoRAs (method direct).",
-        )
-    return chosen
-
-
 def choose_memory(opened: TrainingModel, memory: str, states: list[list[State]]) -> str:
     """Set checkpointing: `fast` keeps all activations, `low` one block's; `auto` looks at what is
     free. Returns the line for the report."""
     height, width = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
     itemsize = compute_dtype(opened.device).itemsize
     needed = 2 * _BYTES_PER_SAMPLE * (height * width / 128**2) * itemsize / 2
-    free = comfy.model_management.get_free_memory(opened.device)
+    free = float(comfy.model_management.get_free_memory(opened.device))  # pyright: ignore
     opened.checkpointing = memory == "low" or (memory == "auto" and needed > 0.8 * free)
     chosen = "low" if opened.checkpointing else "fast"
     if memory != "auto":

@@ -47,7 +47,7 @@ TRANSFORMERS = (
     ("Flux.2", r"double_stream_modulation"),
     ("HiDream", r"double_stream_blocks_"),
     ("AuraFlow", r"double_layers_"),
-    ("Flux", r"(?<!\w)(\w*_)?(double_blocks|single_blocks|single_transformer_blocks)_\d"),
+    ("Flux", r"(double_blocks|single_blocks|single_transformer_blocks)_\d"),
     ("Qwen-Image", r"transformer_blocks_\d+_img_(mlp|mod)"),
     ("Stable Diffusion 3", r"joint_blocks_|transformer_blocks_\d+_attn_add_[qkv]_proj"),
     ("Wan or Anima", r"(^|_)blocks_\d+_(self|cross)_attn"),
@@ -198,5 +198,5 @@ def _distilled(names: Sequence[str]) -> str:
     )
     if sides in DISTILLED:
         return DISTILLED[sides]
-    middle = any(re.search(r"mid(dle)?_block.*attn", name) for name in names)
+    middle = any(re.search(r"middle_block_1_|mid_block_attentions_", name) for name in names)
     return "" if middle or not all(sides) else "a distilled SDXL"

@@ -149,7 +149,8 @@ def _read_json(file: BinaryIO, size: int, source: str) -> tuple[dict[str, object
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build a JSON object, refusing a name that stands in it twice."""
+    """Build a JSON object, refusing a name that stands in it twice, and halves of characters."""
+    "".join(text for pair in pairs for text in pair if isinstance(text, str)).encode()
     fields = dict(pairs)
     if len(fields) < len(pairs):
         (name, _count), *_ = Counter(name for name, _ in pairs).most_common(1)
@@ -179,7 +180,7 @@ def _entry(subject: str, field: object) -> Entry:
 
 def _is_sizes(value: object) -> bool:
     fits = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
-    return fits and all(type(n) is int and n >= 0 for n in value)
+    return fits and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
 def _check_ranges(entries: Mapping[str, Entry], data_size: int, source: str) -> None:

@@ -16,6 +16,9 @@ from ..errors import ZipLoRAError, problem
 from ..lora import LoraFactors
 from .spelling import ModuleKeys
 
+SMALL_RANK = 64
+"""Never too much, even for the narrow first and last layer of a UNet."""
+
 Pair = tuple[Tensor, Tensor]
 """`up (out, rank)` and `down (rank, in, *k)`."""
 
@@ -149,7 +152,9 @@ def _first_kronecker_pair(parts: Parts) -> Pair:
 
 
 def _kron(left: Tensor, right: Tensor) -> Tensor:
-    return torch.kron(left.contiguous(), right.contiguous())  # kron fails on transposed ones
+    """Left ⊗ right of two matrices; torch.kron fails on some transposed ones."""
+    product = left[:, None, :, None] * right[None, :, None, :]
+    return product.reshape(left.shape[0] * right.shape[0], -1)
 
 
 def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:
@@ -174,12 +179,12 @@ def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:
 
 
 def _check_rank(parts: Parts, role: str, kind: str, rank: int, out: int, width: int) -> None:
-    """Refuse factors that would be larger than half of the dense update they stand for."""
-    if rank > min(out, width) / 2:
+    """Refuse factors of more than half the full rank: the dense update would be smaller."""
+    if rank > max(min(out, width) / 2, SMALL_RANK):
         raise problem(
             parts.subject(role),
             found=f"{kind} that needs rank {rank} as a plain LoRA of {out} x {width}",
-            expected=f"at most {min(out, width) // 2}, half the full rank",
+            expected=f"at most {max(min(out, width) // 2, SMALL_RANK)}, half the full rank",
             advice=f"Use a {kind} of a lower rank, or extract a plain LoRA from it.",
         )
 

@@ -8,7 +8,7 @@ import pickle
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from .header import Entry, check_size, read_header, read_tensors
 from .kinds import kind_of, read_parts, to_factors
 from .refused import BiasAndNorm, check_tensors, usable_modules
 from .scale import PeftConfig, module_alpha, peft_configs
-from .spelling import Grouping, ModuleKeys, group_keys
+from .spelling import ModuleKeys, group_keys
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
@@ -31,6 +31,16 @@ UNPICKLING_ERRORS = (
     *(AttributeError, AssertionError, ArithmeticError, struct.error),
 )
 """What torch.load raises on code, on damage and on other files."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What keys, shapes and number types tell about a LoRA: modules, base, formats and notes."""
+
+    modules: list[ModuleKeys]
+    base: str
+    formats: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def read_lora(path: str | Path, bias_and_norm: BiasAndNorm = "refuse") -> LoRA:
@@ -97,10 +107,10 @@ def _read(
     configs: Mapping[str, PeftConfig],
 ) -> LoRA:
     """Turn checked tensors into factors."""
-    base, grouping, usable, notes = _plan(tensors, name, bias_and_norm)
+    plan = _plan(tensors, name, bias_and_norm)
     modules: dict[str, LoraFactors] = {}
     kinds: Counter[str] = Counter()
-    for module in usable:
+    for module in plan.modules:
         kind = kind_of(module, name)
         parts = read_parts(module, tensors, name)
         rank = parts.tensors[kind.ranked].shape[0]
@@ -108,14 +118,12 @@ def _read(
         alpha = module_alpha(module, rank, tensor, configs, name)
         modules[module.name] = to_factors(kind, parts, alpha)
         kinds[kind.name] += 1
-    formats = (*grouping.formats, *(kind for kind in kinds if kind != "LoRA"))
-    notes += _notes(modules, kinds, configs)
-    return LoRA(name, modules, metadata, formats, notes, base=base.name)
+    formats = (*plan.formats, *(kind for kind in kinds if kind != "LoRA"))
+    notes = plan.notes + _notes(modules, kinds, configs)
+    return LoRA(name, modules, metadata, formats, notes, base=plan.base)
 
 
-def _plan(
-    tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasAndNorm
-) -> tuple[BaseGuess, Grouping, list[ModuleKeys], tuple[str, ...]]:
+def _plan(tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasAndNorm) -> _Plan:
     """Check everything that keys, shapes and number types can tell."""
     base = _base_of_lora({key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
     grouping = group_keys(tensors, name)
@@ -130,7 +138,7 @@ def _plan(
         notes += (f"{len(grouping.skipped)} tensors left out: {', '.join(owners)}",)
     if base.warning:
         notes += (base.warning,)
-    return base, grouping, usable, notes
+    return _Plan(usable, base.name, grouping.formats, notes)
 
 
 def _base_of_lora(shapes: Mapping[str, tuple[int, ...]], name: str) -> BaseGuess:
@@ -167,7 +175,7 @@ def _configs_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Peft
     beside = path.with_name("adapter_config.json")
     if not beside.is_file() or not any("base_model.model." in key for key in tensors):
         return {}
-    return peft_configs(beside.read_text(errors="replace"), f"{path.name}, {beside.name}")
+    return peft_configs(beside.read_text("utf-8", "replace"), f"{path.name}, {beside.name}")
 
 
 def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:

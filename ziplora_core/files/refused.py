@@ -62,7 +62,7 @@ def usable_modules(
     modules = list(modules)
     _refuse_kinds(modules, tensors, source)
     extras = [k for m in modules for r, k in m.keys.items() if _is_bias_or_norm(r, tensors[k])]
-    if extras and bias_and_norm == "refuse":
+    if extras and bias_and_norm != "drop":
         raise problem(
             f"{source}, key {extras[0]}",
             found=f"bias or norm tensors ({len(extras)} such keys)",

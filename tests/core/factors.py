@@ -1,0 +1,53 @@
+"""Random factors and a toy model for the core's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ziplora_core.branches import Branches, Gates
+from ziplora_core.lora import LoraFactors
+
+
+def random_factors(
+    rank: int,
+    width: int = 6,
+    height: int = 5,
+    kernel: int = 0,
+    alpha: float | None = None,
+    seed: int = 0,
+) -> LoraFactors:
+    """Draw factors of a linear (`kernel` 0) or of a `kernel` × `kernel` convolution."""
+    rng = torch.Generator().manual_seed(seed)
+    taps, ones = (kernel, kernel) if kernel else (), (1, 1) if kernel else ()
+    down = torch.randn(rank, width, *taps, generator=rng)
+    return LoraFactors(down, torch.randn(height, rank, *ones, generator=rng), alpha)
+
+
+class ToyModel:
+    """Two linears with branches, a nonlinearity between them: small enough to check by hand.
+
+    The latents are `(b, width, 1, 1)`; `conditioning` is added to them.
+    """
+
+    def __init__(self, branches: dict[str, Branches], width: int) -> None:
+        rng = torch.Generator().manual_seed(7)
+        self.branches = branches
+        self.layers = {name: nn.Linear(width, width, bias=False) for name in branches}
+        for layer in self.layers.values():
+            layer.weight = nn.Parameter(
+                torch.randn(width, width, generator=rng) / width**0.5, requires_grad=False
+            )
+        self.checkpointing = False
+        self.calls: list[int] = []
+
+    def denoise(
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates
+    ) -> Tensor:
+        self.calls.append(len(x))
+        h = x.flatten(1) / (1 + sigma[:, None] ** 2) ** 0.5 + torch.stack(list(conditioning))
+        for name, layer in self.layers.items():
+            h = torch.tanh(layer(h) + self.branches[name].delta(h, gates, layer))
+        return h.view_as(x)

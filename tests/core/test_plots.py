@@ -1,0 +1,25 @@
+"""The loss curves are drawn at the size asked for, and show their data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ziplora_core.plots import loss_curves
+
+
+def test_loss_curves_has_the_size_and_draws_each_term() -> None:
+    history = {
+        "loss": [1.0, 0.5],
+        "content": [0.6, 0.3],
+        "style": [0.4, 0.2],
+        "penalty": [0.0, 0.0],
+    }
+    picture = loss_curves(history, steps=100)
+    assert picture.shape == (320, 512, 3) and picture.dtype == np.uint8
+    colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
+    assert (0x4C, 0xC2, 0xFF) in colours and (0xFF, 0x9F, 0x43) in colours
+    assert (0x9B, 0x8C, 0xFF) not in colours  # a penalty of zero has no place on a log axis
+
+
+def test_loss_curves_without_steps_is_an_empty_chart() -> None:
+    assert loss_curves({}, steps=0).shape == (320, 512, 3)

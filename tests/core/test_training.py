@@ -1,0 +1,300 @@
+"""The loop's manners: exact resume, cancel, stop and keep, memory, NaN, plateaus."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ziplora_core.branches import Branches
+from ziplora_core.checkpoint import CheckpointFolder, fingerprint, sampled
+from ziplora_core.coefficients import MergerCoefficients
+from ziplora_core.errors import ZipLoRAError
+from ziplora_core.files import read_lora
+from ziplora_core.merge import MergedLoRA
+from ziplora_core.optimisers import learning_rate_factor, make_optimiser
+from ziplora_core.options import TrainingOptions, ZipSettings
+from ziplora_core.pairing import ModulePair
+from ziplora_core.states import with_targets
+from ziplora_core.training import Hooks, TrainingRecord, train
+from ziplora_core.zip_objective import ZipObjective, plateau
+
+from .factors import ToyModel, random_factors
+from .test_states import WIDTH, some_states
+
+NAMES = ("lora_unet_input_blocks_4_1_a", "lora_unet_input_blocks_4_1_b")
+STEPS = 12
+
+
+class Cancelled(BaseException):
+    """As ComfyUI's InterruptProcessingException: not an Exception."""
+
+
+def objective(options: TrainingOptions | None = None, **settings: Any) -> ZipObjective:
+    pairs = {
+        name: ModulePair(
+            random_factors(2, WIDTH, WIDTH, seed=10 + i), random_factors(3, WIDTH, WIDTH, seed=i)
+        )
+        for i, name in enumerate(NAMES)
+    }
+    branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
+    model = ToyModel(branches, WIDTH)
+    chosen = ZipSettings(steps=STEPS, options=options or TrainingOptions(), **settings)
+    content, style = (
+        with_targets(model.denoise, some_states(5, seed), branch, 2, 5)
+        for branch, seed in ((0, 1), (1, 2))
+    )
+    return ZipObjective(
+        model, branches, MergerCoefficients({n: WIDTH for n in NAMES}), pairs,
+        (content, style), chosen,
+    )  # fmt: skip
+
+
+def run(task: ZipObjective, folder: CheckpointFolder | None = None, **hooks: Any) -> TrainingRecord:
+    def export() -> Any:
+        return MergedLoRA(task.pairs, task.coefficients.detached()).modules()
+
+    return train(task, STEPS, 0.05, task.options, Hooks(export=export, **hooks), folder)
+
+
+def test_train_lowers_the_loss_and_only_moves_coefficients() -> None:
+    task = objective(similarity_weight=0.0)
+    record = run(task)
+    assert record.step == STEPS and record.stopped is None
+    errors = [
+        c + s for c, s in zip(record.history["content"], record.history["style"], strict=True)
+    ]
+    assert sum(errors[-5:]) < 0.8 * sum(errors[:5])
+    assert all(not layer.weight.requires_grad for layer in task.model.layers.values())
+
+
+def test_backward_total_equals_its_terms_and_autograd_of_the_formula() -> None:
+    task = objective(similarity="dot_mean", similarity_weight=0.1)
+    terms = task.backward(0)
+    total = terms["content"] + terms["style"] + 0.1 * terms["penalty"]
+    torch.testing.assert_close(terms["loss"], total)
+    gradient = task.coefficients.flat.grad
+    assert gradient is not None
+
+    h = 1e-2  # central difference in float32
+    got = []
+    for i in (0, 5, 9):
+        values = []
+        for sign in (1, -1):
+            fresh = objective(similarity="dot_mean", similarity_weight=0.1)
+            with torch.no_grad():
+                fresh.coefficients.flat[i] += sign * h
+            values.append(float(fresh.backward(0)["loss"]))
+        got.append((values[0] - values[1]) / (2 * h))
+    torch.testing.assert_close(torch.tensor(got), gradient[[0, 5, 9]], rtol=2e-2, atol=1e-4)
+
+
+def test_backward_low_memory_gives_the_same_gradient_in_two_passes() -> None:
+    fast, low = objective(), objective()
+    assert low.save_memory() and not low.save_memory()
+    a, b = fast.backward(3), low.backward(3)
+    torch.testing.assert_close(a["loss"], b["loss"])
+    torch.testing.assert_close(fast.coefficients.flat.grad, low.coefficients.flat.grad)
+    assert fast.model.calls[-1:] == [2] and low.model.calls[-2:] == [1, 1]
+
+
+def test_backward_accumulation_equals_a_batch_of_the_same_draws() -> None:
+    batch = objective(TrainingOptions(batch=4))
+    parts = objective(TrainingOptions(accumulation=4))
+    a, b = batch.backward(1), parts.backward(1)
+    torch.testing.assert_close(a["content"], b["content"])
+    torch.testing.assert_close(batch.coefficients.flat.grad, parts.coefficients.flat.grad)
+
+
+def test_train_same_seed_bit_identical_other_seed_not() -> None:
+    tasks = [objective(seed=s) for s in (1, 1, 2)]
+    for task in tasks:
+        run(task)
+    flats = [task.coefficients.flat for task in tasks]
+    assert torch.equal(flats[0], flats[1]) and not torch.equal(flats[0], flats[2])
+
+
+@pytest.mark.parametrize("at", [1, 4, STEPS - 1])
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_train_cancelled_at_any_step_resumes_bit_identical(
+    at: int, optimiser: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = TrainingOptions(optimiser=optimiser, schedule="cosine", warm_up_steps=2)
+    whole = objective(options)
+    history = run(whole).history
+
+    def cancel(record: TrainingRecord) -> None:
+        if record.step == at:
+            raise Cancelled
+
+    folder = CheckpointFolder(tmp_path / "run")
+    with caplog.at_level(logging.INFO), pytest.raises(Cancelled):
+        run(objective(options), folder, on_step=cancel)
+    assert str(folder.lora_file) in caplog.text
+    assert set(read_lora(folder.lora_file).modules) == set(NAMES)
+    resumed = objective(options)
+    record = run(resumed, folder)
+    assert record.resumed_at == at and record.history == history
+    assert torch.equal(resumed.coefficients.flat, whole.coefficients.flat)
+
+
+def test_train_interrupted_inside_a_step_resumes_bit_identical(tmp_path: Path) -> None:
+    whole = objective()
+    run(whole)
+    broken = objective()
+    denoise, calls = broken.model.denoise, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise Cancelled
+        return denoise(*args)
+
+    broken.model.denoise = interrupted
+    folder = CheckpointFolder(tmp_path / "run")
+    with pytest.raises(Cancelled):
+        run(broken, folder)
+    resumed = objective()
+    assert run(resumed, folder).resumed_at == 5
+    assert torch.equal(resumed.coefficients.flat, whole.coefficients.flat)
+
+
+def test_train_restart_ignores_the_checkpoint(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "run")
+    run(objective(), folder, should_stop=iter([False, False, True]).__next__)
+    task = objective(TrainingOptions(resume="restart"))
+    assert run(task, folder).resumed_at == 0
+
+
+def test_train_damaged_checkpoint_starts_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = CheckpointFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.state_file.write_bytes(b"not a checkpoint")
+    assert run(objective(), folder).resumed_at == 0
+    assert "starting anew" in caplog.text
+
+
+def test_train_stop_request_keeps_what_was_learned(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "run")
+    task = objective()
+    record = run(task, folder, should_stop=iter([False] * 5 + [True]).__next__)
+    assert record.step == 5 and record.stopped == "stopped at 5 as asked"
+    assert float((task.coefficients.flat.detach() - 1).abs().max()) > 0.01
+    assert folder.state_file.exists()
+
+
+def test_train_out_of_memory_goes_on_in_low_memory_with_the_same_result() -> None:
+    whole = objective()
+    run(whole)
+    task = objective()
+    denoise = task.model.denoise
+
+    def small_card(x: torch.Tensor, *args: Any) -> torch.Tensor:
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return denoise(x, *args)
+
+    task.model.denoise = small_card
+    record = run(task)
+    assert record.step == STEPS and "memory=low" in record.notes[0]
+    torch.testing.assert_close(task.coefficients.flat, whole.coefficients.flat)
+
+
+def test_train_out_of_memory_in_low_memory_is_an_error_that_says_what_to_do() -> None:
+    task = objective()
+    task.save_memory()
+
+    def no_memory(*args: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task.model.denoise = no_memory
+    with pytest.raises(ZipLoRAError, match=r"none left at step 1, in memory=low.*smaller latents"):
+        run(task)
+
+
+def test_train_not_finite_returns_the_last_good_state() -> None:
+    task = objective()
+    denoise, seen = task.model.denoise, []
+
+    def explodes(*args: Any) -> torch.Tensor:
+        seen.append(task.coefficients.flat.detach().clone())
+        return denoise(*args) * (float("nan") if len(seen) == 4 else 1.0)
+
+    task.model.denoise = explodes
+    record = run(task)
+    assert record.step == 3 and record.stopped is not None
+    assert "not finite at step 4" in record.stopped
+    assert torch.equal(task.coefficients.flat, seen[2])
+
+
+def test_train_not_finite_at_the_first_step_is_an_error() -> None:
+    task = objective()
+    denoise = task.model.denoise
+    task.model.denoise = lambda *inputs: denoise(*inputs) * float("inf")
+    with pytest.raises(ZipLoRAError, match="training step 1: found a loss or gradient"):
+        run(task)
+
+
+def test_train_full_disk_goes_on_and_reports_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folder = CheckpointFolder(tmp_path / "file" / "run")  # mkdir fails: not a directory
+    record = run(objective(TrainingOptions(checkpoint_every=4)), folder)
+    assert record.step == STEPS
+    assert [note.split(":")[0] for note in record.notes] == [
+        "no checkpoint at step 4",
+        "no checkpoint at step 8",
+    ]
+
+
+def test_train_stops_when_the_coefficients_are_orthogonal() -> None:
+    task = objective()
+    with torch.no_grad():
+        for column in task.coefficients.columns().values():
+            column[0, :2] = column[1, 2:] = 0.0
+    record = train(task, STEPS, 0.0, task.options, Hooks(export=dict))
+    assert record.step == 10 and "orthogonal" in (record.stopped or "")
+    task = objective(replace(TrainingOptions(), early_stop=False))
+    assert run(task).stopped is None
+
+
+def test_plateau_needs_three_whole_epochs_without_a_better_one() -> None:
+    falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    assert plateau(falling, falling, epoch=2) is None
+    still = [1.0, 0.5] * 4
+    assert plateau(still, still, epoch=2) is not None
+    assert plateau(still[:7], still[:7], epoch=2) is None
+
+
+def test_learning_rate_factor_warms_up_and_falls() -> None:
+    linear = [learning_rate_factor(s, 10, "linear", 2) for s in range(10)]
+    assert linear[:3] == [1 / 3, 2 / 3, 1.0] and linear[-1] == pytest.approx(1 / 8)
+    cosine = [learning_rate_factor(s, 10, "cosine", 0) for s in range(11)]
+    assert cosine[0] == 1.0 and cosine[5] == pytest.approx(0.5) and cosine[10] < 1e-9
+    assert learning_rate_factor(9, 10, "constant", 0) == 1.0
+
+
+def test_make_optimiser_adam_moves_by_the_learning_rate_under_tiny_gradients() -> None:
+    leaf = torch.ones(3, requires_grad=True)
+    optimiser = make_optimiser("adam", [leaf], 0.01)
+    leaf.grad = torch.tensor([1e-9, -1e-9, 1e-3])
+    optimiser.step()
+    torch.testing.assert_close(leaf.detach(), torch.tensor([0.99, 1.01, 0.99]), atol=1e-5, rtol=0)
+
+
+def test_fingerprint_changes_with_any_input() -> None:
+    base = fingerprint({"steps": 1}, {"a": torch.ones(2)})
+    assert base == fingerprint({"steps": 1}, {"a": torch.ones(2)})
+    others = [
+        fingerprint({"steps": 2}, {"a": torch.ones(2)}),
+        fingerprint({"steps": 1}, {"a": torch.zeros(2)}),
+        fingerprint({"steps": 1}, {"b": torch.ones(2)}),
+        fingerprint({"steps": 1}, {"a": torch.ones(2, 1)}),
+    ]
+    assert len({base, *others}) == 5
+    assert sampled(torch.arange(1000.0)).numel() <= 67

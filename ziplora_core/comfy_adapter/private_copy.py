@@ -1,0 +1,83 @@
+"""A copy of the person's MODEL that training may do with as it likes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import comfy.model_management
+import torch
+
+from ..errors import problem
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bf16 on CUDA where supported, float32 elsewhere; never fp16, whose gradients underflow."""
+    bf16 = device.type == "cuda" and comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
+    """Compute in `dtype`, on a private copy only.
+
+    Ordinary weights are converted once: cast in every layer, autograd would keep each cast copy.
+    Quantised ones (fp8) stay as they are and ComfyUI casts them layer by layer.
+    """
+    unet = patcher.model.diffusion_model
+    ordinary = {torch.float16, torch.bfloat16, torch.float32}
+    if {p.dtype for p in unet.parameters()} <= ordinary:
+        unet.to(dtype)
+        patcher.size = 0  # recomputed for the new dtype
+        patcher.add_object_patch("manual_cast_dtype", dtype)
+    else:
+        patcher.set_model_compute_dtype(dtype)
+
+
+def private_copy(model: Any) -> Any:
+    """Copy MODEL into a plain, private ModelPatcher whose weights autograd may see.
+
+    It is loaded again from its file where ComfyUI knows how; a MODEL without that (some custom
+    loaders) is unloaded and copied in memory, unless its weights are dynamic.
+
+    Raises:
+        ZipLoRAError: a dynamic MODEL that cannot be loaded again.
+    """
+    if model.cached_patcher_init is not None:
+        return model.clone(disable_dynamic=True, force_deepcopy=True)
+    if model.is_dynamic():
+        raise problem(
+            "model",
+            found="dynamically loaded weights without a way to load them again",
+            expected="a MODEL from a stock loader",
+            advice="Use Load Checkpoint or Load Diffusion Model, or start ComfyUI with "
+            "--disable-dynamic-vram.",
+        )
+    comfy.model_management.unload_model_and_clones(model)
+    return model.clone(model_override=(copy.deepcopy(model.model), ({}, {}, {}, set())))
+
+
+def refuse_patched(model: Any) -> None:
+    """Refuse a MODEL that is more than its weights: what would be learned is not what is drawn.
+
+    Raises:
+        ZipLoRAError: naming each injection, wrapper, patch or function on it.
+    """
+    options = model.model_options.get("transformer_options", {})
+    found = [f"injection {key}" for key in model.injections]
+    found += [
+        f"wrapper {key or kind}"
+        for kind, wrappers in {**model.wrappers, **options.get("wrappers", {})}.items()
+        for key in wrappers
+    ]
+    found += [f"patch {key}" for key in options.get("patches", {})]
+    found += [f"replacement {key}" for key in options.get("patches_replace", {})]
+    if "model_function_wrapper" in model.model_options:
+        found.append("a model function wrapper")
+    if found:
+        raise problem(
+            "model",
+            found=", ".join(found),
+            expected="a checkpoint, with or without LoRAs, and nothing else on it",
+            advice="Connect the MODEL from before the slider, FreeU or wrapper node, and apply "
+            "that node after the merge.",
+        )
