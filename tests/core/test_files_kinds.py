@@ -137,9 +137,9 @@ def test_lokr_core_matches_the_kronecker_product(halves: bool) -> None:
 
 def test_conversions_above_half_the_full_rank_say_the_rank_needed() -> None:
     assert factors(named(**hada(200, 220, 10))).rank == 100
-    with pytest.raises(ZipLoRAError, match="LoHa that needs rank 121 .* expected at most 100"):
+    with pytest.raises(ZipLoRAError, match=r"LoHa that needs rank 121 .* expected at most 100"):
         factors(named(**hada(200, 220, 11)))
-    with pytest.raises(ZipLoRAError, match="LoKr that needs rank 104 .* expected at most 100"):
+    with pytest.raises(ZipLoRAError, match=r"LoKr that needs rank 104 .* expected at most 100"):
         factors(named(lokr_w1=random(8, 8), lokr_w2_a=random(25, 13), lokr_w2_b=random(13, 99)))
 
 

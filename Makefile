@@ -1,0 +1,36 @@
+# make setup   a real ComfyUI with tiny models in .sandbox/ (about 6 GB, once)
+# make demo    run the ZipLoRA workflow there, without a window
+# make serve   open that ComfyUI in the browser (PORT=8188)
+# make test    all tests (ARGS="tests/core -k merge" for some)
+# make lint    style and types
+#
+# ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
+
+export ZIPLORA_SANDBOX := $(abspath $(or $(ZIPLORA_SANDBOX),.sandbox))
+ifdef COMFYUI_PATH
+export COMFYUI_PATH := $(abspath $(COMFYUI_PATH))
+endif
+export PORT
+
+PYTHON3 ?= python3
+BIN := $(ZIPLORA_SANDBOX)/venv/bin
+
+.PHONY: setup demo serve test lint
+
+setup:
+	@cd tests && $(PYTHON3) -m sandbox.setup
+
+demo: setup
+	@cd tests && $(BIN)/python -m sandbox.demo
+
+serve: setup
+	@cd tests && $(BIN)/python -m sandbox.serve
+
+# Not `python -m pytest`: that puts this folder first on the path, and its nodes/ before ComfyUI's.
+test: setup
+	$(BIN)/pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python

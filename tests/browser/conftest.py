@@ -1,0 +1,43 @@
+"""Tests in Debian's Chromium, driven by playwright against the running `server`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from sandbox.server import ComfyServer
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+READY = """
+    window.app?.graph && window.app.extensionManager && !document.getElementById("splash-loader")
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all browser tests; without one they are skipped, in CI they fail."""
+    if not os.path.exists(CHROMIUM):
+        message = "no Chromium: install the system package `chromium` to run the browser tests"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
+    """The loaded ComfyUI page, as for someone who has been here before: no template chooser."""
+    server.post("/settings", {"Comfy.TutorialCompleted": True})
+    tab = browser.new_page(viewport={"width": 1600, "height": 1000})
+    tab.goto(server.url)
+    tab.wait_for_function(READY, timeout=60_000)
+    yield tab
+    tab.close()

@@ -1,0 +1,47 @@
+"""Lay out ComfyUI base directories: which models and which packs a server sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .paths import BASE, COMFYUI, DEFAULT_SANDBOX, ROOT
+
+PACKS = {"ziplora": ROOT, "ziplora_sandbox_models": ROOT / "tests" / "sandbox" / "tiny_pack"}
+FOLDERS = ("models/checkpoints", "models/loras", "custom_nodes", "input", "output", "user")
+
+
+def link_base(base: Path) -> None:
+    """Make the folders of a base directory and link this checkout into its custom_nodes."""
+    for folder in FOLDERS:
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    for name, target in PACKS.items():
+        _link(base / "custom_nodes" / name, target)
+
+
+def link_for_type_checker() -> None:
+    """Let pyright, whose settings name .sandbox/ComfyUI, find a ComfyUI that lies elsewhere."""
+    usual = DEFAULT_SANDBOX / "ComfyUI"
+    if usual != COMFYUI and not (usual.exists() and not usual.is_symlink()):
+        usual.parent.mkdir(exist_ok=True)
+        _link(usual, COMFYUI)
+
+
+def fresh_base(parent: Path) -> Path:
+    """Make a base directory of its own for one server: linked models and packs, empty output."""
+    base = parent / "base"
+    link_base(base)
+    for model in (BASE / "models").rglob("*"):
+        copy = base / model.relative_to(BASE)
+        if model.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        else:
+            _link(copy, model)
+    return base
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink():
+        if link.readlink() == target:
+            return
+        link.unlink()
+    link.symlink_to(target)

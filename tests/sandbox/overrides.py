@@ -1,0 +1,16 @@
+"""What the sandbox changes in the shipped workflows so that they run on a CPU: size and steps.
+
+By class type or by node title. Nothing else is overridden: the tiny models have the real names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SIDE = 128
+
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "EmptyLatentImage": {"width": SIDE, "height": SIDE},
+    "KSampler": {"steps": 6},
+    "ZipLoRAOptimize": {"width": SIDE, "height": SIDE},
+}

@@ -1,0 +1,13 @@
+"""A test-only node pack: after it, ComfyUI's stock loaders recognise the tiny SDXL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.supported_models
+
+from .models import TinySDXL
+
+NODE_CLASS_MAPPINGS: dict[str, Any] = {}
+
+comfy.supported_models.models.insert(0, TinySDXL)
