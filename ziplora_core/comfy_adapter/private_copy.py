@@ -53,7 +53,10 @@ def private_copy(model: Any) -> Any:
             "--disable-dynamic-vram.",
         )
     comfy.model_management.unload_model_and_clones(model)
-    return model.clone(model_override=(copy.deepcopy(model.model), ({}, {}, {}, set())))
+    original = model.model
+    shared = [original.model_config, getattr(original, "current_patcher", None)]  # not weights
+    copied = copy.deepcopy(original, {id(part): part for part in shared})
+    return model.clone(model_override=(copied, ({}, {}, {}, set())))
 
 
 def refuse_patched(model: Any) -> None:

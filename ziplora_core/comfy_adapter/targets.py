@@ -20,10 +20,11 @@ def unet_targets(model: Any) -> dict[str, str]:
     Args:
         model: a `BaseModel` (what a ModelPatcher holds as `.model`).
     """
+    weights = model.state_dict()  # the key map also names some weights this model does not have
     return {
         _sgm_name(key): key
         for key in comfy.lora.model_lora_keys_unet(model, {}).values()
-        if key.startswith(_UNET) and key.endswith(".weight")
+        if key in weights and key.startswith(_UNET) and key.endswith(".weight")
     }
 
 

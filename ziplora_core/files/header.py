@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedReader
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class Header:
     data_start: int
 
 
-def read_header(file: BinaryIO, source: str) -> Header:
+def read_header(file: BufferedReader, source: str) -> Header:
     """Read the header and check that it describes the file exactly.
 
     Args:
@@ -92,7 +92,9 @@ def read_header(file: BinaryIO, source: str) -> Header:
     return Header(entries, metadata, data_start)
 
 
-def read_tensors(file: BinaryIO, header: Header, source: str) -> tuple[dict[str, Tensor], str]:
+def read_tensors(
+    file: BufferedReader, header: Header, source: str
+) -> tuple[dict[str, Tensor], str]:
     """Read every tensor in file order, without mapping the file into memory.
 
     Returns:
@@ -125,7 +127,7 @@ def check_size(size: int, source: str) -> None:
         raise _damaged(source, found, f"a LoRA file of at most {MAX_FILE_BYTES >> 30} GiB")
 
 
-def _read_json(file: BinaryIO, size: int, source: str) -> tuple[dict[str, object], int]:
+def _read_json(file: BufferedReader, size: int, source: str) -> tuple[dict[str, object], int]:
     """Return the header's JSON object, and the byte where the data begins."""
     check_size(size, source)
     file.seek(0)
@@ -160,9 +162,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _entry(subject: str, field: object) -> Entry:
     """Check the description of one tensor by itself."""
-    field = field if isinstance(field, dict) else {}
-    shape, offsets, dtype = (field.get(name) for name in ("shape", "data_offsets", "dtype"))
-    if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
+    fields = field if isinstance(field, dict) else {}
+    dtype, shape = fields.get("dtype"), _sizes(fields, "shape")
+    offsets = _sizes(fields, "data_offsets")
+    if shape is None or offsets is None or len(offsets) != 2:
         raise _damaged(subject, "no valid shape or data_offsets", "lists of whole numbers")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise problem(
@@ -178,9 +181,12 @@ def _entry(subject: str, field: object) -> Entry:
     return Entry(tuple(shape), DTYPES[dtype], begin, end)
 
 
-def _is_sizes(value: object) -> bool:
-    fits = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
-    return fits and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+def _sizes(fields: Mapping[str, object], name: str) -> list[int] | None:
+    """Return a list of whole numbers that a tensor can have, None if it is anything else."""
+    value = fields.get(name)
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        return None
+    return value if all(type(n) is int and 0 <= n < 1 << 63 for n in value) else None
 
 
 def _check_ranges(entries: Mapping[str, Entry], data_size: int, source: str) -> None:

@@ -143,7 +143,8 @@ def _first_kronecker_pair(parts: Parts) -> Pair:
     """Return w1 as a pair: as trained, or w1 and an identity on its shorter side."""
     w1 = parts.tensors.get("lokr_w1")
     if w1 is None:
-        return _pair(parts, "lokr_w1_a", "lokr_w1_b", "")
+        up, down = _pair(parts, "lokr_w1_a", "lokr_w1_b", "")
+        return up, down.flatten(1)
     if w1.ndim != 2:
         raise parts.wrong_shape("lokr_w1", "a matrix")
     rows, columns = w1.shape
@@ -168,7 +169,7 @@ def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:
     if core is not None and down[0].numel() != down.shape[1]:
         raise parts.wrong_shape(down_role, "(rank, in), with a kernel only where there is no core")
     if core is not None and core_role != "mid":
-        up = up.T if up.ndim == 2 else up  # LyCORIS keeps (rank, out) beside a core
+        up = up.flatten(1).T  # LyCORIS keeps (rank, out) beside a core
     if up.shape[1] != rank or up[0].numel() != rank:
         raise parts.wrong_shape(up_role, f"(out, {rank}), the rank of {parts.keys[down_role]}")
     if core is None:

@@ -57,12 +57,12 @@ def read_lora(path: str | Path, bias_and_norm: BiasAndNorm = "refuse") -> LoRA:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in SAFETENSORS + PICKLES:
-        raise _unreadable(path.name, f"a file ending {kind!r}", "a .safetensors file")
-    if path.is_dir():
-        raise _unreadable(path.name, "a folder", "the LoRA file inside it")
+    metadata: Mapping[str, str] = {}
     try:
-        metadata: Mapping[str, str] = {}
+        if path.is_dir():
+            raise _unreadable(path.name, "a folder", "the LoRA file inside it")
+        if kind not in SAFETENSORS + PICKLES:
+            raise _unreadable(path.name, f"a file ending {kind!r}", "a .safetensors file")
         if kind in SAFETENSORS:
             with path.open("rb") as file:
                 header = read_header(file, path.name)
@@ -200,12 +200,12 @@ def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         found = f"a {type(content).__name__}; the old cloneofsimo trainer (SD 1.x) wrote lists"
         raise _unreadable(name, found, "tensors by key")
-    _base_of_lora({key: () for key in content if isinstance(key, str)}, name)
     for key, tensor in content.items():
         is_tensor = isinstance(tensor, Tensor) and tensor.layout is torch.strided
         if not isinstance(key, str) or not is_tensor:
-            found = type(tensor).__name__
-            raise _unreadable(f"{name}, key {key}", f"a {found}", "a tensor under a text key")
+            _base_of_lora({str(key): () for key in content}, name)  # may know what it is
+            found = f"a {type(tensor).__name__}"
+            raise _unreadable(f"{name}, key {key}", found, "a tensor under a text key")
     return dict(content)
 
 

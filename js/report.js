@@ -1,0 +1,104 @@
+// @ts-check
+/**
+ * Shows what a node reports (its `text` output) on the node itself.
+ *
+ * The stock frontend does that for its own text nodes only. The widget is a plain DOM element, so
+ * both renderers show it, and it is kept out of the workflow file and of the prompt.
+ */
+import { app } from "../../scripts/app.js";
+
+const NODE_IDS = new Set([
+  "LoadLoRAPair",
+  "ZipLoRAOptimize",
+  "MergeLoRAs",
+  "SaveMergedLoRA",
+  "SaveTrainedLoRA",
+]);
+const WIDGET_NAME = "report";
+/** No type of the frontend's own: it would show its own widget instead of our element. */
+const WIDGET_TYPE = "ZIPLORA_REPORT";
+const MIN_HEIGHT = 80;
+
+/** @typedef {{ text?: string | string[] }} NodeOutput */
+
+/**
+ * Adds an empty report below the node's other widgets.
+ * @param {any} node
+ */
+function addReport(node) {
+  const element = document.createElement("textarea");
+  element.className = "comfy-multiline-input ziplora-report";
+  element.readOnly = true;
+  element.spellcheck = false;
+  element.placeholder = "The report appears here after a run.";
+  element.setAttribute("aria-label", "Report");
+  element.dataset.captureWheel = "true";
+  element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
+  const widget = node.addDOMWidget(WIDGET_NAME, WIDGET_TYPE, element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => MIN_HEIGHT,
+    getValue: () => element.value,
+    setValue: (/** @type {string} */ value) => {
+      element.value = value;
+    },
+  });
+  widget.serialize = false;
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
+}
+
+/**
+ * Scrolls the report where it can be scrolled, and zooms the canvas elsewhere.
+ * @param {WheelEvent} event
+ * @param {HTMLTextAreaElement} element
+ */
+function scrollOrZoom(event, element) {
+  if (!event.ctrlKey && element.scrollHeight > element.clientHeight) {
+    event.stopPropagation();
+    return;
+  }
+  event.preventDefault();
+  app.canvas.processMouseWheel(event);
+}
+
+/**
+ * Fills the report of a node; outputs without text leave it as it is.
+ * @param {any} node
+ * @param {NodeOutput} output
+ */
+function showReport(node, output) {
+  const widget = node?.widgets?.find((/** @type {any} */ w) => w.name === WIDGET_NAME);
+  if (!widget || output?.text === undefined) return;
+  widget.value = [output.text].flat().join("\n\n");
+}
+
+/**
+ * Finds the node of an output: `12`, or `<id of the subgraph>:12`.
+ * @param {string} locator
+ */
+function findNode(locator) {
+  const [id, subgraph] = locator.split(":").reverse();
+  const graph = subgraph ? app.rootGraph.subgraphs.get(subgraph) : app.rootGraph;
+  return graph?.getNodeById(id);
+}
+
+app.registerExtension({
+  name: "ziplora.report",
+  nodeCreated(/** @type {any} */ node) {
+    if (!NODE_IDS.has(node.comfyClass)) return;
+    addReport(node);
+    const onExecuted = node.onExecuted;
+    node.onExecuted = function (/** @type {NodeOutput} */ output) {
+      onExecuted?.apply(this, arguments);
+      showReport(this, output);
+    };
+  },
+  /** Called when another workflow tab, or a run of the history, is opened. */
+  onNodeOutputsUpdated(/** @type {Record<string, NodeOutput>} */ outputs) {
+    for (const [locator, output] of Object.entries(outputs)) {
+      const node = findNode(locator);
+      if (NODE_IDS.has(node?.comfyClass)) showReport(node, output);
+    }
+  },
+});

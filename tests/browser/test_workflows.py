@@ -1,0 +1,162 @@
+"""A person drops the shipped ZipLoRA workflow on the canvas, presses Run and sees the result."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from sandbox.overrides import OVERRIDES
+from sandbox.paths import ROOT, SANDBOX
+from sandbox.server import ComfyServer
+
+WORKFLOW = ROOT / "workflows" / "ziplora_merge.json"
+SHOTS = SANDBOX / "shots"
+RENDERERS = {"canvas": False, "vue": True}
+RUN_MS = 180_000
+
+DROP = """
+    ([name, text]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([text], name, { type: "application/json" }));
+        const canvas = document.querySelector("#graph-canvas");
+        for (const type of ["dragenter", "dragover", "drop"]) {
+            const options = { bubbles: true, cancelable: true, dataTransfer: transfer };
+            canvas.dispatchEvent(new DragEvent(type, { ...options, clientX: 700, clientY: 500 }));
+        }
+    }
+"""
+MISSING = """
+    () => app.graph.nodes
+        .filter((node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
+        .map((node) => node.type)
+"""
+OVERRIDE = """
+    (overrides) => {
+        for (const node of app.graph.nodes) {
+            for (const [name, value] of Object.entries(overrides[node.type] ?? {})) {
+                const widget = node.widgets.find((w) => w.name === name);
+                widget.value = value;
+                widget.callback?.(value, app.canvas, node);
+            }
+        }
+    }
+"""
+NODE_ID = "(type) => app.graph.nodes.find((node) => node.type === type).id"
+CENTRE = """
+    (type) => {
+        const node = app.graph.nodes.find((n) => n.type === type);
+        const { canvas, ds } = app.canvas;
+        const width = canvas.width / devicePixelRatio, height = canvas.height / devicePixelRatio;
+        ds.scale = Math.min(1, (height - 160) / (node.size[1] + 30));
+        ds.offset[0] = width / ds.scale / 2 - node.pos[0] - node.size[0] / 2;
+        ds.offset[1] = height / ds.scale / 2 - node.pos[1] - node.size[1] / 2;
+        app.canvas.setDirty(true, true);
+    }
+"""
+PICTURE_ON_CANVAS = """
+    ([type, source]) => app.graph.nodes.find((node) => node.type === type)
+        .imgs?.some((image) => image.naturalWidth > 0 && image.src.includes(source))
+"""
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request: pytest.FixtureRequest, page: Page, server: ComfyServer) -> Iterator[str]:
+    """One of the frontend's two ways of drawing nodes; the server starts with nothing cached."""
+    set_vue = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    server.free()
+    page.evaluate(set_vue, RENDERERS[request.param])
+    yield request.param
+    page.evaluate(set_vue, False)
+
+
+def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, renderer: str) -> None:
+    drop(page, WORKFLOW)
+    assert page.evaluate(MISSING) == []
+    page.evaluate(OVERRIDE, OVERRIDES)
+    look_at(page, "ZipLoRAOptimize")
+    expect(report(page, "ZipLoRAOptimize", renderer)).to_have_value("")
+
+    page.get_by_test_id("queue-button").click()
+    see_picture(page, "ZipLoRAOptimize", "blob:", renderer)
+    shoot(page, f"{renderer}_learning")
+
+    learned = report(page, "ZipLoRAOptimize", renderer)
+    expect(learned).to_have_value(contains("of 100 steps"), timeout=RUN_MS)
+    assert "retention on held-out noise" in learned.input_value()
+    expect(learned).to_be_in_viewport(ratio=1)
+    shoot(page, f"{renderer}_report")
+
+    look_at(page, "SaveImage")
+    see_picture(page, "SaveImage", "/view?", renderer)
+    shoot(page, f"{renderer}_image")
+    for node_type, words in {"LoadLoRAPair": "sks dog", "SaveMergedLoRA": "saved: "}.items():
+        look_at(page, node_type)
+        expect(report(page, node_type, renderer)).to_have_value(contains(words))
+        expect(report(page, node_type, renderer)).to_be_in_viewport(ratio=1)
+        shoot(page, f"{renderer}_{node_type}")
+
+
+def test_report_in_a_saved_workflow_is_left_out(page: Page) -> None:
+    drop(page, WORKFLOW)
+    nodes = page.evaluate("() => app.graph.serialize().nodes")
+    (optimize,) = (node for node in nodes if node["type"] == "ZipLoRAOptimize")
+    widgets = page.evaluate(
+        "(id) => app.graph.getNodeById(id).widgets.map((w) => w.name)", optimize["id"]
+    )
+    assert widgets[-1] == "report"
+    assert len(optimize["widgets_values"]) == len(widgets) - 1
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert "report" not in prompt[str(optimize["id"])]["inputs"]
+
+
+def drop(page: Page, path: Path) -> None:
+    """Drop a file on the canvas and wait until its nodes are there."""
+    text = path.read_text(encoding="utf-8")
+    nodes = len(json.loads(text)["nodes"])
+    page.evaluate(DROP, [path.name, text])
+    page.wait_for_function(f"() => app.graph.nodes.length === {nodes}", timeout=30_000)
+
+
+def look_at(page: Page, node_type: str) -> None:
+    """Move the canvas to a node, as large as it fits."""
+    page.evaluate(CENTRE, node_type)
+    page.wait_for_timeout(500)
+
+
+def report(page: Page, node_type: str, renderer: str) -> Locator:
+    """The report of the node that `look_at` has brought into view."""
+    if renderer == "vue":
+        node_id = page.evaluate(NODE_ID, node_type)
+        return page.locator(f'[data-node-id="{node_id}"] textarea[aria-label="Report"]')
+    handle = page.evaluate_handle(
+        "(type) => app.graph.nodes.find((n) => n.type === type).widgets.at(-1).element", node_type
+    )
+    handle.evaluate("(element, type) => { element.dataset.testid = `report-${type}`; }", node_type)
+    return page.get_by_test_id(f"report-{node_type}")
+
+
+def see_picture(page: Page, node_type: str, source: str, renderer: str) -> None:
+    """Wait until a node shows a picture from that source."""
+    if renderer == "vue":
+        node_id = page.evaluate(NODE_ID, node_type)
+        picture = page.locator(f'[data-node-id="{node_id}"] img[src*="{source}"]')
+        expect(picture.first).to_be_visible(timeout=RUN_MS)
+        return
+    page.wait_for_function(PICTURE_ON_CANVAS, arg=[node_type, source], timeout=RUN_MS)
+
+
+def contains(words: str) -> re.Pattern[str]:
+    """A pattern for text with these words anywhere."""
+    return re.compile(re.escape(words))
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture of the page for people."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(500)
+    page.screenshot(path=SHOTS / f"{name}.png")
