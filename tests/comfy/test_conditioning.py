@@ -1,4 +1,4 @@
-"""CONDITIONING: converted as ComfyUI's sampler does it, and refused where it says more than a prompt."""
+"""CONDITIONING: converted as ComfyUI's sampler does it; refused where it is not one prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States for training: noised reference latents, and trajectories that equal the stock sampler's."""
+"""States: noised reference latents, and trajectories that equal the stock sampler's."""
 
 from __future__ import annotations
 

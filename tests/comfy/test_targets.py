@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import comfy.utils
 import pytest
 import torch
@@ -12,7 +15,7 @@ from ziplora_core.comfy_adapter.pairs import trained_modules
 from ziplora_core.comfy_adapter.targets import resolve_text_encoder, resolve_unet, unet_targets
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
-from ziplora_core.layers import choose_layers
+from ziplora_core.layers import LAYER_CHOICES, choose_layers
 from ziplora_core.lora import LoRA, LoraFactors
 from ziplora_core.pairing import LoRAPair, pair_modules
 
@@ -22,13 +25,19 @@ Q = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
 CONV = "lora_unet_input_blocks_1_0_in_layers_2"
 
 
+@cache
+def sdxl() -> Any:
+    """The full-size SDXL, built once."""
+    return tiny.sdxl_meta()
+
+
+@cache
 def attention_lora(style: str) -> dict[str, torch.Tensor]:
     """A rank-1 LoRA of all attention linears of the real SDXL, in one of six spellings."""
-    model = tiny.sdxl_meta()
-    diffusers = {
-        sgm: name
-        for name, sgm in comfy.utils.unet_to_diffusers(model.model_config.unet_config).items()
-    }
+    model = sdxl()
+    weights = model.state_dict()
+    names = comfy.utils.unet_to_diffusers(model.model_config.unet_config)
+    diffusers = {sgm: name for name, sgm in names.items()}
     tensors = {}
     for key in tiny.attention_linears(model):
         sgm = key.removeprefix("diffusion_model.")
@@ -45,7 +54,7 @@ def attention_lora(style: str) -> dict[str, torch.Tensor]:
             ),
         }  # fmt: skip
         prefix, down, up = names[style]
-        out, width = model.state_dict()[key].shape
+        out, width = weights[key].shape
         tensors[f"{prefix}.{down}.weight"] = torch.zeros(1, width)
         tensors[f"{prefix}.{up}.weight"] = torch.zeros(out, 1)
     return tensors
@@ -56,33 +65,23 @@ def attention_lora(style: str) -> dict[str, torch.Tensor]:
 )
 def test_resolve_unet_matches_560_of_560_and_1571840_coefficients(style: str) -> None:
     lora = lora_from_tensors(attention_lora(style), name=style)
-    modules = resolve_unet(lora, tiny.sdxl_meta())
+    modules = resolve_unet(lora, sdxl())
     assert len(modules) == 560
-    assert set(modules) <= set(unet_targets(tiny.sdxl_meta()))
+    assert set(modules) <= set(unet_targets(sdxl()))
     pair = LoRAPair(lora, lora)
     trained = trained_modules(pair_modules(modules, modules), "attention", pair)
     assert 2 * sum(modules[name].down.shape[1] for name in trained) == 1_571_840
 
 
 def test_layer_choices_have_their_counts_on_the_real_sdxl() -> None:
-    model = tiny.sdxl_meta()
+    model = sdxl()
     weights = model.state_dict()
     modules = [
         (name, weights[key].ndim - 2)
         for name, key in unet_targets(model).items()
         if weights[key].ndim >= 2
     ]
-    counts = {
-        c: len(choose_layers(c, modules))
-        for c in (
-            "attention",
-            "attention_without_cross_kv",
-            "attention_ff",
-            "extended",
-            "all_linear",
-            "all",
-        )  # fmt: skip
-    }
+    counts = {choice: len(choose_layers(choice, modules)) for choice in LAYER_CHOICES}
     assert counts == {
         "attention": 560,
         "attention_without_cross_kv": 420,
@@ -154,7 +153,7 @@ def test_resolve_unet_two_spellings_of_one_weight_are_refused(model: ModelPatche
 def test_resolve_text_encoder_of_another_clip_is_refused(clip: object) -> None:
     name = "lora_te1_text_model_encoder_layers_11_self_attn_q_proj"
     lora = LoRA("a", {name: LoraFactors(torch.ones(1, 768), torch.ones(768, 1))})
-    with pytest.raises(ZipLoRAError, match="1 of 1 modules .* no such weight in this CLIP"):
+    with pytest.raises(ZipLoRAError, match=r"1 of 1 modules .* no such weight in this CLIP"):
         resolve_text_encoder(lora, clip)
 
 

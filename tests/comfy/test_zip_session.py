@@ -1,4 +1,4 @@
-"""ZipLoRA in process: it works, it says when it does not, it is deterministic, it leaves no trace."""
+"""ZipLoRA in process: it works or says why not, is deterministic, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -66,7 +66,6 @@ def test_optimise_halves_the_retention_loss_of_the_direct_merge(
 ) -> None:
     settings = replace(SETTINGS, steps=100, similarity=similarity, options=TrainingOptions())
     result = run(model, clip, tmp_path, settings, latents(2, 16, 16), latents(1, 16, 16, seed=1))
-    print(result.report)
     assert retention_ratio(result.report) <= 0.5
     assert "WARNING" not in result.report
     assert len(result.merged.coefficients) == 88

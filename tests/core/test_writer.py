@@ -222,10 +222,11 @@ def test_pack_ranks_round_trip_says_the_common_pair_once() -> None:
 
 
 def test_source_metadata_names_sources_without_paths() -> None:
-    content = LoRA("dog.safetensors", {}, {"ss_base_model_version": "sdxl_base_v1-0",
-                   "ss_tag_frequency": '{"1_dog": {"sks dog": 4, "grass": 1}}'}, sha256="ab")  # fmt: skip
-    style = LoRA("ink.safetensors", {}, {"modelspec.trigger_phrase": "ink style",
-                                         "modelspec.title": "Ink"}, sha256="cd")  # fmt: skip
+    tags = {"ss_base_model_version": "sdxl_base_v1-0",
+            "ss_tag_frequency": '{"1_dog": {"sks dog": 4, "grass": 1}}'}  # fmt: skip
+    named = {"modelspec.trigger_phrase": "ink style", "modelspec.title": "Ink"}
+    content = LoRA("dog.safetensors", {}, tags, sha256="ab")
+    style = LoRA("ink.safetensors", {}, named, sha256="cd")
     said = source_metadata(content, style)
     assert said["ss_base_model_version"] == "sdxl_base_v1-0"
     assert said["modelspec.merged_from"] == "dog.safetensors, Ink"
