@@ -7,17 +7,17 @@
  */
 import { app } from "../../scripts/app.js";
 
-const NODE_IDS = new Set([
-  "LoadLoRAPair",
-  "ZipLoRAOptimize",
-  "MergeLoRAs",
-  "SaveMergedLoRA",
-  "SaveTrainedLoRA",
+/** Which nodes report, and how many pixels their reports need. */
+const HEIGHTS = new Map([
+  ["LoadLoRAPair", 120],
+  ["ZipLoRAOptimize", 240],
+  ["MergeLoRAs", 80],
+  ["SaveMergedLoRA", 100],
+  ["SaveTrainedLoRA", 100],
 ]);
 const WIDGET_NAME = "report";
 /** No type of the frontend's own: it would show its own widget instead of our element. */
 const WIDGET_TYPE = "ZIPLORA_REPORT";
-const MIN_HEIGHT = 80;
 
 /** @typedef {{ text?: string | string[] }} NodeOutput */
 
@@ -26,26 +26,28 @@ const MIN_HEIGHT = 80;
  * @param {any} node
  */
 function addReport(node) {
+  const height = HEIGHTS.get(node.comfyClass) ?? 0;
   const element = document.createElement("textarea");
   element.className = "comfy-multiline-input ziplora-report";
   element.readOnly = true;
   element.spellcheck = false;
   element.placeholder = "The report appears here after a run.";
-  element.setAttribute("aria-label", "Report");
+  element.setAttribute("aria-label", `Report of ${node.title}`);
+  element.style.minHeight = `${height}px`;
   element.dataset.captureWheel = "true";
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
   const widget = node.addDOMWidget(WIDGET_NAME, WIDGET_TYPE, element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => MIN_HEIGHT,
+    getMinHeight: () => height,
     getValue: () => element.value,
     setValue: (/** @type {string} */ value) => {
       element.value = value;
     },
   });
   widget.serialize = false;
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
+  const needed = node.computeSize();
+  node.setSize([Math.max(needed[0], node.size[0]), Math.max(needed[1], node.size[1])]);
 }
 
 /**
@@ -86,7 +88,7 @@ function findNode(locator) {
 app.registerExtension({
   name: "ziplora.report",
   nodeCreated(/** @type {any} */ node) {
-    if (!NODE_IDS.has(node.comfyClass)) return;
+    if (!HEIGHTS.has(node.comfyClass)) return;
     addReport(node);
     const onExecuted = node.onExecuted;
     node.onExecuted = function (/** @type {NodeOutput} */ output) {
@@ -98,7 +100,7 @@ app.registerExtension({
   onNodeOutputsUpdated(/** @type {Record<string, NodeOutput>} */ outputs) {
     for (const [locator, output] of Object.entries(outputs)) {
       const node = findNode(locator);
-      if (NODE_IDS.has(node?.comfyClass)) showReport(node, output);
+      if (HEIGHTS.has(node?.comfyClass)) showReport(node, output);
     }
   },
 });

@@ -15,7 +15,7 @@ from ..ziplora_core.files.merged import merged_from_lora
 from ..ziplora_core.files.metadata import trigger_words
 from ..ziplora_core.lora import LoRA
 from ..ziplora_core.pairing import LoRAPair, scaled
-from .types import CALLER, LoRAPairType, MergedLoRAType, require_clip
+from .types import LoRAPairType, MergedLoRAType, no_clip
 
 NONE = "None"
 
@@ -85,7 +85,6 @@ class LoadLoRAPair(io.ComfyNode):
                 io.Clip.Output("style_clip", tooltip="For the style's own prompt."),
                 io.String.Output("report"),
             ],
-            hidden=CALLER,
         )
 
     @classmethod
@@ -106,19 +105,20 @@ class LoadLoRAPair(io.ComfyNode):
         style_lora_model: Any | None = None,
         bias_and_norm: str = "refuse",
     ) -> io.NodeOutput:
-        require_clip(cls.hidden, {1: "content_clip", 2: "style_clip"}, clip)
         content = _read("content", content_lora, content_lora_model, bias_and_norm)
         style = _read("style", style_lora, style_lora_model, bias_and_norm)
         pair = LoRAPair(content, style, content_strength, style_strength)
-        content_clip = _with_text_encoder(clip, content, content_strength)
-        style_clip = _with_text_encoder(clip, style, style_strength)
+        clips = [
+            _with_text_encoder(clip, content, content_strength) or no_clip("content_clip"),
+            _with_text_encoder(clip, style, style_strength) or no_clip("style_clip"),
+        ]
         report = "\n".join(
             [
                 *_describe("content", content, clip is not None),
                 *_describe("style", style, clip is not None),
             ]
         )
-        return io.NodeOutput(pair, content_clip, style_clip, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(pair, *clips, report, ui=ui.PreviewText(report))
 
 
 class LoadMergedLoRA(io.ComfyNode):

@@ -12,7 +12,7 @@ from ..ziplora_core.errors import problem
 from ..ziplora_core.files.writer import kohya_tensors
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.pairing import LoRAPair
-from .types import CALLER, LoRAPairType, MergedLoRAType, require_clip
+from .types import LoRAPairType, MergedLoRAType, no_clip
 
 
 def _weight_input(concept: str) -> io.Float.Input:
@@ -113,7 +113,6 @@ class ApplyMergedLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output("MODEL"), io.Clip.Output("CLIP")],
-            hidden=CALLER,
         )
 
     @classmethod
@@ -125,7 +124,6 @@ class ApplyMergedLoRA(io.ComfyNode):
         content_strength: float = 1.0,
         style_strength: float = 1.0,
     ) -> io.NodeOutput:
-        require_clip(cls.hidden, {1: "CLIP"}, clip)
         if not merged.separable and content_strength != style_strength:
             raise problem(
                 "content_strength and style_strength",
@@ -134,7 +132,8 @@ class ApplyMergedLoRA(io.ComfyNode):
                 advice="Set both alike, or use a merge saved with rank 0.",
             )
         modules = merged.modules(content_strength, style_strength)
-        return io.NodeOutput(*apply_lora(modules, "merged LoRA", model, clip))
+        patched, patched_clip = apply_lora(modules, "merged LoRA", model, clip)
+        return io.NodeOutput(patched, patched_clip or no_clip("CLIP"))
 
 
 NODES = [MergeLoRAs, ApplyMergedLoRA]

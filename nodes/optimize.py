@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -16,6 +17,8 @@ from ..ziplora_core.options import MEMORY, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
 from .progress import TrainingProgress
 from .types import LoRAPairType, MergedLoRAType, OptionsType
+
+logger = logging.getLogger(__name__)
 
 
 def _size_input(side: str) -> io.Int.Input:
@@ -167,6 +170,9 @@ class ZipLoRAOptimize(io.ComfyNode):
             result = optimise(
                 model, pair, prompts, settings, checkpoint_root(), progress, stop.is_set
             )
+        for line in result.report.splitlines():
+            if line.startswith("WARNING"):
+                logger.warning("ZipLoRAOptimize: %s", line)
         return io.NodeOutput(
             result.merged,
             kohya_tensors(result.merged.modules()),

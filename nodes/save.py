@@ -32,8 +32,13 @@ def _dtype_input() -> io.Combo.Input:
     )
 
 
-def _valid(prefix: str) -> bool | str:
-    """ComfyUI's own validation: an error here is shown before anything is queued."""
+def _valid(prefix: str | None) -> bool | str:
+    """ComfyUI's own validation: an error here is shown before anything is queued.
+
+    A prefix that arrives by a link is None here; it is checked when the node runs.
+    """
+    if prefix is None:
+        return True
     try:
         check_prefix(prefix)
     except ZipLoRAError as error:
@@ -82,7 +87,7 @@ class SaveMergedLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str) -> bool | str:
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
         return _valid(filename_prefix)
 
     @classmethod
@@ -120,7 +125,7 @@ class SaveTrainedLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str) -> bool | str:
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
         return _valid(filename_prefix)
 
     @classmethod

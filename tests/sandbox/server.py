@@ -61,6 +61,12 @@ class ComfyServer:
         self._log_path = base / f"server-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def command(self) -> list[str]:
         """The command line that starts the server."""
         options = f"--cpu --database-url sqlite:///:memory: --disable-api-nodes --port {self.port}"

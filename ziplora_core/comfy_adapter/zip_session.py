@@ -90,7 +90,9 @@ class ZipSession:
             cond.check(prompt.conditioning, f"{prompt.name}_conditioning")
         self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
         self.latents = [
-            None if p.latent is None else reference_latents(model.model, p.latent, p.name)
+            None
+            if p.latent is None
+            else reference_latents(model.model, p.latent, f"{p.name}_latent")
             for p in prompts
         ]
         self.pairs, self.text_encoder = pair_on_model(pair, model.model)

@@ -1,0 +1,154 @@
+"""Control while it trains, through the live server: progress, cancel, resume, stop, same seed."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from sandbox.server import ComfyServer, PromptRejected, Result
+
+from .graph import Graph, report, saved_path, succeeded
+
+STEPS = 40
+
+
+def merge(prefix: str, **inputs: Any) -> tuple[Graph, str, str]:
+    """Optimise and save; returns the graph and the ids of both nodes."""
+    graph = Graph()
+    merged = graph.optimise(graph.pair(), **{"steps": STEPS, **inputs})
+    return graph, merged, graph.save(merged, prefix)
+
+
+def run_until(server: ComfyServer, graph: Graph, node: str, step: int, act: Any) -> Result:
+    """Run a graph and call `act` once when `node` reports `step`."""
+    done: list[int] = []
+
+    def watch(event: Any) -> None:
+        data = event["data"]
+        ours = event["type"] == "progress" and data["node"] == node
+        if ours and data["value"] >= step and not done:
+            done.append(data["value"])
+            act()
+
+    result = server.run(graph.prompt, on_event=watch)
+    assert done
+    return result
+
+
+def checkpoints(server: ComfyServer) -> list[Any]:
+    return sorted((server.output / "ziplora" / "checkpoints").glob("*/lora.safetensors"))
+
+
+@pytest.mark.parametrize("seed", [101, 102])
+def test_cancel_keeps_a_loadable_lora_and_resuming_gives_the_bit_identical_file(
+    seed: int, server: ComfyServer
+) -> None:
+    graph, merged, saved = merge(f"cut{seed}/m", seed=seed)
+    before = set(checkpoints(server))
+    at = 7 if seed == 101 else 23
+    result = run_until(server, graph, merged, at, server.interrupt)
+    assert result.status == "interrupted"
+    values = [
+        e["data"]["value"]
+        for e in result.events
+        if e["type"] == "progress" and e["data"]["node"] == merged
+    ]
+    assert max(values) < STEPS
+    (lora,) = set(checkpoints(server)) - before
+    assert str(lora) in server.log()
+
+    resumed = succeeded(server, graph)
+    assert "resumed at" in report(resumed, merged)
+    assert not lora.exists()
+    whole_graph, _, whole = merge(f"whole{seed}/m", seed=seed)
+    server.free()
+    uncut = succeeded(server, whole_graph)
+    cut_file, whole_file = saved_path(resumed, saved), saved_path(uncut, whole)
+    assert cut_file != whole_file
+    assert cut_file.read_bytes() == whole_file.read_bytes()
+
+
+def test_cancelled_lora_loads_in_the_stock_loader(server: ComfyServer) -> None:
+    graph, merged, _ = merge("cut/m", seed=103)
+    before = set(checkpoints(server))
+    run_until(server, graph, merged, 5, server.interrupt)
+    (lora,) = set(checkpoints(server)) - before
+    (server.output / "loras").mkdir(exist_ok=True)
+    (server.output / "loras" / "rescued.safetensors").write_bytes(lora.read_bytes())
+    graph = Graph()
+    loaded = graph.stock_lora(graph.model, graph.clip, "rescued.safetensors")
+    graph.render([loaded, 0], [loaded, 1], "rescued")
+    missing = server.log().count("lora key not loaded")
+    succeeded(server, graph)
+    assert server.log().count("lora key not loaded") == missing
+
+
+def test_stop_and_keep_returns_normally_with_what_was_learned(server: ComfyServer) -> None:
+    graph, merged, saved = merge("stopped/m", seed=104, steps=400)
+    answers = []
+
+    def stop() -> None:
+        with pytest.raises(PromptRejected) as refused:
+            server.post("/ziplora/stop", {"node_id": "no such node"})
+        assert refused.value.status == 404
+        answers.append(server.post("/ziplora/stop", {"node_id": merged}))
+
+    result = run_until(server, graph, merged, 5, stop)
+    assert result.status == "success" and answers == [{"stopped": [merged]}]
+    assert "stopped at" in report(result, merged)
+    assert saved_path(result, saved).exists()
+    with pytest.raises(PromptRejected) as refused:
+        server.post("/ziplora/stop", {})
+    assert refused.value.status == 404 and refused.value.body == {"stopped": []}
+
+
+@pytest.mark.parametrize("body", [[1], "stop", 3])
+def test_stop_route_refuses_what_is_not_an_object(body: Any, server: ComfyServer) -> None:
+    with pytest.raises(PromptRejected) as refused:
+        server.post("/ziplora/stop", body)
+    assert refused.value.status == 400
+
+
+def test_same_seed_gives_the_same_file_bit_for_bit(server: ComfyServer) -> None:
+    files = []
+    for run, seed in enumerate((5, 5, 6)):
+        server.free()
+        graph, _, saved = merge(f"seed{run}/m", seed=seed, steps=5)
+        files.append(saved_path(succeeded(server, graph), saved).read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_equal_inputs_are_served_from_the_cache(server: ComfyServer) -> None:
+    graph, merged, _ = merge("cached/m", seed=106, steps=3)
+    succeeded(server, graph)
+    assert merged not in succeeded(server, graph).executed
+
+
+def test_progress_comes_with_a_picture_of_the_loss_curve(server: ComfyServer) -> None:
+    graph, merged, _ = merge("progress/m", seed=107)
+    result = succeeded(server, graph)
+    values = [
+        e["data"]["value"]
+        for e in result.events
+        if e["type"] == "progress" and e["data"]["node"] == merged
+    ]
+    assert values == sorted(values) and values[-1] == STEPS and len(values) > 3
+    pictures = [p for p in result.previews if b"\x89PNG" in p]
+    assert pictures and struct.unpack(">I", pictures[-1][:4])[0] == 4  # preview with metadata
+    assert merged.encode() in pictures[-1].split(b"\x89PNG")[0]
+
+
+def test_training_options_reach_the_loop(server: ComfyServer) -> None:
+    graph = Graph()
+    options = {
+        "optimiser": "adamw", "schedule": "cosine", "warm_up_steps": 2, "batch": 2,
+        "accumulation": 2, "gradient_clip": 0.5, "min_snr_gamma": 5.0, "checkpoint_every": 2,
+        "early_stop": False, "held_out_draws": 0, "resume": "restart",
+    }  # fmt: skip
+    node = graph.out("TrainingOptions", **options)
+    merged = graph.optimise(graph.pair(), options=node, memory="low", steps=5)
+    graph.save(merged, "options/m")
+    text = report(succeeded(server, graph), merged)
+    assert "5 of 5 steps" in text and "memory=low" in text and "retention" not in text
