@@ -38,6 +38,7 @@ function addReport(node) {
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
   const widget = node.addDOMWidget(WIDGET_NAME, WIDGET_TYPE, element, {
     serialize: false,
+    hideInPanel: true, // the side panel would take the element away from the node
     hideOnZoom: false,
     getMinHeight: () => height,
     getValue: () => element.value,

@@ -168,8 +168,9 @@ class ZipLoRAOptimize(io.ComfyNode):
         progress = TrainingProgress(settings.steps)
         with runs.registered(str(cls.hidden.unique_id)) as stop:
             result = optimise(
-                model, pair, prompts, settings, checkpoint_root(), progress, stop.is_set
-            )
+                model, pair, prompts, settings, checkpoint_root(), progress, stop.is_set,
+                progress.prepare,
+            )  # fmt: skip
         for line in result.report.splitlines():
             if line.startswith("WARNING"):
                 logger.warning("ZipLoRAOptimize: %s", line)

@@ -26,6 +26,11 @@ class TrainingProgress:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._bar.update_absolute(record.step, self.steps, self._picture(record))
 
+    def prepare(self, done: int, total: int) -> None:
+        """Called while the teachers draw, before the first step."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(done, total)
+
     def _picture(self, record: TrainingRecord) -> tuple[str, Image.Image, None] | None:
         """Draw the curve every other second at most: the time belongs to the training."""
         now = time.perf_counter()

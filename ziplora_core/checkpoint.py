@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """`<root>/<hash of the inputs>/` with `state.pt` and `lora.safetensors`.
+    """`<root>/<hash of the inputs>/` with `state.pt` and, once cut short, `lora.safetensors`.
 
     Equal inputs find each other's checkpoint; any other input has another folder.
     """
@@ -50,15 +50,17 @@ class CheckpointFolder:
             logger.warning("%s cannot be read (%s): starting anew.", self.state_file, error)
             return None
 
-    def save(self, state: Mapping[str, Any], lora: Mapping[str, LoraFactors]) -> None:
-        """Write the LoRA first, then the state, each atomically.
+    def save(self, state: Mapping[str, Any], lora: Mapping[str, LoraFactors] | None = None) -> None:
+        """Write the state, and a LoRA where one is given (fp16), each atomically.
 
         Raises:
             OSError: the disk is full or not writable; earlier checkpoints are untouched.
+            ZipLoRAError: the LoRA is not finite in fp16; the state has been written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.lora_file, lora_bytes(lora, {}), replace=True)
         write_bytes(self.state_file, _state_bytes(state), replace=True)
+        if lora is not None:
+            write_bytes(self.lora_file, lora_bytes(lora, {}, torch.float16), replace=True)
 
     def remove(self) -> None:
         """Delete the folder of a run that has ended normally."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointFolder
-from .errors import problem
+from .errors import ZipLoRAError, problem
 from .lora import LoraFactors
 from .optimisers import learning_rate_factor, make_optimiser
 from .options import TrainingOptions
@@ -44,12 +44,16 @@ class Trainable(Protocol):
 
 @dataclass
 class TrainingRecord:
-    """What happened: the terms of every step, how many steps count, why it ended early."""
+    """What happened: the terms of every step, how many steps count, why it ended early.
+
+    `asked_to_stop` leaves a checkpoint to go on from; every other ending is the end.
+    """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     step: int = 0
     resumed_at: int = 0
     stopped: str | None = None
+    asked_to_stop: bool = False
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -61,7 +65,7 @@ class Hooks:
     Args:
         on_step: called after every step; may raise to cancel.
         should_stop: asked before every step: stop and keep.
-        export: the LoRA so far, for checkpoints.
+        export: the LoRA so far, to keep when the run is cut short.
     """
 
     export: Callable[[], Mapping[str, LoraFactors]]
@@ -93,7 +97,7 @@ def train(
     try:
         return loop.run()
     except BaseException:
-        loop.checkpoint("kept")
+        loop.keep()
         raise
 
 
@@ -118,14 +122,15 @@ class _Loop:
         while self.record.step < self.steps and self.record.stopped is None:
             if self.hooks.should_stop():
                 self.record.stopped = f"stopped at {self.record.step} as asked"
-                self.checkpoint("kept")
+                self.record.asked_to_stop = True
+                self.keep()
                 break
             self._step()
             self.record.seconds = time.perf_counter() - started
             self.hooks.on_step(self.record)
             every = self.options.checkpoint_every
             if every and self.record.step % every == 0 and self.record.step < self.steps:
-                self.checkpoint("written")
+                self.checkpoint()
         return self.record
 
     def _step(self) -> None:
@@ -205,10 +210,18 @@ class _Loop:
             self.record.stopped = self.task.finished(self.record.history)
         logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.checkpoints)
 
-    def checkpoint(self, word: str) -> None:
+    def keep(self) -> None:
+        """Write a checkpoint and the LoRA so far, and say where they are."""
+        if self.checkpoint(self.hooks.export) and self.checkpoints is not None:
+            logger.info(
+                "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
+                self.record.step, self.checkpoints.path, self.checkpoints.lora_file,
+            )  # fmt: skip
+
+    def checkpoint(self, export: Callable[[], Mapping[str, LoraFactors]] | None = None) -> bool:
         """Write a checkpoint. A disk that is full never costs the run: it is said and goes on."""
         if self.checkpoints is None or self.record.step == 0:
-            return
+            return False
         state = {
             "parameters": [p.detach().cpu() for p in self.task.parameters],
             "optimiser": self.optimiser.state_dict(),
@@ -217,16 +230,12 @@ class _Loop:
             "seconds": self.record.seconds,
         }
         try:
-            self.checkpoints.save(state, self.hooks.export())
-        except OSError as error:
+            self.checkpoints.save(state, export() if export else None)
+        except (OSError, ZipLoRAError) as error:
             self.record.notes.append(f"no checkpoint at step {self.record.step}: {error}")
             logger.warning("ZipLoRA: %s", self.record.notes[-1])
-            return
-        logger.info(
-            "ZipLoRA: checkpoint of step %d %s in %s; queue the same inputs again to go on. "
-            "LoRA so far: %s",
-            self.record.step, word, self.checkpoints.path, self.checkpoints.lora_file,
-        )  # fmt: skip
+            return False
+        return True
 
     def _copy(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.task.parameters]

@@ -68,12 +68,10 @@ class ZipObjective:
     def parameters(self) -> list[Tensor]:
         return [self.coefficients.flat]
 
-    def fold(self) -> dict[str, Tensor]:
-        """Fold the present coefficients into the branches; returns them per module."""
-        columns = self.coefficients.columns()
-        for name, column in columns.items():
-            self.branches[name].fold(column)
-        return columns
+    def fold(self) -> None:
+        """Fold the present coefficients into the branches."""
+        for name, columns in self.coefficients.columns().items():
+            self.branches[name].fold(columns)
 
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the coefficients; returns the detached terms."""

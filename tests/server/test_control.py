@@ -21,15 +21,21 @@ def merge(prefix: str, **inputs: Any) -> tuple[Graph, str, str]:
     return graph, merged, graph.save(merged, prefix)
 
 
+def steps_of(event: Any, graph: Graph, node: str) -> int:
+    """The training step an event reports; 0 for anything else, also while the teachers draw."""
+    data = event["data"]
+    ours = event["type"] == "progress" and data["node"] == node
+    steps = graph.prompt[node]["inputs"]["steps"]
+    return data["value"] if ours and data["max"] == steps else 0
+
+
 def run_until(server: ComfyServer, graph: Graph, node: str, step: int, act: Any) -> Result:
     """Run a graph and call `act` once when `node` reports `step`."""
     done: list[int] = []
 
     def watch(event: Any) -> None:
-        data = event["data"]
-        ours = event["type"] == "progress" and data["node"] == node
-        if ours and data["value"] >= step and not done:
-            done.append(data["value"])
+        if steps_of(event, graph, node) >= step and not done:
+            done.append(step)
             act()
 
     result = server.run(graph.prompt, on_event=watch)
@@ -50,12 +56,7 @@ def test_cancel_keeps_a_loadable_lora_and_resuming_gives_the_bit_identical_file(
     at = 7 if seed == 101 else 23
     result = run_until(server, graph, merged, at, server.interrupt)
     assert result.status == "interrupted"
-    values = [
-        e["data"]["value"]
-        for e in result.events
-        if e["type"] == "progress" and e["data"]["node"] == merged
-    ]
-    assert max(values) < STEPS
+    assert max(steps_of(e, graph, merged) for e in result.events) < STEPS
     (lora,) = set(checkpoints(server)) - before
     assert str(lora) in server.log()
 
@@ -129,12 +130,9 @@ def test_equal_inputs_are_served_from_the_cache(server: ComfyServer) -> None:
 def test_progress_comes_with_a_picture_of_the_loss_curve(server: ComfyServer) -> None:
     graph, merged, _ = merge("progress/m", seed=107)
     result = succeeded(server, graph)
-    values = [
-        e["data"]["value"]
-        for e in result.events
-        if e["type"] == "progress" and e["data"]["node"] == merged
-    ]
+    values = [step for e in result.events if (step := steps_of(e, graph, merged))]
     assert values == sorted(values) and values[-1] == STEPS and len(values) > 3
+    assert any(e["type"] == "progress" and e["data"]["max"] > STEPS for e in result.events)
     pictures = [p for p in result.previews if b"\x89PNG" in p]
     assert pictures and struct.unpack(">I", pictures[-1][:4])[0] == 4  # preview with metadata
     assert merged.encode() in pictures[-1].split(b"\x89PNG")[0]

@@ -58,6 +58,12 @@ class Reference:
     latents: Tensor | None
 
 
+def evaluations(references: Sequence[Reference], draws: int) -> int:
+    """How many samples go through the UNet for `draws` states per concept."""
+    trajectory = 2 * TRAJECTORY_STEPS * -(-draws // TRAJECTORY_STEPS)
+    return sum(trajectory if r.latents is None else draws for r in references)
+
+
 def teacher_states(
     model: TrainingModel,
     references: Sequence[Reference],

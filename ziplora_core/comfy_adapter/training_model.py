@@ -29,12 +29,16 @@ class TrainingModel:
     Args:
         patcher: the private ModelPatcher.
         branches: by weight key.
+
+    `evaluations` counts the samples that went through the UNet; `on_evaluation` is told before
+    each batch.
     """
 
     def __init__(self, patcher: Any, branches: Mapping[str, Branches]) -> None:
         self.patcher, self.branches = patcher, branches
         self.checkpointing = False
         self.evaluations = 0
+        self.on_evaluation: Callable[[int], None] = lambda evaluations: None
         self._gates: Gates | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -88,6 +92,7 @@ class TrainingModel:
         self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
     ) -> Tensor:
         self.evaluations += len(x)
+        self.on_evaluation(self.evaluations)
         self._gates = gates
         try:
             return self.model.apply_model(

@@ -24,7 +24,7 @@ from ..zip_objective import ZipObjective, ZipSettings
 from . import conditioning as cond
 from .pairs import pair_on_model, trained_modules
 from .private_copy import compute_dtype, refuse_patched
-from .references import Reference, reference_latents, teacher_states
+from .references import Reference, evaluations, reference_latents, teacher_states
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
 
@@ -59,6 +59,7 @@ def optimise(
     checkpoints: Path,
     on_step: Callable[[TrainingRecord], None] = lambda record: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_prepare: Callable[[int, int], None] = lambda done, total: None,
 ) -> ZipResult:
     """Learn the merger coefficients of a pair on a MODEL; see `ZipSession`.
 
@@ -66,7 +67,8 @@ def optimise(
     outside it.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        return ZipSession(model, pair, prompts, settings).run(checkpoints, on_step, should_stop)
+        session = ZipSession(model, pair, prompts, settings)
+        return session.run(checkpoints, on_step, should_stop, on_prepare)
 
 
 class ZipSession:
@@ -104,23 +106,28 @@ class ZipSession:
         checkpoints: Path,
         on_step: Callable[[TrainingRecord], None],
         should_stop: Callable[[], bool],
+        on_prepare: Callable[[int, int], None],
     ) -> ZipResult:
         """Learn the coefficients.
 
         Args:
             checkpoints: folder of all checkpoints; this run's is named by its inputs.
             on_step, should_stop: see `Hooks`.
+            on_prepare: told how many of how many UNet evaluations the teachers have made.
         """
         settings, options = self.settings, self.settings.options
+        draws, held_out_draws = min(settings.steps, POOL), options.held_out_draws
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
         with training_model(self.model, hooked) as opened:
             references = [self._reference(opened, i) for i in range(2)]
-            draws = min(settings.steps, POOL)
+            total = sum(evaluations(references, n) for n in (draws, held_out_draws))
+            opened.on_evaluation = lambda done: on_prepare(done, total)
             states = self._states(opened, references, draws, _TRAINING)
-            held_out = self._states(opened, references, options.held_out_draws, _HELD_OUT)
+            held_out = self._states(opened, references, held_out_draws, _HELD_OUT)
+            opened.on_evaluation = lambda done: None
             before = self._retention(opened, held_out)
-            memory = choose_memory(opened, settings.memory, states)
+            memory = choose_memory(opened, settings, states)
             task = self._objective(opened, states)
             folder = self._checkpoint_folder(checkpoints, opened)
             hooks = Hooks(lambda: self._merged(task).modules(), on_step, should_stop)
@@ -128,7 +135,7 @@ class ZipSession:
             task.fold()
             after = self._retention(opened, held_out)
             notes = [memory, f"UNet evaluations: {opened.evaluations} samples"]
-        if record.stopped is None:
+        if not record.asked_to_stop:
             folder.remove()
         merged = self._merged(task)
         retention = (before, after) if before and after else None
@@ -196,7 +203,8 @@ class ZipSession:
             extras.append({k: v for k, v in others.items() if not torch.is_tensor(v)})
             if latents is not None:
                 tensors[f"{prompt.name} latents"] = latents
-        settings = asdict(self.settings) | {"extras": extras, "sampling": str(opened.sampling)}
+        tensors["sigmas"] = opened.sampling.sigmas
+        settings = asdict(self.settings) | {"extras": extras, "v": opened.v_prediction}
         settings["options"].pop("resume")
         return CheckpointFolder(root / fingerprint(settings, tensors))
 
@@ -208,12 +216,13 @@ class ZipSession:
         return source_metadata(self.pair.content, self.pair.style) | said
 
 
-def choose_memory(opened: TrainingModel, memory: str, states: list[list[State]]) -> str:
+def choose_memory(opened: TrainingModel, settings: ZipSettings, states: list[list[State]]) -> str:
     """Set checkpointing: `fast` keeps all activations, `low` one block's; `auto` looks at what is
     free. Returns the line for the report."""
+    memory, samples = settings.memory, 2 * settings.options.batch
     height, width = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
     itemsize = compute_dtype(opened.device).itemsize
-    needed = 2 * _BYTES_PER_SAMPLE * (height * width / 128**2) * itemsize / 2
+    needed = samples * _BYTES_PER_SAMPLE * (height * width / 128**2) * itemsize / 2
     free = float(comfy.model_management.get_free_memory(opened.device))  # pyright: ignore
     opened.checkpointing = memory == "low" or (memory == "auto" and needed > 0.8 * free)
     chosen = "low" if opened.checkpointing else "fast"

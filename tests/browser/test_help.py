@@ -1,0 +1,36 @@
+"""The frontend's side panel shows a node's help page, and leaves the node as it is."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+SELECT_NEW_NODE = """
+    () => {
+        app.graph.clear();
+        const node = LiteGraph.createNode("ZipLoRAOptimize");
+        app.graph.add(node);
+        app.canvas.ds.scale = 1;
+        app.canvas.ds.offset = [300, 150];
+        app.canvas.selectNode(node);
+        app.canvas.setDirty(true, true);
+    }
+"""
+REDRAW = "() => { app.canvas.ds.offset[0] += 10; app.canvas.setDirty(true, true); }"
+NODE_WIDTH = "() => app.graph.nodes[0].size[0]"
+
+
+def test_info_panel_of_a_node_shows_its_help_page(page: Page) -> None:
+    page.evaluate(SELECT_NEW_NODE)
+    report = page.get_by_label("Report of ZipLoRA Optimize", exact=True)
+    expect(report).to_be_visible()
+
+    page.get_by_test_id("info-button").click()
+    expect(page.get_by_role("heading", name="Reading the report")).to_be_attached()
+    expect(page.get_by_role("heading", name="Signs of trouble")).to_be_attached()
+
+    page.get_by_role("tab", name="Parameters").click()
+    page.wait_for_timeout(500)
+    page.evaluate(REDRAW)
+    page.wait_for_timeout(500)
+    expect(report).to_have_count(1)
+    assert report.evaluate("(element) => element.offsetWidth") == page.evaluate(NODE_WIDTH) - 20
