@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from playwright.sync_api import Page, expect
 
 SELECT_NEW_NODE = """
@@ -19,6 +22,14 @@ REDRAW = "() => { app.canvas.ds.offset[0] += 10; app.canvas.setDirty(true, true)
 NODE_WIDTH = "() => app.graph.nodes[0].size[0]"
 
 
+@pytest.fixture
+def side_panel(page: Page) -> Iterator[None]:
+    """Close the side panel afterwards: the server remembers that it is open."""
+    yield
+    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
+
+
+@pytest.mark.usefixtures("side_panel")
 def test_info_panel_of_a_node_shows_its_help_page(page: Page) -> None:
     page.evaluate(SELECT_NEW_NODE)
     report = page.get_by_label("Report of ZipLoRA Optimize", exact=True)
