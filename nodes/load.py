@@ -15,7 +15,7 @@ from ..ziplora_core.files.merged import merged_from_lora
 from ..ziplora_core.files.metadata import trigger_words
 from ..ziplora_core.lora import LoRA
 from ..ziplora_core.pairing import LoRAPair, scaled
-from .types import LoRAPairType, MergedLoRAType, no_clip
+from .types import LoRAPairType, MergedLoRAType, bias_and_norm_input, no_clip
 
 NONE = "None"
 
@@ -69,15 +69,7 @@ class LoadLoRAPair(io.ComfyNode):
                     optional=True,
                     tooltip="A style LoRA straight from a training node, in place of a file.",
                 ),
-                io.Combo.Input(
-                    "bias_and_norm",
-                    options=["refuse", "drop"],
-                    default="refuse",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Some trainers also change biases and norms, which cannot be merged as "
-                    "factors: refuse such a file, or drop those parts and say how many.",
-                ),
+                bias_and_norm_input(),
             ],
             outputs=[
                 LoRAPairType.Output("pair"),

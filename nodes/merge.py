@@ -87,8 +87,8 @@ class ApplyMergedLoRA(io.ComfyNode):
             node_id="ApplyMergedLoRA",
             display_name="Apply Merged LoRA",
             category="ZipLoRA/merge",
-            description="Puts a merge on a model, with content and style strength apart (ZipLoRA "
-            "paper, Fig. 9). Encode the joint prompt with the CLIP from here.",
+            description="Puts a merge on a model, with content and style strength apart, as in "
+            "the ZipLoRA paper. Encode the joint prompt with the CLIP from here.",
             search_aliases=["ziplora", "style strength", "content strength"],
             inputs=[
                 io.Model.Input("model"),

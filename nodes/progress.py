@@ -35,7 +35,7 @@ class TrainingProgress:
         """Draw the curve every other second at most: the time belongs to the training."""
         now = time.perf_counter()
         last = record.step == self.steps or record.stopped is not None
-        if not record.history or (now - self._drawn < _SECONDS_PER_PICTURE and not last):
+        if record.step < 2 or (now - self._drawn < _SECONDS_PER_PICTURE and not last):
             return None
         self._drawn = now
         return ("PNG", Image.fromarray(loss_curves(record.history, self.steps)), None)

@@ -12,7 +12,7 @@ from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.merged import merged_metadata
 from ..ziplora_core.files.writer import DTYPES, WrittenFile
 from ..ziplora_core.merge import MergedLoRA, truncated
-from .types import MergedLoRAType
+from .types import MergedLoRAType, bias_and_norm_input
 
 
 def _prefix_input(default: str) -> io.String.Input:
@@ -120,6 +120,7 @@ class SaveTrainedLoRA(io.ComfyNode):
                 io.LoraModel.Input("lora", tooltip="From a training or merging node."),
                 _prefix_input("trained_lora"),
                 _dtype_input(),
+                bias_and_norm_input(),
             ],
             outputs=[io.String.Output("lora_name")],
         )
@@ -129,8 +130,10 @@ class SaveTrainedLoRA(io.ComfyNode):
         return _valid(filename_prefix)
 
     @classmethod
-    def execute(cls, lora: Any, filename_prefix: str, dtype: str) -> io.NodeOutput:
-        read = lora_from_tensors(lora)
+    def execute(
+        cls, lora: Any, filename_prefix: str, dtype: str, bias_and_norm: Any = "refuse"
+    ) -> io.NodeOutput:
+        read = lora_from_tensors(lora, bias_and_norm=bias_and_norm)
         description = "LoRA saved by the ZipLoRA pack for ComfyUI"
         name, written = save_lora(read.modules, filename_prefix, dtype, description, {})
         return _saved(name, written, list(read.notes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,9 +81,7 @@ def zip_report(
         + (f"; {half} modules are in one LoRA only and stay as they are" if half else ""),
         _steps_line(record, settings.steps),
     ]
-    if record.history:
-        first, last = (record.history["loss"][i] for i in (0, -1))
-        lines.append(f"loss {first:.4g} → {last:.4g}")
+    lines += _loss_lines(record.history)
     if retention is not None:
         lines += _retention_lines(*retention)
     cosines = [
@@ -110,6 +108,21 @@ def _steps_line(record: TrainingRecord, steps: int) -> str:
     if record.resumed_at:
         line += f", resumed at {record.resumed_at}"
     return f"{line}; {record.stopped}" if record.stopped else line
+
+
+def _loss_lines(history: Mapping[str, Sequence[float]], window: int = 10) -> list[str]:
+    """The terms at the start and at the end, each the mean of a few steps."""
+    if not history:
+        return []
+    terms = [
+        f"{name} {_mean(history[name][:window]):.4g} → {_mean(history[name][-window:]):.4g}"
+        for name in ("content", "style", "penalty")
+    ]
+    return [f"loss, first and last {window} steps: " + ", ".join(terms)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _retention_lines(before: Retention, after: Retention) -> list[str]:

@@ -161,3 +161,33 @@ def test_lora_model_inputs_take_the_place_of_files(server: ComfyServer) -> None:
     want = graph.render([two, 0], [two, 1], "want")
     result = succeeded(server, graph)
     assert_close(saved_latent(server, result, ours), saved_latent(server, result, want))
+
+
+def test_lora_of_the_stock_trainer_is_saved_and_loads(server: ComfyServer) -> None:
+    graph = Graph()
+    latent = graph.out("EmptyLatentImage", width=64, height=64, batch_size=1)
+    settings = {
+        "batch_size": 1, "grad_accumulation_steps": 1, "steps": 1, "learning_rate": 0.01,
+        "rank": 2, "optimizer": "AdamW", "loss_function": "MSE", "seed": 0,
+        "training_dtype": "none", "lora_dtype": "fp32", "quantized_backward": False,
+        "algorithm": "LoRA", "gradient_checkpointing": False, "checkpoint_depth": 1,
+        "offloading": False, "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": False,
+    }  # fmt: skip
+    trained = graph.node("TrainLoraNode", model=graph.model, latents=latent,
+                         positive=graph.text("a dog"), **settings)  # fmt: skip
+    refused = graph.node("SaveTrainedLoRA", lora=[trained, 0], filename_prefix="core",
+                         dtype="fp32")  # fmt: skip
+    failed = server.run(graph.prompt)
+    assert failed.error is not None
+    assert "Set bias_and_norm to drop" in failed.error["exception_message"]
+    graph.prompt[refused]["inputs"]["bias_and_norm"] = "drop"
+    result = succeeded(server, graph)
+    assert "bias" in report(result, refused)
+    name = saved_path(result, refused).name
+
+    graph = Graph()
+    loaded = graph.stock_lora(graph.model, graph.clip, name)
+    graph.render([loaded, 0], graph.clip, "core")
+    before = server.log().count("lora key not loaded")
+    succeeded(server, graph)
+    assert server.log().count("lora key not loaded") == before

@@ -67,7 +67,7 @@ def usable_modules(
             f"{source}, key {extras[0]}",
             found=f"bias or norm tensors ({len(extras)} such keys)",
             expected="low-rank factors only, as nothing else can be merged",
-            advice="Choose to drop bias and norm tensors: their share of the effect is lost.",
+            advice="Set bias_and_norm to drop: only the factors are read, the rest is lost.",
         )
     left_out = set(extras)
     usable = []
