@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyExtension, io
-from server import PromptServer
+from comfy_api.latest import ComfyExtension, io  # noqa: TID251
+from server import PromptServer  # noqa: TID251
 from typing_extensions import override
 
 from .nodes import NODES

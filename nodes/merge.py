@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -13,6 +14,8 @@ from ..ziplora_core.files.writer import kohya_tensors
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.pairing import LoRAPair
 from .types import LoRAPairType, MergedLoRAType, no_clip
+
+logger = logging.getLogger(__name__)
 
 
 def _weight_input(concept: str) -> io.Float.Input:
@@ -132,6 +135,12 @@ class ApplyMergedLoRA(io.ComfyNode):
                 advice="Set both alike, or use a merge saved with rank 0.",
             )
         modules = merged.modules(content_strength, style_strength)
+        if clip is None and merged.text_encoder:
+            logger.warning(
+                "ApplyMergedLoRA: no CLIP is connected, so the merge's %d text-encoder modules are "
+                "not applied.",
+                len(merged.text_encoder),
+            )
         patched, patched_clip = apply_lora(modules, "merged LoRA", model, clip)
         return io.NodeOutput(patched, patched_clip or no_clip("CLIP"))
 

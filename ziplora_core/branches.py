@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .lora import LoraFactors
+from .merge import scale_columns
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,8 @@ class Branches:
 
     def fold(self, columns: Tensor) -> None:
         """Fold `columns` `(branch, in)` into `down`; gradients flow back to them."""
-        axes = (1, -1) + (1,) * (self.down.ndim - 2)
         parts = zip(self.down.split(self.ranks), columns, strict=True)
-        self._folded = torch.cat([down * column.view(axes) for down, column in parts])
-
-    def unfold(self) -> None:
-        """Forget folded columns: they read as one again."""
-        self._folded = None
+        self._folded = torch.cat([scale_columns(down, column) for down, column in parts])
 
     def delta(self, x: Tensor, gates: Gates, layer: nn.Module) -> Tensor:
         """Compute what the branches add to the layer's output for its input `x`."""

@@ -22,6 +22,11 @@ from .lora import LoraFactors
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1
+"""Of what a run does with its inputs; another version does not resume this one's checkpoints."""
+STATE = frozenset(("parameters", "optimiser", "step", "history", "seconds", "notes", "low_memory"))
+"""What a checkpoint holds."""
+
 
 @dataclass(frozen=True)
 class CheckpointFolder:
@@ -45,37 +50,47 @@ class CheckpointFolder:
         if not self.state_file.exists():
             return None
         try:
-            return torch.load(self.state_file, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            logger.warning("%s cannot be read (%s): starting anew.", self.state_file, error)
-            return None
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            if isinstance(state, dict) and set(state) == STATE:
+                return state
+            error = "it has other contents"
+        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as found:
+            error = str(found)
+        aside = self.state_file.with_suffix(".damaged")
+        self.state_file.replace(aside)
+        logger.warning("%s cannot be read (%s): starting anew.", aside, error)
+        return None
 
-    def save(self, state: Mapping[str, Any], lora: Mapping[str, LoraFactors] | None = None) -> None:
-        """Write the state, and a LoRA where one is given (fp16), each atomically.
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the state atomically.
 
         Raises:
-            OSError: the disk is full or not writable; earlier checkpoints are untouched.
-            ZipLoRAError: the LoRA is not finite in fp16; the state has been written.
+            OSError: the disk is full or not writable; an earlier checkpoint is untouched.
         """
+        assert set(state) == STATE
         self.path.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.state_file, _state_bytes(state), replace=True)
-        if lora is not None:
-            write_bytes(self.lora_file, lora_bytes(lora, {}, torch.float16), replace=True)
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_bytes(self.state_file, buffer.getvalue(), replace=True)
+
+    def save_lora(self, lora: Mapping[str, LoraFactors]) -> None:
+        """Write the LoRA so far in fp16.
+
+        Raises:
+            OSError: the disk is full or not writable.
+            ZipLoRAError: it is not finite in fp16.
+        """
+        write_bytes(self.lora_file, lora_bytes(lora, {}, torch.float16), replace=True)
 
     def remove(self) -> None:
         """Delete the folder of a run that has ended normally."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _state_bytes(state: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
-
-
 def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Hash everything a result depends on: settings by their JSON, tensors by their bytes."""
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode())
+    text = json.dumps([VERSION, settings], sort_keys=True, default=str)
+    digest = hashlib.blake2b(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

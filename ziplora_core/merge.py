@@ -113,12 +113,17 @@ def truncate(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float]:
 def truncated(merged: MergedLoRA, rank: int) -> tuple[MergedLoRA, float]:
     """Reduce every joined module to `rank`; content and style cannot be told apart afterwards.
 
+    A merge that has no more than `rank` anywhere is returned as it is.
+
     Returns:
         the merge, and ‖delta − delta_r‖_F / ‖delta‖_F over all modules together.
     """
+    joined = merged.modules()
+    if all(factors.rank <= rank for factors in joined.values()):
+        return merged, 0.0
     parts: dict[str, ModulePair] = {}
     lost = total = 0.0
-    for name, factors in merged.modules().items():
+    for name, factors in joined.items():
         reduced, error = truncate(factors, rank)
         norm = inner_product(factors, factors)
         lost, total = lost + error**2 * norm, total + norm

@@ -69,7 +69,7 @@ def zip_report(
         notes: lines to append.
     """
     coefficients, pairs = merged.coefficients, merged.pairs
-    warnings = coefficient_warnings(coefficients, settings.learning_rate)
+    warnings = coefficient_warnings(coefficients, settings.learning_rate) if record.step else []
     if record.stopped and "not finite" in record.stopped:
         warnings.insert(0, record.stopped)
     flat = _flat(coefficients)

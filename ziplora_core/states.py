@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .branches import Gates
+from .objective import mean_squared_error
 
 
 class Denoise(Protocol):
@@ -61,7 +62,8 @@ def generator(*seed: int) -> torch.Generator:
 def draw_timesteps(count: int, timesteps: int, rng: torch.Generator) -> Tensor:
     """Draw `count` timesteps, uniform on 0…timesteps−1 and stratified: one in each n-th part."""
     place = (torch.arange(count) + torch.rand(count, generator=rng)) / count
-    return (place[torch.randperm(count, generator=rng)] * timesteps).long()
+    drawn = (place[torch.randperm(count, generator=rng)] * timesteps).long()
+    return drawn.clamp(max=timesteps - 1)  # float32 may round up to `timesteps`
 
 
 def draw_order(seed: int, count: int, total: int) -> list[int]:
@@ -105,7 +107,7 @@ def retention(denoise: Denoise, states: Sequence[State], batch: int) -> float:
         for group in _batches(states, batch):
             prediction = predict(denoise, group, Gates())
             target = torch.stack([s.target for s in group if s.target is not None])
-            errors.append((prediction - target).square().flatten(1).mean(1))
+            errors.append(mean_squared_error(prediction, target))
     return float(torch.cat(errors).mean())
 
 

@@ -29,6 +29,11 @@ class Trainable(Protocol):
         """Float32 leaves; the loop updates them in place."""
         ...
 
+    @property
+    def low_memory(self) -> bool:
+        """Whether it computes in the frugal way; a checkpoint says so, for sums depend on it."""
+        ...
+
     def backward(self, step: int) -> Mapping[str, Tensor]:
         """Add one step's gradients; return detached scalars, among them `loss`."""
         ...
@@ -64,6 +69,7 @@ class Hooks:
 
     Args:
         on_step: called after every step; may raise to cancel.
+        on_end: called when the steps are done, and still covered: a cancel in it keeps them.
         should_stop: asked before every step: stop and keep.
         export: the LoRA so far, to keep when the run is cut short.
     """
@@ -71,6 +77,7 @@ class Hooks:
     export: Callable[[], Mapping[str, LoraFactors]]
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
+    on_end: Callable[[], None] = lambda: None
 
 
 def train(
@@ -95,7 +102,9 @@ def train(
     if options.resume == "auto":
         loop.resume()
     try:
-        return loop.run()
+        record = loop.run()
+        hooks.on_end()
+        return record
     except BaseException:
         loop.keep()
         raise
@@ -123,7 +132,7 @@ class _Loop:
             if self.hooks.should_stop():
                 self.record.stopped = f"stopped at {self.record.step} as asked"
                 self.record.asked_to_stop = True
-                self.keep()
+                self.checkpoint()
                 break
             self._step()
             self.record.seconds = time.perf_counter() - started
@@ -174,7 +183,7 @@ class _Loop:
         self.optimiser.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return self.task.backward(step)
+        return self._backward(step)
 
     def _not_finite(self, step: int) -> None:
         if step == 0:
@@ -205,6 +214,9 @@ class _Loop:
         self.record.step = self.record.resumed_at = state["step"]
         self.record.history = state["history"]
         self.record.seconds = state["seconds"]
+        self.record.notes = state["notes"]
+        if state["low_memory"]:
+            self.task.save_memory()
         self.good = self._copy()
         if self.options.early_stop:
             self.record.stopped = self.task.finished(self.record.history)
@@ -212,13 +224,18 @@ class _Loop:
 
     def keep(self) -> None:
         """Write a checkpoint and the LoRA so far, and say where they are."""
-        if self.checkpoint(self.hooks.export) and self.checkpoints is not None:
-            logger.info(
-                "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
-                self.record.step, self.checkpoints.path, self.checkpoints.lora_file,
-            )  # fmt: skip
+        if self.checkpoints is None or not self.checkpoint():
+            return
+        try:
+            self.checkpoints.save_lora(self.hooks.export())
+        except (OSError, ZipLoRAError) as error:
+            logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
+        logger.info(
+            "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
+            self.record.step, self.checkpoints.path, self.checkpoints.lora_file,
+        )  # fmt: skip
 
-    def checkpoint(self, export: Callable[[], Mapping[str, LoraFactors]] | None = None) -> bool:
+    def checkpoint(self) -> bool:
         """Write a checkpoint. A disk that is full never costs the run: it is said and goes on."""
         if self.checkpoints is None or self.record.step == 0:
             return False
@@ -228,10 +245,12 @@ class _Loop:
             "step": self.record.step,
             "history": self.record.history,
             "seconds": self.record.seconds,
+            "notes": self.record.notes,
+            "low_memory": self.task.low_memory,
         }
         try:
-            self.checkpoints.save(state, export() if export else None)
-        except (OSError, ZipLoRAError) as error:
+            self.checkpoints.save(state)
+        except OSError as error:
             self.record.notes.append(f"no checkpoint at step {self.record.step}: {error}")
             logger.warning("ZipLoRA: %s", self.record.notes[-1])
             return False

@@ -78,7 +78,7 @@ class ZipObjective:
         mse = [torch.zeros((), device=self.coefficients.flat.device) for _ in self.states]
         for part in range(self.options.accumulation):
             draws = self._draws(step * self.options.accumulation + part)
-            together = not self.model.checkpointing and stackable(*draws)
+            together = not self.low_memory and stackable(*draws)
             for concepts in [(0, 1)] if together else [(0,), (1,)]:
                 self.fold()
                 errors = self._errors([draws[concept] for concept in concepts])
@@ -93,6 +93,10 @@ class ZipObjective:
         content, style, penalty = *mse, penalty.detach()
         total = content + style + weight * penalty
         return {"loss": total, "content": content, "style": style, "penalty": penalty}
+
+    @property
+    def low_memory(self) -> bool:
+        return self.model.checkpointing
 
     def save_memory(self) -> bool:
         """Checkpoint blocks from now on; False when that was already so."""

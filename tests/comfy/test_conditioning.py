@@ -51,22 +51,30 @@ def in_time(c: Conditioning) -> Conditioning:
         (in_area, "area"),
         (in_time, "end_percent, start_percent"),
         (lambda c: [[c[0][0].repeat(2, 1, 1), c[0][1]]], "a batch of 2"),
+        (
+            lambda c: [[c[0][0][..., :32], c[0][1]]],
+            "a prompt of width 32 where this model takes 64",
+        ),
+        (lambda c: [[c[0][0] * float("nan"), c[0][1]]], "NaN or infinity"),
     ],
 )
 def test_check_refuses_more_or_less_than_one_prompt(
-    change: Callable[[Conditioning], Conditioning], found: str, clip: comfy.sd.CLIP
+    change: Callable[[Conditioning], Conditioning],
+    found: str,
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
 ) -> None:
     plain = helpers.encode(clip, "a dog")
-    cond.check(plain, "style_conditioning")
+    cond.check(plain, "style_conditioning", model.model)
     with pytest.raises(ZipLoRAError, match=f"style_conditioning: found .*{found}.*CLIP Text Enc"):
-        cond.check(change(plain), "style_conditioning")
+        cond.check(change(plain), "style_conditioning", model.model)
 
 
-def test_check_refuses_a_scheduled_lora_hook(clip: comfy.sd.CLIP) -> None:
+def test_check_refuses_a_scheduled_lora_hook(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
     plain = helpers.encode(clip, "a dog")
     hooked = ConditioningSetProperties().set_properties(plain, 1.0, "default", timesteps=(0.2, 1.0))
-    with pytest.raises(ZipLoRAError, match="a plain prompt without masks"):
-        cond.check(hooked[0], "content_conditioning")
+    with pytest.raises(ZipLoRAError, match="found end_percent, start_percent"):
+        cond.check(hooked[0], "content_conditioning", model.model)
 
 
 def test_prepare_size_is_the_latents_unless_the_prompt_says_otherwise(
@@ -74,7 +82,7 @@ def test_prepare_size_is_the_latents_unless_the_prompt_says_otherwise(
 ) -> None:
     latent = torch.zeros(1, 4, 16, 24)
     sized = CLIPTextEncodeSDXL.execute(clip, 1024, 512, 8, 16, 768, 640, "a dog", "a dog")[0]
-    cond.check(sized, "content_conditioning")
+    cond.check(sized, "content_conditioning", model.model)
     given = {"width": 1024, "height": 512, "crop_w": 8, "crop_h": 16,
              "target_width": 768, "target_height": 640}  # fmt: skip
     own = {"width": 192, "height": 128}

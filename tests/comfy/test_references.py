@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.sample
@@ -9,9 +10,15 @@ import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 
 from ziplora_core.comfy_adapter import conditioning as cond
-from ziplora_core.comfy_adapter.references import Reference, reference_latents, teacher_states
+from ziplora_core.comfy_adapter.references import (
+    Reference,
+    draw_pictures,
+    noised_states,
+    reference_latents,
+)
 from ziplora_core.comfy_adapter.training_model import TrainingModel, training_model
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.states import generator
@@ -39,19 +46,20 @@ def test_trajectories_equal_the_stock_sampler_with_each_single_lora(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:
     with training_model(model, helpers.branches_of(model, helpers.lora_pair())) as opened:
-        states = teacher_states(opened, references(opened, clip, None, None), SIZE, 20, 5, 0)
+        given = references(opened, clip, None, None)
+        states, complete = draw_pictures(opened, given, SIZE, 20, 5)
     assert [len(concept) for concept in states] == [25, 25]
     # `noise` as the pack draws it; everything else is ComfyUI's own sampling
-    noise = torch.randn(SIZE, generator=generator(5, 0, 2, 0))[None]
-    for concept, prompt, tensors in zip(
-        states, helpers.prompts(clip), helpers.lora_tensors(), strict=True
+    noise = torch.randn(SIZE, generator=generator(5, 2, 0))[None]
+    for concept, reference, prompt, tensors in zip(
+        states, complete, helpers.prompts(clip), helpers.lora_tensors(), strict=True
     ):
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
         def record(step: int, x0: Any, x: Any, total: int, seen: Any = seen) -> None:
             seen.append((x.clone(), x0.clone()))
 
-        comfy.sample.sample(
+        picture = comfy.sample.sample(
             helpers.stock(model, (tensors, 1.0)), noise, 25, 5.0, "euler", "normal",
             prompt, cond.zeroed(prompt), torch.zeros_like(noise), callback=record,
             disable_pbar=True, seed=0,
@@ -59,8 +67,9 @@ def test_trajectories_equal_the_stock_sampler_with_each_single_lora(
         assert len(seen) == 25
         for state, (x, _) in zip(concept, seen, strict=True):
             assert helpers.relative(state.x, x[0]) < 1e-3
-        # the recorded prediction is the conditional one of the single LoRA, unguided
         assert all(s.target is not None and torch.isfinite(s.target).all() for s in concept)
+        assert reference.latents is not None
+        assert helpers.relative(reference.latents, model.model.process_latent_in(picture)) < 1e-3
 
 
 def test_teacher_states_with_equal_sizes_share_noise_and_timesteps(
@@ -69,8 +78,8 @@ def test_teacher_states_with_equal_sizes_share_noise_and_timesteps(
     content, style = helpers.noise(3, *SIZE, seed=1), helpers.noise(1, *SIZE, seed=2)
     with training_model(model, helpers.branches_of(model, helpers.lora_pair())) as opened:
         given = references(opened, clip, content, style)
-        c, s = teacher_states(opened, given, SIZE, 6, 5, 0)
-        held_out, _ = teacher_states(opened, given, SIZE, 6, 5, 1)
+        c, s = (noised_states(opened, given, concept, 6, 5, 0) for concept in range(2))
+        held_out = noised_states(opened, given, 0, 6, 5, 1)
     for i in range(6):
         assert c[i].sigma == s[i].sigma
         noise = (c[i].x - content[i % 3]) / c[i].sigma
@@ -83,10 +92,37 @@ def test_teacher_states_of_different_sizes_keep_their_own(
 ) -> None:
     with training_model(model, helpers.branches_of(model, helpers.lora_pair())) as opened:
         given = references(opened, clip, helpers.noise(1, 4, 8, 24), None)
-        content, style = teacher_states(opened, given, SIZE, 3, 0, 0)
+        (drawn, style), complete = draw_pictures(opened, given, SIZE, 30, 0)
+        content = noised_states(opened, complete, 0, 3, 0)
     assert content[0].x.shape == (4, 8, 24) and style[0].x.shape == SIZE
-    assert len(content) == 3 and len(style) == 25
+    assert drawn == [] and len(content) == 3 and len(style) == 50
+    assert complete[0] is given[0] and complete[1].latents is not None
+    assert complete[1].latents.shape == (2, *SIZE)
     assert all(s.target is not None and s.target.shape == s.x.shape for s in content + style)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        lambda m: ModelSamplingDiscrete().patch(m, "lcm", False)[0],
+        lambda m: ModelSamplingDiscrete().patch(m, "v_prediction", True)[0],
+        lambda m: ModelSamplingContinuousEDM().patch(m, "edm_playground_v2.5", 80.0, 0.002)[0],
+        lambda m: ModelSamplingContinuousEDM().patch(m, "v_prediction", 500.0, 0.03)[0],
+    ],
+)
+def test_noised_states_take_the_models_own_schedule(
+    sampling: Callable[[ModelPatcher], ModelPatcher], model: ModelPatcher, clip: comfy.sd.CLIP
+) -> None:
+    patched = sampling(model)
+    sigmas = patched.get_model_object("model_sampling").sigmas
+    with training_model(patched, helpers.branches_of(model, helpers.lora_pair())) as opened:
+        given = references(opened, clip, helpers.noise(1, *SIZE), None)
+        states = noised_states(opened, given, 0, 32, 7)
+    drawn = torch.stack([s.sigma for s in states])
+    assert set(drawn.tolist()) <= set(sigmas.tolist())
+    assert float(drawn.min()) <= float(sigmas[len(sigmas) // 16])
+    assert float(drawn.max()) >= float(sigmas[-(len(sigmas) // 16)])
+    assert all(s.target is not None and torch.isfinite(s.target).all() for s in states)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import comfy.supported_models
 import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from sandbox import tiny
-from ziplora_core.comfy_adapter.pairs import trained_modules
+from sandbox.tiny_pack.models import UNET_CONFIG
+from ziplora_core.comfy_adapter.pairs import direct_merge, trained_modules
 from ziplora_core.comfy_adapter.targets import resolve_text_encoder, resolve_unet, unet_targets
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
@@ -165,3 +167,13 @@ def test_trained_modules_without_common_ones_says_what_to_do() -> None:
         ZipLoRAError, match=r"a.safetensors and b.safetensors: found 0 modules.*MergeLoRAs"
     ):
         trained_modules(pairs, "attention", LoRAPair(a, b))
+
+
+def test_direct_merge_on_a_model_of_another_family_is_refused() -> None:
+    config = comfy.supported_models.SD15(
+        {**UNET_CONFIG, "context_dim": 768, "adm_in_channels": None, "num_classes": None}
+    )
+    config.set_inference_dtype(torch.float16, None)
+    other = config.get_model({}, device=torch.device("meta"))
+    with pytest.raises(ZipLoRAError, match="model: found a BaseModel model, expected SDXL"):
+        direct_merge(other, helpers.lora_pair(), 1.0, 1.0, 0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_optimise_without_latents_learns_from_the_loras_own_pictures(
 ) -> None:
     settings = replace(SETTINGS, steps=100, options=TrainingOptions())
     result = run(model, clip, tmp_path, settings)
-    assert retention_ratio(result.report) <= 0.65
+    assert retention_ratio(result.report) <= 0.5
 
 
 def test_optimise_tiny_learning_rate_says_that_nothing_moved(
@@ -174,6 +175,23 @@ def test_optimise_cancelled_resumes_to_the_same_result(
         assert torch.equal(m, resumed.merged.coefficients[name])
 
 
+def test_optimise_cancelled_in_the_closing_measurement_keeps_all_steps(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    whole = run(model, clip, tmp_path / "whole")
+
+    def cancel_after_the_last(record: TrainingRecord) -> None:
+        if record.step == SETTINGS.steps:
+            comfy.model_management.interrupt_current_processing(True)
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(model, clip, tmp_path / "cut", on_step=cancel_after_the_last)
+    resumed = run(model, clip, tmp_path / "cut")
+    assert f"resumed at {SETTINGS.steps}" in resumed.report
+    for name, m in whole.merged.coefficients.items():
+        assert torch.equal(m, resumed.merged.coefficients[name])
+
+
 @pytest.mark.parametrize(
     "change",
     [{"seed": 1}, {"learning_rate": 0.02}, {"layers": "attention_ff"}, {"similarity": "dot_mean"}],
@@ -211,6 +229,7 @@ def test_optimise_metadata_says_what_was_done_and_never_when_or_where(
 ) -> None:
     metadata = run(model, clip, tmp_path).merged.metadata
     assert metadata["ziplora.method"] == "ziplora"
+    assert metadata["modelspec.prediction_type"] == "epsilon"
     assert '"steps": 6' in metadata["ziplora.settings"]
     assert set(metadata) >= {"ziplora.retention", "ziplora.content", "modelspec.merged_from"}
     assert str(tmp_path) not in str(metadata)

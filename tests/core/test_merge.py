@@ -92,6 +92,11 @@ def test_truncated_merge_weighs_all_modules_in_its_error() -> None:
     assert error == pytest.approx(float(lost / total) ** 0.5, rel=1e-4)
 
 
+def test_truncated_to_no_less_than_it_has_stays_separable() -> None:
+    merged = MergedLoRA({"lora_unet_a": make_pair()})
+    assert truncated(merged, 7) == (merged, 0.0)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_inner_product_and_cosines_equal_the_dense_ones(kernel: int) -> None:
     pair, m = make_pair(kernel), torch.randn(2, 40)

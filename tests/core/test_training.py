@@ -206,6 +206,53 @@ def test_train_out_of_memory_goes_on_in_low_memory_with_the_same_result() -> Non
     torch.testing.assert_close(task.coefficients.flat, whole.coefficients.flat)
 
 
+def test_train_resumed_after_running_out_of_memory_stays_in_low_memory_bit_identical(
+    tmp_path: Path,
+) -> None:
+    def small_card(task: ZipObjective) -> ZipObjective:
+        denoise, calls = task.model.denoise, []
+
+        def short_of_memory(x: torch.Tensor, *args: Any) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return denoise(x, *args)
+
+        task.model.denoise = short_of_memory
+        return task
+
+    def cancel(record: TrainingRecord) -> None:
+        if record.step == 6:
+            raise Cancelled
+
+    whole, folder = small_card(objective()), CheckpointFolder(tmp_path / "run")
+    run(whole)
+    with pytest.raises(Cancelled):
+        run(small_card(objective()), folder, on_step=cancel)
+    resumed = objective()
+    record = run(resumed, folder)
+    assert resumed.low_memory and "memory=low" in record.notes[0]
+    assert torch.equal(resumed.coefficients.flat, whole.coefficients.flat)
+
+
+def test_train_cancelled_at_the_end_keeps_all_steps(tmp_path: Path) -> None:
+    def cancel() -> None:
+        raise Cancelled
+
+    folder = CheckpointFolder(tmp_path / "run")
+    with pytest.raises(Cancelled):
+        run(objective(), folder, on_end=cancel)
+    assert run(objective(), folder).resumed_at == STEPS
+
+
+def test_train_checkpoint_of_another_program_is_set_aside(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "run")
+    folder.path.mkdir()
+    torch.save({"weights": 1}, folder.state_file)
+    assert run(objective(), folder).resumed_at == 0
+    assert (folder.path / "state.damaged").exists()
+
+
 def test_train_out_of_memory_in_low_memory_is_an_error_that_says_what_to_do() -> None:
     task = objective()
     task.save_memory()

@@ -10,6 +10,7 @@ import resource
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,14 @@ def test_lora_bytes_overflow_of_half_precision_is_refused_with_advice() -> None:
         lora_bytes({Q: factors}, {}, torch.float16)
 
 
+def test_write_lora_that_rounds_to_nothing_is_refused_and_removed(tmp_path: Path) -> None:
+    factors = LoraFactors(torch.full((1, 4), 1e-9), torch.full((4, 1), 1e-9))
+    with pytest.raises(ZipLoRAError, match=r"found a relative error of .*Save with dtype fp32"):
+        write_lora(tmp_path / "a.safetensors", {Q: factors}, {}, "fp16")
+    assert os.listdir(tmp_path) == []
+    assert write_lora(tmp_path / "a.safetensors", {Q: factors}, {}, "fp32").error < 1e-6
+
+
 def test_lora_bytes_unknown_module_name_is_refused() -> None:
     with pytest.raises(ZipLoRAError, match="module lora_unet_down_blocks_0_a: found a name"):
         lora_bytes({"lora_unet_down_blocks_0_a": random_factors(2)}, {})
@@ -200,6 +209,15 @@ def test_merged_file_gives_both_halves_back(tmp_path: Path) -> None:
         assert set(want) == set(got)
         for name in want:
             assert relative_error(got[name], want[name]) < 1e-6
+
+
+def test_merged_file_saved_again_still_says_where_it_came_from(tmp_path: Path) -> None:
+    source = {"modelspec.merged_from": "a, b", "modelspec.prediction_type": "v",
+              "ss_base_model_version": "sdxl_x", "ziplora.method": "ziplora"}  # fmt: skip
+    merge = replace(merged(), metadata=source)
+    write_lora(tmp_path / "m.safetensors", merge.modules(), merged_metadata(merge), "fp32")
+    again = merged_metadata(merged_from_lora(read_lora(tmp_path / "m.safetensors")))
+    assert source.items() <= again.items()
 
 
 def test_merged_from_lora_of_an_ordinary_file_is_refused(tmp_path: Path) -> None:

@@ -12,5 +12,5 @@ SIDE = 128
 OVERRIDES: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
     "KSampler": {"steps": 6},
-    "ZipLoRAOptimize": {"width": 2 * SIDE, "height": 2 * SIDE},
+    "ZipLoRAOptimize": {"width": SIDE, "height": SIDE},
 }

@@ -174,6 +174,14 @@ def test_filename_prefix_that_arrives_by_a_link_is_refused_when_it_runs(
     assert "expected a name inside output/loras" in message_of(server, graph)
 
 
+def test_filename_prefix_below_a_file_is_named(server: ComfyServer) -> None:
+    (server.output / "loras").mkdir(exist_ok=True)
+    (server.output / "loras" / "a_file").write_text("in the way")
+    graph = Graph()
+    graph.save(graph.direct(graph.pair()), "a_file/merge")
+    assert "filename_prefix 'a_file/merge': found Not a directory" in message_of(server, graph)
+
+
 def test_full_disk_loses_nothing_and_the_next_try_uses_the_cache(server: ComfyServer) -> None:
     graph = Graph()
     options = graph.out("TrainingOptions", **OPTIONS, checkpoint_every=1)

@@ -34,40 +34,44 @@ def batch(conditionings: list[Conditioning]) -> dict[str, torch.Tensor]:
     return comfy.samplers.cond_cat([c.parts for c in conditionings])
 
 
-def check(conditioning: Any, name: str) -> None:
-    """Refuse what a single-prompt training step cannot honour.
+def check(conditioning: Any, name: str, model: Any) -> None:
+    """Refuse what a single-prompt training step on this model cannot honour.
+
+    Args:
+        conditioning: ComfyUI's `[[context, {"pooled_output": …}]]`.
+        name: of the input, for messages.
+        model: a `BaseModel`.
 
     Raises:
-        ZipLoRAError: not one entry, no pooled output, or a mask, area, time range, ControlNet,
-            hook or anything else that changes the prediction.
+        ZipLoRAError: not one entry, no pooled output, another model's width, not finite, or a mask,
+            area, time range, ControlNet, hook or anything else that changes the prediction.
     """
-    advice = "Connect one CLIP Text Encode whose CLIP comes from the SDXL checkpoint."
+    found = _fault(conditioning, model.model_config.unet_config.get("context_dim"))
+    if found is not None:
+        raise problem(
+            name,
+            found=found,
+            expected="one plain prompt with its pooled output",
+            advice="Connect one CLIP Text Encode whose CLIP comes from the same checkpoint.",
+        )
+
+
+def _fault(conditioning: Any, width: int | None) -> str | None:
+    """Say what is wrong with a CONDITIONING, None when nothing is."""
     if len(conditioning) != 1:
-        raise problem(
-            name, found=f"{len(conditioning)} entries", expected="one prompt", advice=advice
-        )
+        return f"{len(conditioning)} entries"
     context, extras = conditioning[0]
-    if extras.get("pooled_output") is None:
-        raise problem(
-            name,
-            found="no pooled output",
-            expected="the pooled output of SDXL's second text encoder",
-            advice=advice,
-        )
+    pooled = extras.get("pooled_output")
+    if pooled is None:
+        return "no pooled output"
     if len(context) != 1:
-        raise problem(
-            name, found=f"a batch of {len(context)}", expected="one prompt", advice=advice
-        )
-    changed = sorted(
-        key for key, value in extras.items() if key not in _KNOWN and value is not None
-    )
-    if changed:
-        raise problem(
-            name,
-            found=f"{', '.join(changed)}",
-            expected="a plain prompt without masks, areas, time ranges, ControlNets or hooks",
-            advice=advice,
-        )
+        return f"a batch of {len(context)}"
+    if width is not None and context.shape[-1] != width:
+        return f"a prompt of width {context.shape[-1]} where this model takes {width}"
+    if not (torch.isfinite(context).all() and torch.isfinite(pooled).all()):
+        return "NaN or infinity"
+    changed = sorted(k for k, value in extras.items() if k not in _KNOWN and value is not None)
+    return ", ".join(changed) or None
 
 
 def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import comfy.model_base
+
 from ..errors import problem
 from ..files.metadata import source_metadata
 from ..layers import choose_layers
@@ -17,7 +19,18 @@ from .targets import resolve_unet
 def pair_on_model(
     pair: LoRAPair, model: Any
 ) -> tuple[dict[str, ModulePair], dict[str, ModulePair]]:
-    """Resolve a pair's UNet modules on a `BaseModel`; returns UNet and text-encoder pairs."""
+    """Resolve a pair's UNet modules on a `BaseModel`; returns UNet and text-encoder pairs.
+
+    Raises:
+        ZipLoRAError: the model is not of the SDXL family, or a LoRA does not fit it.
+    """
+    if not isinstance(model, comfy.model_base.SDXL):
+        raise problem(
+            "model",
+            found=f"a {type(model).__name__} model",
+            expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
+            advice="Load an SDXL checkpoint; the files are written for SDXL.",
+        )
     halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
     unet = pair_modules(*(scaled(resolve_unet(lora, model), s) for lora, s in halves))
     text = pair_modules(*(scaled(lora.text_encoder(), s) for lora, s in halves))

@@ -72,7 +72,15 @@ def save_lora(
     check_prefix(prefix)
     root = Path(folder_paths.get_output_directory()) / "loras"
     for _ in range(_TRIES):
-        folder, stem, counter, *_rest = folder_paths.get_save_image_path(prefix, str(root))
+        try:
+            folder, stem, counter, *_rest = folder_paths.get_save_image_path(prefix, str(root))
+        except OSError as error:
+            raise problem(
+                f"filename_prefix {prefix!r}",
+                found=f"{error.strerror}: {error.filename}",
+                expected="a folder inside output/loras that can be made",
+                advice="Choose another name: nothing is lost, the result is cached.",
+            ) from error
         title = f"{stem}_{counter:05}_"
         metadata = lora_metadata(modules, title=title, description=description, extra=extra)
         path = Path(folder) / f"{title}.safetensors"

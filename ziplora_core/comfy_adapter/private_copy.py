@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.quant_ops import QuantizedTensor
 
 from ..errors import problem
 
@@ -25,7 +26,8 @@ def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
     """
     unet = patcher.model.diffusion_model
     ordinary = {torch.float16, torch.bfloat16, torch.float32}
-    if {p.dtype for p in unet.parameters()} <= ordinary:
+    quantised = any(isinstance(p.data, QuantizedTensor) for p in unet.parameters())
+    if not quantised and {p.dtype for p in unet.parameters()} <= ordinary:
         unet.to(dtype)
         patcher.size = 0  # recomputed for the new dtype
         patcher.add_object_patch("manual_cast_dtype", dtype)

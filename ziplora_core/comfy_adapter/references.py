@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.samplers
@@ -58,39 +58,60 @@ class Reference:
     latents: Tensor | None
 
 
-def evaluations(references: Sequence[Reference], draws: int) -> int:
-    """How many samples go through the UNet for `draws` states per concept."""
+def evaluations(references: Sequence[Reference], draws: int, held_out: int) -> int:
+    """How many samples go through the UNet for `draws` and then `held_out` states per concept."""
     trajectory = 2 * TRAJECTORY_STEPS * -(-draws // TRAJECTORY_STEPS)
-    return sum(trajectory if r.latents is None else draws for r in references)
+    return sum(held_out + (trajectory if r.latents is None else draws) for r in references)
 
 
-def teacher_states(
+def draw_pictures(
     model: TrainingModel,
     references: Sequence[Reference],
     size: tuple[int, int, int],
     draws: int,
     *seed: int,
-) -> list[list[State]]:
-    """Collect states with their single-LoRA teacher's target, for every concept.
+) -> tuple[list[list[State]], list[Reference]]:
+    """Let the LoRA of every concept without latents draw its own pictures.
 
     Args:
         model: with one branch per concept.
         references: of each concept, in the order of the branches.
-        size: latent `(c, h, w)` of concepts without latents.
-        draws: states per concept (trajectories give whole multiples of 25).
-        seed: equal seeds, sizes and kinds give all concepts the same noise and timesteps.
+        size: latent `(c, h, w)` of the pictures.
+        draws: at least so many states per concept: one picture per 25.
+        seed: of the starting noise, which all concepts share.
+
+    Returns:
+        the states on the way (empty for a concept with latents), and the references with latents.
     """
     states: list[list[State]] = [[] for _ in references]
+    complete = list(references)
     without = [i for i, reference in enumerate(references) if reference.latents is None]
     if without:
-        recorded = _trajectories(model, references, without, size, draws, seed)
-        for i, found in zip(without, recorded, strict=True):
-            states[i] = found
-    for i, reference in enumerate(references):
-        if reference.latents is not None:
-            noised = _noised(model, reference.latents, reference.prompt, draws, seed)
-            states[i] = with_targets(model.denoise, noised, i, len(references), batch=2)
-    return states
+        recorded, pictures = _trajectories(model, references, without, size, draws, seed)
+        for n, i in enumerate(without):
+            states[i] = recorded[n]
+            complete[i] = replace(references[i], latents=pictures[:, n])
+    return states, complete
+
+
+def noised_states(
+    model: TrainingModel, references: Sequence[Reference], concept: int, draws: int, *seed: int
+) -> list[State]:
+    """Noise the latents of a concept and ask its single-LoRA teacher.
+
+    Equal seeds and sizes give all concepts the same noise and the same timesteps.
+
+    Args:
+        model: with one branch per concept.
+        references: of each concept, in the order of the branches.
+        concept: which one; its reference has latents.
+        draws: how many states.
+        seed: of timesteps and noise.
+    """
+    reference = references[concept]
+    assert reference.latents is not None
+    noised = _noised(model, reference.latents, reference.prompt, draws, seed)
+    return with_targets(model.denoise, noised, concept, len(references), batch=2)
 
 
 def _noised(
@@ -105,7 +126,7 @@ def _noised(
     timesteps = draw_timesteps(draws, len(sampling.sigmas), generator(*seed, _TIMESTEPS))
     rng = generator(*seed, _NOISE)
     states = []
-    for i, sigma in enumerate(sampling.sigma(timesteps.to(model.device))):
+    for i, sigma in enumerate(sampling.sigmas.to(model.device)[timesteps]):
         x0 = latents[i % len(latents)].to(model.device)
         noise = torch.randn(x0.shape, generator=rng).to(model.device)
         states.append(State(sampling.noise_scaling(sigma, noise, x0), sigma, conditioning))
@@ -119,15 +140,16 @@ def _trajectories(
     size: tuple[int, int, int],
     draws: int,
     seed: tuple[int, ...],
-) -> list[list[State]]:
-    """Record (x_t, σ, prediction) while sampling with each single LoRA; no pictures needed.
+) -> tuple[list[list[State]], Tensor]:
+    """Record (x_t, σ, prediction) while sampling with each single LoRA.
 
     Euler, 25 steps, guidance 5 against the zeroed prompt; all concepts as one batch, from the same
-    noise.
+    noise. Returns the states of each concept, and the pictures `(picture, concept, c, h, w)`.
     """
     sigmas = comfy.samplers.calculate_sigmas(model.sampling, "normal", TRAJECTORY_STEPS)
     sigmas = sigmas.to(model.device)
     recorded: list[list[State]] = [[] for _ in concepts]
+    pictures = []
     rows = torch.eye(len(references))[list(concepts)]
     gates = Gates(torch.cat([rows, rows]), learned=False)
     conditioning = [references[i].prompt for i in concepts]
@@ -147,5 +169,5 @@ def _trajectories(
             noise = torch.randn(size, generator=generator(*seed, _NOISE, trajectory))
             noise = noise.to(model.device).repeat(len(concepts), 1, 1, 1)
             start = model.sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
-            sample_euler(guided, start, sigmas, disable=True)
-    return recorded
+            pictures.append(sample_euler(guided, start, sigmas, disable=True))
+    return recorded, torch.stack(pictures)

@@ -183,14 +183,15 @@ def training_model(
     patcher.set_injections(_INJECTION, [opened.injection()])
     blocks = opened.install_checkpointing()
     try:
-        for branch in branches.values():
-            branch.to(patcher.load_device, dtype)
         comfy.model_management.load_models_gpu(
             [patcher], memory_required=10**20, force_full_load=True
         )
+        for branch in branches.values():  # after the others have left the card
+            branch.to(patcher.load_device, dtype)
         yield opened
     finally:
         patcher.eject_model()
+        patcher.remove_injections(_INJECTION)  # it points back: the weights would wait for the gc
         for block in blocks:
             block.__dict__.pop("forward", None)
         comfy.model_management.unload_model_and_clones(patcher)

@@ -16,15 +16,22 @@ from ..checkpoint import CheckpointFolder, fingerprint, sampled
 from ..coefficients import MergerCoefficients
 from ..files.metadata import source_metadata
 from ..merge import MergedLoRA
+from ..options import ZipSettings
 from ..pairing import LoRAPair
 from ..report import Retention, zip_report
 from ..states import State, retention
 from ..training import Hooks, TrainingRecord, train
-from ..zip_objective import ZipObjective, ZipSettings
+from ..zip_objective import ZipObjective
 from . import conditioning as cond
 from .pairs import pair_on_model, trained_modules
 from .private_copy import compute_dtype, refuse_patched
-from .references import Reference, evaluations, reference_latents, teacher_states
+from .references import (
+    Reference,
+    draw_pictures,
+    evaluations,
+    noised_states,
+    reference_latents,
+)
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
 
@@ -89,7 +96,7 @@ class ZipSession:
     ) -> None:
         refuse_patched(model)
         for prompt in prompts:
-            cond.check(prompt.conditioning, f"{prompt.name}_conditioning")
+            cond.check(prompt.conditioning, f"{prompt.name}_conditioning", model.model)
         self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
         self.latents = [
             None
@@ -116,32 +123,50 @@ class ZipSession:
             on_prepare: told how many of how many UNet evaluations the teachers have made.
         """
         settings, options = self.settings, self.settings.options
-        draws, held_out_draws = min(settings.steps, POOL), options.held_out_draws
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
         with training_model(self.model, hooked) as opened:
-            references = [self._reference(opened, i) for i in range(2)]
-            total = sum(evaluations(references, n) for n in (draws, held_out_draws))
-            opened.on_evaluation = lambda done: on_prepare(done, total)
-            states = self._states(opened, references, draws, _TRAINING)
-            held_out = self._states(opened, references, held_out_draws, _HELD_OUT)
-            opened.on_evaluation = lambda done: None
-            before = self._retention(opened, held_out)
+            states, held_out = self._states(opened, on_prepare)
+            before = _measure(opened, held_out)
             memory = choose_memory(opened, settings, states)
             task = self._objective(opened, states)
+            after: list[Retention | None] = []
+
+            def on_end() -> None:
+                task.fold()
+                after.append(_measure(opened, held_out))
+
+            hooks = Hooks(lambda: self._merged(task).modules(), on_step, should_stop, on_end)
             folder = self._checkpoint_folder(checkpoints, opened)
-            hooks = Hooks(lambda: self._merged(task).modules(), on_step, should_stop)
             record = train(task, settings.steps, settings.learning_rate, options, hooks, folder)
-            task.fold()
-            after = self._retention(opened, held_out)
             notes = [memory, f"UNet evaluations: {opened.evaluations} samples"]
         if not record.asked_to_stop:
             folder.remove()
         merged = self._merged(task)
-        retention = (before, after) if before and after else None
-        metadata = self._metadata(retention)
-        report = zip_report(merged, self.pair, record, settings, retention, notes)
+        measured = (before, after[0]) if before and after[0] else None
+        metadata = self._metadata(measured, opened.v_prediction)
+        report = zip_report(merged, self.pair, record, settings, measured, notes)
         return ZipResult(replace(merged, metadata=metadata), record, report)
+
+    def _states(
+        self, opened: TrainingModel, on_prepare: Callable[[int, int], None]
+    ) -> tuple[list[list[State]], list[list[State]]]:
+        """Make the states to train on and the held-out ones, with their teachers' targets."""
+        settings, options = self.settings, self.settings.options
+        draws = min(settings.steps * options.batch * options.accumulation, POOL)
+        references = [self._reference(opened, i) for i in range(2)]
+        total = evaluations(references, draws, options.held_out_draws)
+        opened.on_evaluation = lambda done: on_prepare(done, total)
+        states, references = draw_pictures(opened, references, self._size, draws, settings.seed)
+        for i, drawn in enumerate(states):
+            if not drawn:
+                states[i] = noised_states(opened, references, i, draws, settings.seed, _TRAINING)
+        held_out = [
+            noised_states(opened, references, i, options.held_out_draws, settings.seed, _HELD_OUT)
+            for i in range(2)
+        ]
+        opened.on_evaluation = lambda done: None
+        return states, held_out
 
     def _reference(self, opened: TrainingModel, concept: int) -> Reference:
         latents, prompt = self.latents[concept], self.prompts[concept].conditioning
@@ -156,19 +181,6 @@ class ZipSession:
     def _size(self) -> tuple[int, int, int]:
         channels = self.model.model.latent_format.latent_channels
         return channels, self.settings.height // 8, self.settings.width // 8
-
-    def _states(
-        self, opened: TrainingModel, references: list[Reference], draws: int, stream: int
-    ) -> list[list[State]]:
-        if draws == 0:
-            return [[], []]
-        states = teacher_states(opened, references, self._size, draws, self.settings.seed, stream)
-        return states if stream == _TRAINING else [concept[:draws] for concept in states]
-
-    def _retention(self, opened: TrainingModel, states: list[list[State]]) -> Retention | None:
-        if not states[0]:
-            return None
-        return Retention(*(retention(opened.denoise, concept, batch=2) for concept in states))
 
     def _objective(self, opened: TrainingModel, states: list[list[State]]) -> ZipObjective:
         widths = {name: self.branches[name].width for name in self.trained}
@@ -208,25 +220,42 @@ class ZipSession:
         settings["options"].pop("resume")
         return CheckpointFolder(root / fingerprint(settings, tensors))
 
-    def _metadata(self, retention: tuple[Retention, Retention] | None) -> dict[str, str]:
-        said = {"ziplora.method": "ziplora", "ziplora.settings": json.dumps(asdict(self.settings))}
-        if retention is not None:
-            before, after = (asdict(r) for r in retention)
+    def _metadata(
+        self, measured: tuple[Retention, Retention] | None, v_prediction: bool
+    ) -> dict[str, str]:
+        said = {
+            "modelspec.prediction_type": "v" if v_prediction else "epsilon",
+            "ziplora.method": "ziplora",
+            "ziplora.settings": json.dumps(asdict(self.settings)),
+        }
+        if measured is not None:
+            before, after = (asdict(r) for r in measured)
             said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
         return source_metadata(self.pair.content, self.pair.style) | said
 
 
+def _measure(opened: TrainingModel, held_out: list[list[State]]) -> Retention | None:
+    """Compare the branches as they are now with the teachers; None without held-out states."""
+    if not held_out[0]:
+        return None
+    return Retention(*(retention(opened.denoise, states, batch=2) for states in held_out))
+
+
 def choose_memory(opened: TrainingModel, settings: ZipSettings, states: list[list[State]]) -> str:
-    """Set checkpointing: `fast` keeps all activations, `low` one block's; `auto` looks at what is
-    free. Returns the line for the report."""
+    """Set checkpointing: `fast` keeps all activations, `low` a block's; returns the report's line.
+
+    `auto` looks at the device's whole memory less the model, not at what is free just now: the same
+    machine makes the same choice, and the same seed the same file.
+    """
     memory, samples = settings.memory, 2 * settings.options.batch
     height, width = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
     itemsize = compute_dtype(opened.device).itemsize
     needed = samples * _BYTES_PER_SAMPLE * (height * width / 128**2) * itemsize / 2
-    free = float(comfy.model_management.get_free_memory(opened.device))  # pyright: ignore
-    opened.checkpointing = memory == "low" or (memory == "auto" and needed > 0.8 * free)
+    whole = float(comfy.model_management.get_total_memory(opened.device))  # pyright: ignore
+    room = 0.8 * whole - opened.patcher.model_size()
+    opened.checkpointing = memory == "low" or (memory == "auto" and needed > room)
     chosen = "low" if opened.checkpointing else "fast"
     if memory != "auto":
         return f"memory={chosen}"
-    sizes = f"about {needed / 2**30:.1f} GiB of activations, {free / 2**30:.1f} GiB free"
+    sizes = f"about {needed / 2**30:.1f} GiB of activations, room for {room / 2**30:.1f}"
     return f"memory={chosen} (auto: {sizes})"

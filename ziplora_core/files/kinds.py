@@ -80,12 +80,12 @@ def kind_of(module: ModuleKeys, source: str) -> Kind:
 
 
 def read_parts(module: ModuleKeys, tensors: Mapping[str, Tensor], source: str) -> Parts:
-    """Take a module's tensors as float32.
+    """Take a module's tensors as float32 on the CPU (a LORA_MODEL may lie on a GPU).
 
     Raises:
         ZipLoRAError: NaN or infinity in one of them.
     """
-    parts = {r: tensors[k].detach().float() for r, k in module.keys.items() if r != "alpha"}
+    parts = {r: tensors[k].detach().float().cpu() for r, k in module.keys.items() if r != "alpha"}
     for role, tensor in parts.items():
         if not torch.isfinite(tensor).all():
             raise problem(

@@ -13,6 +13,11 @@ from ..pairing import ModulePair
 from .metadata import is_unet, pack_ranks, unpack_ranks
 
 _RANKS, _SEPARABLE, _PROMPTS = "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"
+_KEPT = (
+    *("ziplora.", "modelspec.merged_from", "modelspec.trigger_phrase", "modelspec.prediction_type"),
+    *("ss_base_model_version", "ss_tag_frequency"),
+)
+"""What a merge still says when it is loaded and saved again."""
 
 
 def merged_metadata(merged: MergedLoRA) -> dict[str, str]:
@@ -51,7 +56,7 @@ def merged_from_lora(lora: LoRA) -> MergedLoRA:
     return MergedLoRA(
         pairs={name: pair for name, pair in split.items() if is_unet(name)},
         text_encoder={name: pair for name, pair in split.items() if not is_unet(name)},
-        metadata={k: v for k, v in lora.metadata.items() if k.startswith("ziplora.")},
+        metadata={k: v for k, v in lora.metadata.items() if k.startswith(_KEPT)},
         separable=separable,
         prompt_separated=prompt_separated,
     )

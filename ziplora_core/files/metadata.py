@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from ..lora import UNET_PREFIX, LoRA, LoraFactors
 from .writer import file_alpha
 
+_LONGEST = 200
+"""Characters taken over from one string of a source: headers are to stay small."""
+
 
 def lora_metadata(
     modules: Mapping[str, LoraFactors],
@@ -54,7 +57,7 @@ def source_metadata(content: LoRA, style: LoRA) -> dict[str, str]:
     bases = {
         base
         for lora in (content, style)
-        if (base := lora.metadata.get("ss_base_model_version", "")).startswith("sdxl")
+        if (base := lora.metadata.get("ss_base_model_version", "")[:_LONGEST]).startswith("sdxl")
     }
     words = [word for lora in (content, style) for word in trigger_words(lora.metadata)]
     said = {"modelspec.merged_from": f"{_title(content)}, {_title(style)}"}
@@ -72,14 +75,14 @@ def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
     """Find a LoRA's trigger words: `modelspec.trigger_phrase`, else its most frequent tags."""
     phrase = metadata.get("modelspec.trigger_phrase", "").strip()
     if phrase:
-        return [phrase]
+        return [phrase[:_LONGEST]]
     try:
         folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
         tags = next(iter(folders.values()), {})
         ranked = sorted(tags, key=lambda tag: -int(tags[tag]))
     except (ValueError, TypeError, AttributeError):
         return []  # other people's metadata: nothing of ours depends on it
-    return [tag.strip() for tag in ranked[:most]]
+    return [tag.strip()[:_LONGEST] for tag in ranked[:most]]
 
 
 def pack_ranks(ranks: Mapping[str, tuple[int, int]]) -> str:
@@ -102,4 +105,4 @@ def is_unet(name: str) -> bool:
 
 
 def _title(lora: LoRA) -> str:
-    return lora.metadata.get("modelspec.title") or lora.name
+    return (lora.metadata.get("modelspec.title") or lora.name)[:_LONGEST]

@@ -27,6 +27,8 @@ from .atomic import write_bytes
 from .reader import read_lora
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
+"""How far rounding may change a module; more than this is another LoRA."""
 _WRITABLE = re.compile(
     r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
     r"|lora_te[12]_text_(model|projection)"
@@ -102,8 +104,9 @@ def lora_bytes(
                 expected="finite factors",
                 advice="Save with dtype fp32 or bf16; if it stays, the merge itself failed.",
             )
-    body = safetensors.torch.save(tensors)
-    return _with_metadata(body, {**metadata, **_hashes(body, metadata)})
+    data = safetensors.torch.save(tensors)
+    head = _header(data, {**metadata, **_hashes(data, metadata)})
+    return head + memoryview(data)[_body_start(data) :]
 
 
 def write_lora(
@@ -131,10 +134,20 @@ def write_lora(
             str(path),
             found=f"{error.strerror or error} while writing {len(data):,} bytes",
             expected="a folder with space that can be written to",
-            advice="Free some space and queue again: the result is cached, nothing is lost.",
+            advice="Free some space, or choose a shorter name, and queue again: the result is "
+            "cached, nothing is lost.",
         ) from error
     written = read_lora(path)
-    error = max(relative_error(written.modules[name], f) for name, f in modules.items())
+    errors = {name: relative_error(written.modules[name], f) for name, f in modules.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    if (error := errors[worst]) > TOLERANCES[dtype]:
+        path.unlink()
+        raise problem(
+            f"{path.name}, module {worst}",
+            found=f"a relative error of {error:.1e} when it was read back",
+            expected=f"at most {TOLERANCES[dtype]:.0e} in {dtype}",
+            advice="Save with dtype fp32: the factors are too small or too large for this one.",
+        )
     return WrittenFile(path, written.sha256, error)
 
 
@@ -149,26 +162,28 @@ def _hashes(data: bytes, metadata: Mapping[str, str]) -> dict[str, str]:
     """SHA-256 of the tensors' bytes as every tool computes it, and kohya's old short hash: 8 hex
     digits over 64 KiB at 1 MiB of the file that has only the `ss_` metadata."""
     ss_only = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-    body = hashlib.sha256(memoryview(data)[_body_start(data) :]).hexdigest()
-    legacy = hashlib.sha256(_with_metadata(data, ss_only)[0x100000:0x110000]).hexdigest()[:8]
+    head, body = _header(data, ss_only), memoryview(data)[_body_start(data) :]
+    digest = hashlib.sha256(body).hexdigest()
+    start, end = (max(0, at - len(head)) for at in (0x100000, 0x110000))
+    legacy = hashlib.sha256(head[0x100000:0x110000] + body[start:end]).hexdigest()[:8]
     return {
-        "sshs_model_hash": body,
+        "sshs_model_hash": digest,
         "sshs_legacy_hash": legacy,
-        "modelspec.hash_sha256": f"0x{body}",
+        "modelspec.hash_sha256": f"0x{digest}",
     }
 
 
-def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Put metadata, in sorted order, into the header of a serialised file that has none.
+def _header(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Build the header of a serialised file again, with metadata in sorted order.
 
     The library writes it in the order of a hash map, another one in every process; the same merge
     is to give the same bytes.
     """
-    start = _body_start(data)
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8:start])}
+    entries = json.loads(data[8 : _body_start(data)])
+    header = {"__metadata__": dict(sorted(metadata.items())), **entries}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[start:]
+    return struct.pack("<Q", len(text)) + text
 
 
 def _body_start(data: bytes) -> int:
