@@ -186,3 +186,16 @@ def test_adapter_metadata_start_that_changed_the_base_is_named(start: str) -> No
 def test_adapter_metadata_that_is_damaged_is_refused(text: str) -> None:
     with pytest.raises(ZipLoRAError, match="LORA_MODEL, lora_adapter_metadata"):
         lora_from_tensors(tensors("unet."), {"lora_adapter_metadata": text})
+
+
+@pytest.mark.parametrize("pattern", ["([a-z_0-9.]+)+!", ".*.*.*x", "(a*)*", "(", "a{99}{99}"])
+def test_adapter_metadata_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
+    fields = json.dumps({"unet.lora_alpha": 8, "unet.alpha_pattern": {pattern: 1}})
+    with pytest.raises(ZipLoRAError, match="alpha_pattern: found"):
+        lora_from_tensors(tensors("unet."), {"lora_adapter_metadata": fields})
+
+
+def test_adapter_metadata_alpha_beyond_any_number_is_refused() -> None:
+    text = f'{{"unet.lora_alpha": 1{"0" * 400}}}'
+    with pytest.raises(ZipLoRAError, match="expected a finite alpha"):
+        lora_from_tensors(tensors("unet."), {"lora_adapter_metadata": text})
