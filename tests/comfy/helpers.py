@@ -78,3 +78,13 @@ def stock(model: ModelPatcher, *loras: tuple[StateDict, float]) -> ModelPatcher:
 def relative(got: Tensor, want: Tensor) -> float:
     """Largest difference, relative to the scale (rms) of what is wanted."""
     return float((got - want).abs().max() / want.square().mean().sqrt())
+
+
+def assert_untouched(model: ModelPatcher, before: dict[str, torch.Tensor]) -> None:
+    """The person's MODEL is bit-identical and nothing hangs on it."""
+    after = model.model.state_dict()
+    assert all(torch.equal(after[key], weight) for key, weight in before.items())
+    modules = list(model.model.modules())
+    assert not any(module._forward_hooks for module in modules)
+    assert not any("forward" in module.__dict__ for module in modules)
+    assert model.injections == {} and not model.is_injected

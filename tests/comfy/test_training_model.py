@@ -12,17 +12,13 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.model_patcher import ModelPatcher
-from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-from comfy_extras.nodes_train import LoraModelLoader
 
 from sandbox import tiny
 from ziplora_core.branches import Gates
 from ziplora_core.comfy_adapter.pairs import pair_on_model
-from ziplora_core.comfy_adapter.private_copy import private_copy, refuse_patched
 from ziplora_core.comfy_adapter.targets import unet_targets
 from ziplora_core.comfy_adapter.training_model import training_model
-from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.merge import MergedLoRA
 
@@ -200,16 +196,6 @@ def test_denoise_in_bfloat16_is_close_to_float32(
     assert half.dtype == torch.float32 and 0 < error < 0.03
 
 
-def assert_untouched(model: ModelPatcher, before: dict[str, torch.Tensor]) -> None:
-    """The person's MODEL is bit-identical and nothing hangs on it."""
-    after = model.model.state_dict()
-    assert all(torch.equal(after[key], weight) for key, weight in before.items())
-    modules = list(model.model.modules())
-    assert not any(module._forward_hooks for module in modules)
-    assert not any("forward" in module.__dict__ for module in modules)
-    assert model.injections == {} and not model.is_injected
-
-
 @pytest.mark.parametrize("ending", [None, ValueError, KeyboardInterrupt])
 def test_training_model_leaves_the_persons_model_bit_identical(
     model: ModelPatcher, clip: comfy.sd.CLIP, x: torch.Tensor, ending: type[BaseException] | None
@@ -229,7 +215,7 @@ def test_training_model_leaves_the_persons_model_bit_identical(
     assert blocks and not any("forward" in block.__dict__ for block in blocks)
     assert not any(m._forward_hooks for m in opened.model.modules())
     assert opened.patcher not in [m.model for m in comfy.model_management.current_loaded_models]
-    assert_untouched(model, before)
+    helpers.assert_untouched(model, before)
     assert torch.equal(tiny.predict(model, x, 1.0, prompt), base)
 
 
@@ -244,66 +230,3 @@ def test_training_model_counts_stock_loras_on_the_model_as_its_base(
             x, torch.ones(2), helpers.prepared(opened, (prompt, prompt), x), Gates()
         )
     assert helpers.relative(got, want) < 1e-4
-
-
-def test_private_copy_without_a_reload_factory_is_made_in_memory(
-    model: ModelPatcher, clip: comfy.sd.CLIP, x: torch.Tensor
-) -> None:
-    model.cached_patcher_init = None
-    patched = helpers.stock(model, (helpers.lora_tensors()[0], 0.7))
-    prompt = helpers.encode(clip, "a dog")
-    before = {k: w.clone() for k, w in model.model.state_dict().items()}
-    want = tiny.predict(patched, x, 1.0, prompt)  # it is loaded and patched in place now
-    with training_model(patched, {}) as opened, torch.no_grad():
-        assert opened.model is not model.model
-        got = opened.denoise(
-            x, torch.ones(2), helpers.prepared(opened, (prompt, prompt), x), Gates()
-        )
-    assert helpers.relative(got, want) < 1e-4
-    assert_untouched(model, before)
-
-
-class Dynamic(ModelPatcher):
-    """A patcher that says of itself what ModelPatcherDynamic says on an NVIDIA card."""
-
-    def is_dynamic(self) -> bool:
-        return True
-
-
-def test_private_copy_of_a_dynamic_model_without_a_factory_is_refused(model: ModelPatcher) -> None:
-    dynamic = Dynamic(model.model, model.load_device, model.offload_device)
-    with pytest.raises(ZipLoRAError, match=r"model: found dynamically.*--disable-dynamic-vram"):
-        private_copy(dynamic)
-
-
-def with_wrapper(model: ModelPatcher) -> ModelPatcher:
-    patched = model.clone()
-    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
-    patched.add_wrapper_with_key(kind, "some_slider", lambda executor, *a, **k: executor(*a, **k))
-    return patched
-
-
-def with_function(model: ModelPatcher) -> ModelPatcher:
-    patched = model.clone()
-    patched.set_model_unet_function_wrapper(lambda apply, args: apply(args["input"]))
-    return patched
-
-
-@pytest.mark.parametrize(
-    ("patch", "name"),
-    [
-        (lambda m: FreeU_V2.execute(m, 1.1, 1.2, 0.9, 0.2)[0], "patch output_block_patch"),
-        (
-            lambda m: LoraModelLoader.execute(m, helpers.lora_tensors()[0], 1.0, True)[0],
-            "injection bypass_lora",
-        ),
-        (with_wrapper, "wrapper some_slider"),
-        (with_function, "a model function wrapper"),
-    ],
-)
-def test_refuse_patched_names_what_is_on_the_model(
-    patch: Callable[[ModelPatcher], ModelPatcher], name: str, model: ModelPatcher
-) -> None:
-    with pytest.raises(ZipLoRAError, match=f"model: found .*{name}.*Connect the MODEL from before"):
-        refuse_patched(patch(model))
-    refuse_patched(model)

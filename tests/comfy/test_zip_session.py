@@ -23,7 +23,6 @@ from ziplora_core.pairing import LoRAPair
 from ziplora_core.training import TrainingRecord
 
 from . import helpers
-from .test_training_model import assert_untouched
 
 SETTINGS = ZipSettings(steps=6, width=128, height=128, options=TrainingOptions(held_out_draws=4))
 
@@ -153,7 +152,7 @@ def test_optimise_leaves_the_persons_model_bit_identical(
 ) -> None:
     before = {k: w.clone() for k, w in model.model.state_dict().items()}
     run(model, clip, tmp_path)
-    assert_untouched(model, before)
+    helpers.assert_untouched(model, before)
 
 
 def test_optimise_cancelled_resumes_to_the_same_result(
