@@ -7,6 +7,7 @@ import pickle
 import re
 import resource
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,10 @@ def test_lora_deleted_between_queueing_and_running_is_named(
             (server.models / "loras" / name).unlink()
 
     assert server.run(slow.prompt, on_event=delete_while_waiting).status == "success"
-    for _ in range(100):
+    for _ in range(300):
         if history := server.history(queued[0]):
             break
-        server.get("/queue")
+        time.sleep(0.1)
     else:
         pytest.fail("the second prompt did not run")
     text = json.dumps(history["status"])
