@@ -66,11 +66,10 @@ def draw_timesteps(count: int, timesteps: int, rng: torch.Generator) -> Tensor:
     return drawn.clamp(max=timesteps - 1)  # float32 may round up to `timesteps`
 
 
-def draw_order(seed: int, count: int, total: int) -> list[int]:
-    """Walk `count` states in `total` draws: every epoch visits each state once, in a new order."""
-    epochs = -(-total // count)
-    orders = [torch.randperm(count, generator=generator(seed, e)) for e in range(epochs)]
-    return torch.cat(orders)[:total].tolist()
+def draw_index(seed: int, count: int, draw: int) -> int:
+    """Pick the state of a draw: every epoch visits each of `count` states once, in a new order."""
+    epoch, place = divmod(draw, count)
+    return int(torch.randperm(count, generator=generator(seed, epoch))[place])
 
 
 def predict(denoise: Denoise, states: Sequence[State], gates: Gates) -> Tensor:

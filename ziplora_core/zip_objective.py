@@ -19,7 +19,7 @@ from .objective import (
 )
 from .options import TrainingOptions, ZipSettings
 from .pairing import ModulePair
-from .states import DenoisingModel, State, draw_order, predict, stackable
+from .states import DenoisingModel, State, draw_index, predict, stackable
 
 ORTHOGONAL = 1e-3
 """The paper stops when the cosine "drops to zero": below this mean |cos(m_c, m_s)|."""
@@ -38,7 +38,7 @@ class ZipObjective:
         coefficients: what is learned.
         pairs: the factors, for the column cosines.
         states: content's and style's, with targets.
-        settings: penalty, batch, accumulation, min-SNR weights; steps and seed fix the draws.
+        settings: penalty, batch, accumulation, min-SNR weights; the seed fixes the draws.
         v_prediction: the model's own space, for min-SNR.
     """
 
@@ -51,10 +51,6 @@ class ZipObjective:
     v_prediction: bool = False
 
     def __post_init__(self) -> None:
-        draws = self.settings.steps * self.options.batch * self.options.accumulation
-        self._orders = [
-            draw_order(self.settings.seed, len(states), draws) for states in self.states
-        ]
         device = self.coefficients.flat.device
         self._column_cosines = {
             name: column_cosines(self.pairs[name]).to(device) for name in self.coefficients.widths
@@ -106,10 +102,10 @@ class ZipObjective:
     def _draws(self, part: int) -> list[list[State]]:
         """The states of one pass: the same draw number for both concepts, so that they share
         noise and timestep wherever their pools do."""
-        first, last = part * self.options.batch, (part + 1) * self.options.batch
+        batch, seed = self.options.batch, self.settings.seed
         return [
-            [states[i] for i in order[first:last]]
-            for states, order in zip(self.states, self._orders, strict=True)
+            [states[draw_index(seed, len(states), part * batch + i)] for i in range(batch)]
+            for states in self.states
         ]
 
     def _errors(self, groups: Sequence[Sequence[State]]) -> list[Tensor]:
@@ -136,9 +132,9 @@ def plateau(content: Sequence[float], style: Sequence[float], epoch: int) -> str
 
     Only whole epochs are compared: one step's loss mostly tells which timestep was drawn.
     """
-    errors = [c + s for c, s in zip(content, style, strict=True)]
-    if len(errors) % epoch or len(errors) < 4 * epoch:
+    if len(content) % epoch or len(content) < 4 * epoch:
         return None
+    errors = [c + s for c, s in zip(content, style, strict=True)]
     means = [sum(errors[i : i + epoch]) / epoch for i in range(0, len(errors), epoch)]
     if min(means[-3:]) > 0.99 * min(means[:-3]):
         return "the losses have stopped falling"

@@ -7,7 +7,7 @@ import torch
 from ziplora_core.branches import Branches, Gates
 from ziplora_core.states import (
     State,
-    draw_order,
+    draw_index,
     draw_timesteps,
     generator,
     predict,
@@ -60,11 +60,12 @@ def test_draw_timesteps_mean_is_uniform() -> None:
     assert drawn.min() >= 0 and drawn.max() <= 999
 
 
-def test_draw_order_every_epoch_visits_each_state_once() -> None:
-    order = draw_order(5, 4, 10)
-    assert len(order) == 10
-    assert sorted(order[:4]) == sorted(order[4:8]) == [0, 1, 2, 3]
-    assert draw_order(5, 4, 10) == order
+def test_draw_index_every_epoch_visits_each_state_once() -> None:
+    order = [draw_index(5, 4, draw) for draw in range(400)]
+    epochs = [order[i : i + 4] for i in range(0, 400, 4)]
+    assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 24
+    assert order == [draw_index(5, 4, draw) for draw in range(400)]
 
 
 def test_with_targets_in_one_batch_equals_each_lora_alone() -> None:
