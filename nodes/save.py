@@ -12,6 +12,7 @@ from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.merged import merged_metadata
 from ..ziplora_core.files.writer import DTYPES, WrittenFile
 from ..ziplora_core.merge import MergedLoRA, truncated
+from ..ziplora_core.report import truncation_line
 from .types import MergedLoRAType, bias_and_norm_input
 
 
@@ -96,8 +97,8 @@ class SaveMergedLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         lines = []
         if rank:
-            merged, error = truncated(merged, rank)
-            lines = [f"reduced to rank {rank}: relative error {error:.2%} of the merge"]
+            exact, (merged, error) = merged, truncated(merged, rank)
+            lines = [truncation_line(rank, error, merged is not exact)]
         description = "Content and style merged by the ZipLoRA pack for ComfyUI"
         name, written = save_lora(
             merged.modules(), filename_prefix, dtype, description, merged_metadata(merged)

@@ -11,6 +11,11 @@ UNET_PREFIX = "lora_unet_"
 """Module names starting so belong to the diffusion model; every other one to a text encoder."""
 
 
+def is_unet(name: str) -> bool:
+    """Whether a kohya module name belongs to the diffusion model."""
+    return name.startswith(UNET_PREFIX)
+
+
 @dataclass(frozen=True)
 class LoraFactors:
     """The low-rank update of one linear or convolution (Hu et al. 2021, arXiv:2106.09685, eq. 3).
@@ -66,7 +71,9 @@ class LoRA:
     base: str = ""
 
     def unet(self) -> dict[str, LoraFactors]:
-        return {name: f for name, f in self.modules.items() if name.startswith(UNET_PREFIX)}
+        """Pick the diffusion model's modules."""
+        return {name: f for name, f in self.modules.items() if is_unet(name)}
 
     def text_encoder(self) -> dict[str, LoraFactors]:
-        return {name: f for name, f in self.modules.items() if not name.startswith(UNET_PREFIX)}
+        """Pick the text encoders' modules."""
+        return {name: f for name, f in self.modules.items() if not is_unet(name)}

@@ -84,18 +84,30 @@ def zip_report(
     lines += _loss_lines(record.history)
     if retention is not None:
         lines += _retention_lines(*retention)
+    lines += _coefficient_lines(merged)
+    return "\n".join(lines + record.notes + notes)
+
+
+def truncation_line(rank: int, error: float, changed: bool) -> str:
+    """Say what a reduction to `rank` has cost, or that there was nothing to reduce."""
+    if not changed:
+        return f"no module has more than rank {rank}: exact"
+    return f"reduced to rank {rank}: relative error {error:.2%} of the exact sum"
+
+
+def _coefficient_lines(merged: MergedLoRA) -> list[str]:
+    flat = _flat(merged.coefficients)
     cosines = [
-        (abs(layer_cosine(pairs[name])), abs(layer_cosine(pairs[name], m)))
-        for name, m in coefficients.items()
+        (abs(layer_cosine(merged.pairs[name])), abs(layer_cosine(merged.pairs[name], m)))
+        for name, m in merged.coefficients.items()
     ]
     before, after = (sum(c) / len(cosines) for c in zip(*cosines, strict=True))
-    lines += [
+    return [
         f"coefficients: mean |content| {float(flat[CONTENT].abs().mean()):.3f}, "
         f"mean |style| {float(flat[STYLE].abs().mean()):.3f}, "
         f"largest change {float((flat - 1).abs().max()):.3f}",
         f"layer cosine: mean |cos| {before:.4f} → {after:.4f}",
     ]
-    return "\n".join(lines + record.notes + notes)
 
 
 def _flat(coefficients: Mapping[str, Tensor]) -> Tensor:

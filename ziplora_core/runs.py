@@ -34,9 +34,3 @@ def request_stop(node_id: str | None = None) -> list[str]:
         for key in told:
             _running[key].set()
     return told
-
-
-def running() -> list[str]:
-    """List the ids of the nodes that are training now."""
-    with _lock:
-        return list(_running)

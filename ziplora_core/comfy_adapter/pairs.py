@@ -13,6 +13,7 @@ from ..files.metadata import source_metadata
 from ..layers import choose_layers
 from ..merge import MergedLoRA, truncated
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
+from ..report import truncation_line
 from .targets import resolve_unet
 
 
@@ -67,8 +68,8 @@ def direct_merge(
         f"{len(text_encoder)} text-encoder modules",
     ]
     if rank:
-        merged, error = truncated(merged, rank)
-        lines.append(f"reduced to rank {rank}: relative error {error:.2%} of the exact sum")
+        exact, (merged, error) = merged, truncated(merged, rank)
+        lines.append(truncation_line(rank, error, merged is not exact))
     return merged, "\n".join(lines)
 
 

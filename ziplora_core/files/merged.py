@@ -7,10 +7,10 @@ import json
 from torch import Tensor
 
 from ..errors import problem
-from ..lora import LoRA, LoraFactors
+from ..lora import LoRA, LoraFactors, is_unet
 from ..merge import MergedLoRA
 from ..pairing import ModulePair
-from .metadata import is_unet, pack_ranks, unpack_ranks
+from .metadata import pack_ranks, unpack_ranks
 
 _RANKS, _SEPARABLE, _PROMPTS = "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"
 _KEPT = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from ..lora import UNET_PREFIX, LoRA, LoraFactors
+from ..lora import LoRA, LoraFactors
 from .writer import file_alpha
 
 _LONGEST = 200
@@ -98,10 +98,6 @@ def unpack_ranks(text: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
     packed = json.loads(text)
     pairs = {name: packed["others"].get(name, packed["default"]) for name in names}
     return {name: (int(content), int(style)) for name, (content, style) in pairs.items()}
-
-
-def is_unet(name: str) -> bool:
-    return name.startswith(UNET_PREFIX)
 
 
 def _title(lora: LoRA) -> str:
