@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..ziplora_core.comfy_adapter.apply import apply_lora
 from ..ziplora_core.comfy_adapter.pairs import direct_merge
 from ..ziplora_core.errors import problem
-from ..ziplora_core.files.writer import kohya_tensors
+from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.pairing import LoRAPair
 from .types import LoRAPairType, MergedLoRAType, no_clip
@@ -79,7 +79,7 @@ class MergeLoRAs(io.ComfyNode):
         rank: int = 0,
     ) -> io.NodeOutput:
         merged, report = direct_merge(model.model, pair, content_weight, style_weight, rank)
-        lora = kohya_tensors(merged.modules())
+        lora = lora_model(merged.modules(), merged.metadata)
         return io.NodeOutput(merged, lora, report, ui=ui.PreviewText(report))
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..ziplora_core import runs
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
 from ..ziplora_core.comfy_adapter.zip_session import Prompt, optimise
-from ..ziplora_core.files.writer import kohya_tensors
+from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.objective import SIMILARITIES
 from ..ziplora_core.options import MEMORY, TrainingOptions, ZipSettings
@@ -176,7 +176,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                 logger.warning("ZipLoRAOptimize: %s", line)
         return io.NodeOutput(
             result.merged,
-            kohya_tensors(result.merged.modules()),
+            lora_model(result.merged.modules(), result.merged.metadata),
             {"loss": result.record.history.get("loss", [])},
             result.report,
             ui=ui.PreviewText(result.report),

@@ -10,6 +10,7 @@ from ..ziplora_core.comfy_adapter.paths import check_prefix, save_lora
 from ..ziplora_core.errors import ZipLoRAError
 from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.merged import merged_metadata
+from ..ziplora_core.files.metadata import inherited
 from ..ziplora_core.files.writer import DTYPES, WrittenFile
 from ..ziplora_core.merge import MergedLoRA, truncated
 from ..ziplora_core.report import truncation_line
@@ -136,7 +137,9 @@ class SaveTrainedLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         read = lora_from_tensors(lora, bias_and_norm=bias_and_norm)
         description = "LoRA saved by the ZipLoRA pack for ComfyUI"
-        name, written = save_lora(read.modules, filename_prefix, dtype, description, {})
+        name, written = save_lora(
+            read.modules, filename_prefix, dtype, description, inherited(read.metadata)
+        )
         return _saved(name, written, list(read.notes))
 
 

@@ -77,3 +77,16 @@ class LoRA:
     def text_encoder(self) -> dict[str, LoraFactors]:
         """Pick the text encoders' modules."""
         return {name: f for name, f in self.modules.items() if not is_unet(name)}
+
+
+class LoraModel(dict[str, Tensor]):
+    """A LORA_MODEL (tensors by key, ComfyUI's own type) that also says what it is.
+
+    Args:
+        tensors: as in a file.
+        metadata: texts for a file's header; Save Trained LoRA writes them.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        super().__init__(tensors)
+        self.metadata = dict(metadata)

@@ -52,6 +52,22 @@ def lora_metadata(
     }
 
 
+_NOT_INHERITED = (
+    *("sshs_", "modelspec.hash_", "modelspec.title", "ss_output_name", "ss_session_id"),
+    *("ss_network_", "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"),
+)
+"""Said of the one file they stood in, or of its tensors: written anew for another."""
+
+
+def inherited(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Pick what stays true of a LoRA when it is saved again, or resized."""
+    return {
+        key: text
+        for key, text in metadata.items()
+        if key.startswith(("ss_", "modelspec.", "ziplora.")) and not key.startswith(_NOT_INHERITED)
+    }
+
+
 def source_metadata(content: LoRA, style: LoRA) -> dict[str, str]:
     """What a merge says of its two sources: names and hashes, never their paths."""
     bases = {

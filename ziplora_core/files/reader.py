@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
-from ..lora import LoRA, LoraFactors
+from ..lora import LoRA, LoraFactors, LoraModel
 from .base_model import BaseGuess, describe_base
 from .header import Entry, check_size, read_header, read_tensors
 from .kinds import kind_of, read_parts, to_factors
@@ -88,15 +88,17 @@ def lora_from_tensors(
 
     Args:
         tensors: each tensor by its key, spelled as in a file. They are not modified.
-        metadata: texts as in a file's header.
+        metadata: texts as in a file's header; by default those of a `LoraModel`.
         name: for messages and the report.
         bias_and_norm: refuse it for bias and norm tensors, or leave them out.
 
     Raises:
         ZipLoRAError: as `read_lora`.
     """
+    if metadata is None:
+        metadata = tensors.metadata if isinstance(tensors, LoraModel) else {}
     tensors = _tensors_only(tensors, name)
-    return _read(tensors, metadata or {}, name, bias_and_norm, _configs(metadata or {}, name))
+    return _read(tensors, metadata, name, bias_and_norm, _configs(metadata, name))
 
 
 def _read(

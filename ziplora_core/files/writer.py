@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import problem
-from ..lora import LoraFactors
+from ..lora import LoraFactors, LoraModel
 from ..merge import inner_product
 from .atomic import write_bytes
 from .reader import read_lora
@@ -75,6 +75,11 @@ def kohya_tensors(
         tensors[f"{name}.lora_up.weight"] = up.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(alpha)
     return tensors
+
+
+def lora_model(modules: Mapping[str, LoraFactors], metadata: Mapping[str, str]) -> LoraModel:
+    """Make the LORA_MODEL of a LoRA: kohya's layout, float32, with what it says of itself."""
+    return LoraModel(kohya_tensors(modules), metadata)
 
 
 def lora_bytes(
