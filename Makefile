@@ -3,6 +3,7 @@
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
+# make bench   our training step beside diffusers', ComfyUI's and full fine-tuning's
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
 
@@ -15,7 +16,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint
+.PHONY: setup demo serve test lint bench
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -34,3 +35,6 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: setup
+	@cd tests && $(BIN)/python -m bench

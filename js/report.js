@@ -11,9 +11,15 @@ import { app } from "../../scripts/app.js";
 const HEIGHTS = new Map([
   ["LoadLoRAPair", 120],
   ["ZipLoRAOptimize", 240],
+  ["LoadTrainingImages", 60],
+  ["TrainDreamBoothLoRA", 240],
   ["MergeLoRAs", 80],
   ["SaveMergedLoRA", 100],
   ["SaveTrainedLoRA", 100],
+  ["ResizeLoRA", 80],
+  ["ExtractLoRA", 80],
+  ["ImportLoRA", 100],
+  ["ExportLoRA", 100],
 ]);
 const WIDGET_NAME = "report";
 /** No type of the frontend's own: it would show its own widget instead of our element. */

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import load, merge, optimize, options, save
+from . import convert, load, merge, optimize, options, pictures, save, tools, train
 
 NODES: list[type[io.ComfyNode]] = [
     *load.NODES,
     *optimize.NODES,
+    *pictures.NODES,
+    *train.NODES,
     *options.NODES,
     *merge.NODES,
     *save.NODES,
+    *tools.NODES,
+    *convert.NODES,
 ]

@@ -12,10 +12,16 @@ from ..ziplora_core.comfy_adapter.paths import lora_path
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files import lora_from_tensors, read_lora
 from ..ziplora_core.files.merged import merged_from_lora
-from ..ziplora_core.files.metadata import trigger_words
 from ..ziplora_core.lora import LoRA
 from ..ziplora_core.pairing import LoRAPair, scaled
-from .types import LoRAPairType, MergedLoRAType, bias_and_norm_input, no_clip
+from .types import (
+    LoRAPairType,
+    MergedLoRAType,
+    bias_and_norm_input,
+    describe_lora,
+    file_fingerprint,
+    no_clip,
+)
 
 NONE = "None"
 
@@ -83,7 +89,7 @@ class LoadLoRAPair(io.ComfyNode):
     def fingerprint_inputs(
         cls, content_lora: str = NONE, style_lora: str = NONE, **_others: Any
     ) -> list[object]:
-        return [_fingerprint(content_lora), _fingerprint(style_lora)]
+        return [file_fingerprint(content_lora), file_fingerprint(style_lora)]
 
     @classmethod
     def execute(
@@ -106,8 +112,8 @@ class LoadLoRAPair(io.ComfyNode):
         ]
         report = "\n".join(
             [
-                *_describe("content", content, clip is not None),
-                *_describe("style", style, clip is not None),
+                *describe_lora("content", content, clip is not None),
+                *describe_lora("style", style, clip is not None),
             ]
         )
         return io.NodeOutput(pair, *clips, report, ui=ui.PreviewText(report))
@@ -135,20 +141,11 @@ class LoadMergedLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, merged_lora: str = NONE) -> object:
-        return _fingerprint(merged_lora)
+        return file_fingerprint(merged_lora)
 
     @classmethod
     def execute(cls, merged_lora: str) -> io.NodeOutput:
         return io.NodeOutput(merged_from_lora(read_lora(lora_path(merged_lora))))
-
-
-def _fingerprint(name: str) -> object:
-    """Change when the file does, so that a new version is not served from the cache."""
-    path = folder_paths.get_full_path("loras", name)
-    if path is None:
-        return None
-    stat = lora_path(name).stat()
-    return [stat.st_mtime_ns, stat.st_size]
 
 
 def _read(concept: str, name: str, lora_model: Any | None, bias_and_norm: Any) -> LoRA:
@@ -171,21 +168,6 @@ def _with_text_encoder(clip: Any | None, lora: LoRA, strength: float) -> Any | N
     if clip is None:
         return None
     return apply_lora(scaled(lora.text_encoder(), strength), lora.name, None, clip)[1]
-
-
-def _describe(concept: str, lora: LoRA, clip_connected: bool) -> list[str]:
-    ranks = sorted({f.rank for f in lora.modules.values()})
-    unet, text = len(lora.unet()), len(lora.text_encoder())
-    span = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}…{ranks[-1]}"
-    lines = [
-        f"{concept}: {lora.name} ({', '.join(lora.formats)}), rank {span}",
-        f"  {unet} UNet modules, {text} text-encoder modules",
-    ]
-    if text and not clip_connected:
-        lines.append("  no CLIP is connected: the prompts are encoded without its text encoder")
-    if words := trigger_words(lora.metadata):
-        lines.append(f"  trigger words: {', '.join(words)}")
-    return lines + [f"  {note}" for note in lora.notes]
 
 
 NODES = [LoadLoRAPair, LoadMergedLoRA]

@@ -8,10 +8,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.apply import apply_lora
-from ..ziplora_core.comfy_adapter.pairs import direct_merge
+from ..ziplora_core.comfy_adapter.pairs import merge_pair
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.merge import MergedLoRA
+from ..ziplora_core.merge_methods import METHODS, MergeSettings
 from ..ziplora_core.pairing import LoRAPair
 from .types import LoRAPairType, MergedLoRAType, no_clip
 
@@ -38,16 +39,27 @@ class MergeLoRAs(io.ComfyNode):
             category="ZipLoRA/merge",
             description="Joins a content and a style LoRA without training: the baseline to "
             "compare ZipLoRA with.",
-            search_aliases=["ziplora", "lora merge", "combine loras", "direct merge", "join loras"],
+            search_aliases=[
+                "ziplora",
+                "lora merge",
+                "combine loras",
+                "direct merge",
+                "join loras",
+                "svd",
+                "lpl",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the LoRAs belong to."),
                 LoRAPairType.Input("pair"),
                 io.Combo.Input(
                     "method",
-                    options=["direct"],
+                    options=list(METHODS),
                     default="direct",
                     tooltip="direct: the exact weighted sum (ZipLoRA paper, eq. 1), the same as "
-                    "two LoRA loaders in a row.",
+                    "two LoRA loaders in a row. factor_average: cloneofsimo's lpl, which averages "
+                    "the factors. It is NOT a weighted sum (products of one LoRA's up with the "
+                    "other's down come in) and is here for compatibility. svd: the weighted sum "
+                    "by its strongest directions, as many as rank says.",
                 ),
                 _weight_input("content"),
                 _weight_input("style"),
@@ -57,8 +69,8 @@ class MergeLoRAs(io.ComfyNode):
                     min=0,
                     max=4096,
                     advanced=True,
-                    tooltip="0: exact, rank content + style. Otherwise the closest LoRA of this "
-                    "rank; then the two can no longer be weighed separately.",
+                    tooltip="0: all there is, rank content + style. Otherwise the closest LoRA of "
+                    "this rank; then the two can no longer be weighed separately.",
                 ),
             ],
             outputs=[
@@ -78,7 +90,8 @@ class MergeLoRAs(io.ComfyNode):
         style_weight: float,
         rank: int = 0,
     ) -> io.NodeOutput:
-        merged, report = direct_merge(model.model, pair, content_weight, style_weight, rank)
+        settings = MergeSettings(content_weight, style_weight, rank)
+        merged, report = merge_pair(model.model, pair, method, settings)
         lora = lora_model(merged.modules(), merged.metadata)
         return io.NodeOutput(merged, lora, report, ui=ui.PreviewText(report))
 
@@ -131,8 +144,8 @@ class ApplyMergedLoRA(io.ComfyNode):
             raise problem(
                 "content_strength and style_strength",
                 found=f"{content_strength:g} and {style_strength:g}",
-                expected="equal strengths: this merge was reduced to one LoRA of lower rank",
-                advice="Set both alike, or use a merge saved with rank 0.",
+                expected="equal strengths: content and style are one LoRA in this merge",
+                advice="Set both alike, or merge with method=direct and rank 0.",
             )
         modules = merged.modules(content_strength, style_strength)
         if clip is None and merged.text_encoder:

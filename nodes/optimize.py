@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -13,12 +12,11 @@ from ..ziplora_core.comfy_adapter.zip_session import Prompt, optimise
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.objective import SIMILARITIES
-from ..ziplora_core.options import MEMORY, TrainingOptions, ZipSettings
+from ..ziplora_core.options import TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
-from .progress import TrainingProgress
+from .progress import TrainingProgress, log_warnings
+from .training_inputs import learning_rate_input, memory_input, seed_input
 from .types import LoRAPairType, MergedLoRAType, OptionsType
-
-logger = logging.getLogger(__name__)
 
 
 def _size_input(side: str) -> io.Int.Input:
@@ -85,15 +83,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     max=100000,
                     tooltip="Optimisation steps; the paper uses at most 100.",
                 ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.01,
-                    min=0.0,
-                    max=10.0,
-                    step=1e-7,
-                    round=False,
-                    tooltip="The paper's is 0.01. At 5e-5 nothing moves.",
-                ),
+                learning_rate_input(0.01, "The paper's is 0.01. At 5e-5 nothing moves."),
                 io.Combo.Input(
                     "similarity",
                     options=list(SIMILARITIES),
@@ -120,22 +110,8 @@ class ZipLoRAOptimize(io.ComfyNode):
                 ),
                 _size_input("width"),
                 _size_input("height"),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of noise, timesteps and their order. On the CPU the same seed gives "
-                    "the same file, bit for bit.",
-                ),
-                io.Combo.Input(
-                    "memory",
-                    options=list(MEMORY),
-                    default="auto",
-                    tooltip="fast keeps all activations; low recomputes them block by block and "
-                    "takes content and style in turn; auto looks at the free memory.",
-                ),
+                seed_input("Of noise, timesteps and their order."),
+                memory_input("takes content and style in turn"),
                 OptionsType.Input("options", optional=True, tooltip="From Training Options."),
             ],
             outputs=[
@@ -165,15 +141,13 @@ class ZipLoRAOptimize(io.ComfyNode):
             Prompt("content", content_conditioning, content_latent),
             Prompt("style", style_conditioning, style_latent),
         )
-        progress = TrainingProgress(settings.steps)
-        with runs.registered(str(cls.hidden.unique_id)) as stop:
+        node_id = str(cls.hidden.unique_id)
+        progress = TrainingProgress(node_id, settings.steps)
+        with runs.registered(node_id) as stop:
             result = optimise(
-                model, pair, prompts, settings, checkpoint_root(), progress, stop.is_set,
-                progress.prepare,
-            )  # fmt: skip
-        for line in result.report.splitlines():
-            if line.startswith("WARNING"):
-                logger.warning("ZipLoRAOptimize: %s", line)
+                model, pair, prompts, settings, checkpoint_root(), progress.watch(stop)
+            )
+        log_warnings("ZipLoRAOptimize", result.report)
         return io.NodeOutput(
             result.merged,
             lora_model(result.merged.modules(), result.merged.metadata),

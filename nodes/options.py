@@ -26,7 +26,8 @@ class TrainingOptionsNode(io.ComfyNode):
                     "optimiser",
                     options=list(OPTIMISERS),
                     default=default.optimiser,
-                    tooltip="adam is right for merger coefficients.",
+                    tooltip="auto: adam for merger coefficients, adamw for LoRAs. adamw_8bit saves "
+                    "memory where the bitsandbytes package is installed.",
                 ),
                 io.Combo.Input(
                     "schedule",
@@ -100,6 +101,30 @@ class TrainingOptionsNode(io.ComfyNode):
                     default=default.resume,
                     tooltip="auto goes on from a checkpoint of exactly these inputs; restart "
                     "ignores it.",
+                ),
+                io.Float.Input(
+                    "caption_dropout",
+                    default=default.caption_dropout,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How often a picture is shown without its caption: 0.05 to 0.1 makes "
+                    "guidance work better after long trainings. Only for LoRA training.",
+                ),
+                io.Int.Input(
+                    "sample_every",
+                    default=default.sample_every,
+                    min=0,
+                    max=100000,
+                    tooltip="Steps between sample pictures in the preview; 0 for none. Each takes "
+                    "about as long as 20 steps. Only for LoRA training.",
+                ),
+                io.String.Input(
+                    "sample_prompts",
+                    default=default.sample_prompts,
+                    multiline=True,
+                    tooltip="What the sample pictures show, one prompt a line. Empty: the training "
+                    "prompt.",
                 ),
             ],
             outputs=[OptionsType.Output("options")],

@@ -1,35 +1,68 @@
-"""How a training node shows itself while it runs: progress bar, loss curve, cancel."""
+"""How a training node shows itself while it runs: progress bar, loss curve, samples, cancel."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from collections.abc import Sequence
 
 import comfy.model_management
 import comfy.utils
 from PIL import Image
+from server import PromptServer
+from torch import Tensor
 
-from ..ziplora_core.plots import loss_curves
-from ..ziplora_core.training import TrainingRecord
+from ..ziplora_core.plots import loss_curves, strip
+from ..ziplora_core.training import TrainingRecord, Watch
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_PER_PICTURE = 2.0
 
 
-class TrainingProgress:
-    """Called by the loop after every step; raises when the person has cancelled."""
+def log_warnings(node: str, report: str) -> None:
+    """Repeat the report's warnings in the log."""
+    for line in report.splitlines():
+        if line.startswith("WARNING"):
+            logger.warning("%s: %s", node, line)
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+
+class TrainingProgress:
+    """Told by the loop what happens; raises when the person has cancelled.
+
+    Args:
+        node_id: of the node that trains.
+        steps: of the whole training.
+    """
+
+    def __init__(self, node_id: str, steps: int) -> None:
+        self.node_id, self.steps = node_id, steps
         self._bar = comfy.utils.ProgressBar(steps)
         self._drawn = 0.0
+        self._samples: Sequence[Tensor] = ()
 
-    def __call__(self, record: TrainingRecord) -> None:
+    def watch(self, stop: threading.Event) -> Watch:
+        """What the loop calls; `stop` ends it with what was learned."""
+        return Watch(self.step, stop.is_set, self.prepare, self.plan, self.samples)
+
+    def step(self, record: TrainingRecord) -> None:
+        """Called after every step."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._bar.update_absolute(record.step, self.steps, self._picture(record))
 
     def prepare(self, done: int, total: int) -> None:
-        """Called while the teachers draw, before the first step."""
+        """Called while pictures are drawn, before the first step."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._bar.update_absolute(done, total)
+
+    def plan(self, text: str) -> None:
+        """Show on the node what memory the training will need."""
+        PromptServer.instance.send_progress_text(text, self.node_id)
+
+    def samples(self, step: int, pictures: Sequence[Tensor]) -> None:
+        """Show these below the curve from now on."""
+        self._samples, self._drawn = pictures, 0.0
 
     def _picture(self, record: TrainingRecord) -> tuple[str, Image.Image, None] | None:
         """Draw the curve every other second at most: the time belongs to the training."""
@@ -38,4 +71,5 @@ class TrainingProgress:
         if record.step < 2 or (now - self._drawn < _SECONDS_PER_PICTURE and not last):
             return None
         self._drawn = now
-        return ("PNG", Image.fromarray(loss_curves(record.history, self.steps)), None)
+        chart = loss_curves(record.history, self.steps)
+        return ("PNG", Image.fromarray(strip(chart, self._samples)), None)

@@ -25,7 +25,7 @@ def _prefix_input(default: str) -> io.String.Input:
     )
 
 
-def _dtype_input() -> io.Combo.Input:
+def dtype_input() -> io.Combo.Input:
     return io.Combo.Input(
         "dtype",
         options=list(DTYPES),
@@ -48,7 +48,7 @@ def _valid(prefix: str | None) -> bool | str:
     return True
 
 
-def _saved(name: str, written: WrittenFile, lines: list[str]) -> io.NodeOutput:
+def saved(name: str, written: WrittenFile, lines: list[str]) -> io.NodeOutput:
     report = "\n".join(
         [
             f"saved: {written.path}",
@@ -83,7 +83,7 @@ class SaveMergedLoRA(io.ComfyNode):
                     tooltip="0: exact, rank content + style. Otherwise the closest LoRA of this "
                     "rank, with the error in the report.",
                 ),
-                _dtype_input(),
+                dtype_input(),
             ],
             outputs=[io.String.Output("lora_name")],
         )
@@ -104,7 +104,7 @@ class SaveMergedLoRA(io.ComfyNode):
         name, written = save_lora(
             merged.modules(), filename_prefix, dtype, description, merged_metadata(merged)
         )
-        return _saved(name, written, lines)
+        return saved(name, written, lines)
 
 
 class SaveTrainedLoRA(io.ComfyNode):
@@ -121,7 +121,7 @@ class SaveTrainedLoRA(io.ComfyNode):
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From a training or merging node."),
                 _prefix_input("trained_lora"),
-                _dtype_input(),
+                dtype_input(),
                 bias_and_norm_input(),
             ],
             outputs=[io.String.Output("lora_name")],
@@ -140,7 +140,7 @@ class SaveTrainedLoRA(io.ComfyNode):
         name, written = save_lora(
             read.modules, filename_prefix, dtype, description, inherited(read.metadata)
         )
-        return _saved(name, written, list(read.notes))
+        return saved(name, written, list(read.notes))
 
 
 NODES = [SaveMergedLoRA, SaveTrainedLoRA]

@@ -1,6 +1,6 @@
 """The mathematics and the loops of the pack; torch only, except for `comfy_adapter`.
 
-Read it the way the data flows:
+Read it the way the data flows. A merge (`comfy_adapter.zip_session` calls these in this order):
 
     files.read_lora ×2                   a file of any spelling → LoRA: factors per module
     comfy_adapter.targets.resolve_unet   → the model's own names and shapes, by ComfyUI's key map
@@ -14,5 +14,13 @@ Read it the way the data flows:
     merge.MergedLoRA                     coefficients and factors → one exact LoRA
     files.writer.write_lora              → a file, or comfy_adapter.apply → a clone of MODEL
 
-`comfy_adapter.zip_session` calls these in this order.
+A LoRA from pictures (`comfy_adapter.dreambooth_session`) shares all of it but these:
+
+    framing, comfy_adapter.pictures      pictures → size, crop, and what the VAE makes of them
+    comfy_adapter.captions               captions → conditioning with that size and crop
+    lora_parameters.LoRAParameters       what is learned: new factors
+    dreambooth.DreamBoothObjective       what they are learned from
+
+Without learning: `merge_methods` joins a pair, `low_rank` reduces LoRAs, `comfy_adapter.extract`
+finds the LoRA between two models, `files.export` writes other programs' spellings.
 """

@@ -43,10 +43,8 @@ class Branches:
     """
 
     def __init__(self, factors: Sequence[LoraFactors | None]) -> None:
-        present = [f for f in factors if f is not None]
         self.ranks = [0 if f is None else f.rank for f in factors]
-        self.down = torch.cat([f.down for f in present])  # (Σ rank, in, *k)
-        self.up = torch.cat([f.scale * f.up for f in present], dim=1)  # (out, Σ rank, *1)
+        self.set_factors(factors)
         self.branch_of_row = torch.repeat_interleave(
             torch.arange(len(self.ranks)), torch.tensor(self.ranks)
         )
@@ -56,6 +54,14 @@ class Branches:
     def width(self) -> int:
         """Number of input features (columns)."""
         return self.down.shape[1]
+
+    def set_factors(self, factors: Sequence[LoraFactors | None]) -> None:
+        """Take these factors, of the same ranks, from now on; gradients flow back to them."""
+        present = [f for f in factors if f is not None]
+        self.down = _joined([f.down for f in present], dim=0)  # (Σ rank, in, *k)
+        self.up = _joined(  # (out, Σ rank, *1)
+            [f.up if f.scale == 1 else f.scale * f.up for f in present], dim=1
+        )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move to where the layer computes; `up` takes its dtype, `down` stays float32 to fold."""
@@ -82,3 +88,8 @@ class Branches:
             shape = (*rows.shape, *middle) if z.ndim == 4 else (len(rows), *middle, rows.shape[1])
             z = z * rows.view(shape)
         return F.conv2d(z, up) if isinstance(layer, nn.Conv2d) else F.linear(z, up)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Concatenate; one part alone is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)

@@ -22,7 +22,7 @@ from .lora import LoraFactors
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of what a run does with its inputs; another version does not resume this one's checkpoints."""
 STATE = frozenset(("parameters", "optimiser", "step", "history", "seconds", "notes", "low_memory"))
 """What a checkpoint holds."""
@@ -71,7 +71,7 @@ class CheckpointFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        write_bytes(self.state_file, buffer.getvalue(), replace=True)
+        write_bytes(self.state_file, buffer.getbuffer(), replace=True)
 
     def save_lora(self, lora: Mapping[str, LoraFactors]) -> None:
         """Write the LoRA so far in fp16.

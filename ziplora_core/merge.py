@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .lora import LoraFactors
+from .low_rank import Approximation, inner_product, overall_error, truncate
 from .pairing import ModulePair
 
 
@@ -79,37 +80,6 @@ def scale_columns(down: Tensor, column: Tensor) -> Tensor:
     return down * column.view(1, -1, *(1,) * (down.ndim - 2))
 
 
-def truncate(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float]:
-    """Reduce a LoRA to its best approximation of lower rank, and say the relative error.
-
-    QR of both factors, then an SVD of the small core (Eckart-Young; float64):
-        up = Q_u R_u,   downᵀ = Q_d R_d,   R_u R_dᵀ = U S Vᵀ
-        up down ≈ (Q_u U_r √S_r) (√S_r V_rᵀ Q_dᵀ)
-
-    Returns:
-        the factors, and ‖delta − delta_r‖_F / ‖delta‖_F.
-    """
-    if rank >= factors.rank:
-        return factors, 0.0
-    up = factors.scale * factors.up.flatten(1).double()  # (out, R)
-    down = factors.down.flatten(1).double()  # (R, in·k)
-    q_up, r_up = torch.linalg.qr(up)
-    q_down, r_down = torch.linalg.qr(down.T)
-    u, s, vh = torch.linalg.svd(r_up @ r_down.T)
-    root = s[:rank].sqrt()
-    new_up = (q_up @ (u[:, :rank] * root)).to(factors.up.dtype)
-    new_down = ((root[:, None] * vh[:rank]) @ q_down.T).to(factors.down.dtype)
-    tail, total = s[rank:].square().sum(), s.square().sum()
-    error = float((tail / total).sqrt()) if total > 0 else 0.0
-    rank = len(root)  # a module narrower than `rank` keeps all it has
-    kernel = factors.down.shape[1:]
-    ones = (1,) * (factors.up.ndim - 2)
-    return (
-        LoraFactors(new_down.reshape(rank, *kernel), new_up.reshape(-1, rank, *ones)),
-        error,
-    )
-
-
 def truncated(merged: MergedLoRA, rank: int) -> tuple[MergedLoRA, float]:
     """Reduce every joined module to `rank`; content and style cannot be told apart afterwards.
 
@@ -118,30 +88,24 @@ def truncated(merged: MergedLoRA, rank: int) -> tuple[MergedLoRA, float]:
     Returns:
         the merge, and ‖delta − delta_r‖_F / ‖delta‖_F over all modules together.
     """
-    joined = merged.modules()
-    if all(factors.rank <= rank for factors in joined.values()):
+    if all(factors.rank <= rank for factors in merged.modules().values()):
         return merged, 0.0
-    parts: dict[str, ModulePair] = {}
-    lost = total = 0.0
-    for name, factors in joined.items():
-        reduced, error = truncate(factors, rank)
-        norm = inner_product(factors, factors)
-        lost, total = lost + error**2 * norm, total + norm
-        parts[name] = ModulePair(content=reduced)
+    return approximated(merged, lambda factors: truncate(factors, rank))
+
+
+def approximated(
+    merged: MergedLoRA, reduce: Callable[[LoraFactors], Approximation]
+) -> tuple[MergedLoRA, float]:
+    """Put an approximation of every joined module in its place; returns as `truncated`."""
+    parts = {name: reduce(factors) for name, factors in merged.modules().items()}
+    pairs = {name: ModulePair(content=part.factors) for name, part in parts.items()}
     result = MergedLoRA(
-        pairs={name: parts[name] for name in merged.pairs if name in parts},
-        text_encoder={name: parts[name] for name in merged.text_encoder if name in parts},
+        pairs={name: pairs[name] for name in merged.pairs if name in pairs},
+        text_encoder={name: pairs[name] for name in merged.text_encoder if name in pairs},
         metadata=merged.metadata,
         separable=False,
     )
-    return result, (lost / total) ** 0.5 if total > 0 else 0.0
-
-
-def inner_product(left: LoraFactors, right: LoraFactors) -> float:
-    """⟨delta_left, delta_right⟩_F from the factors: tr(down_lᵀ up_lᵀ up_r down_r), float64."""
-    ups = left.up.flatten(1).double().T @ right.up.flatten(1).double()
-    downs = left.down.flatten(1).double() @ right.down.flatten(1).double().T
-    return left.scale * right.scale * float((ups * downs).sum())
+    return result, overall_error(parts.values())
 
 
 def layer_cosine(pair: ModulePair, columns: Tensor | None = None) -> float:

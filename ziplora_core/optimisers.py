@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .errors import problem
 
 
 def learning_rate_factor(step: int, steps: int, schedule: str, warm_up: int) -> float:
@@ -19,11 +23,43 @@ def learning_rate_factor(step: int, steps: int, schedule: str, warm_up: int) -> 
 
 
 def make_optimiser(
-    name: str, parameters: list[Tensor], learning_rate: float
+    name: str, parameters: Sequence[Tensor], learning_rates: Sequence[float]
 ) -> torch.optim.Optimizer:
-    """Build an optimiser. Adam's eps is 1e-15: coefficient gradients can be as small as 1e-9."""
+    """Build an optimiser whose groups keep their learning rate as `base`, for the schedule.
+
+    Adam's eps is 1e-15: coefficient gradients can be as small as 1e-9. AdamW has the settings LoRAs
+    are trained with everywhere: eps 1e-8, weight decay 0.01.
+
+    Args:
+        name: `adam`, `adamw`, `adamw_8bit` (Dettmers et al. 2021, arXiv:2110.02861) or `sgd`.
+        parameters: float32 leaves.
+        learning_rates: of each leaf.
+
+    Raises:
+        ZipLoRAError: `adamw_8bit` without the package that has it, or without its device.
+    """
+    groups = [
+        {"params": [leaf], "lr": rate, "base": rate}
+        for leaf, rate in zip(parameters, learning_rates, strict=True)
+    ]
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=learning_rate, eps=1e-15)
+        return torch.optim.Adam(groups, eps=1e-15, fused=True)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate, eps=1e-15)
-    return torch.optim.SGD(parameters, lr=learning_rate)
+        return torch.optim.AdamW(groups, eps=1e-8, weight_decay=0.01, fused=True)
+    if name == "adamw_8bit":
+        return _adamw_8bit(groups)
+    return torch.optim.SGD(groups)
+
+
+def _adamw_8bit(groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    try:
+        library = importlib.import_module("bitsandbytes.optim")
+    except ImportError as error:
+        raise problem(
+            "optimiser adamw_8bit",
+            found="no bitsandbytes package in ComfyUI's Python",
+            expected="bitsandbytes, which is not installed with this pack",
+            advice="Choose adamw: for a LoRA of rank 64 it takes about 0.5 GB more. Or install "
+            "bitsandbytes with ComfyUI's Python and restart.",
+        ) from error
+    return library.AdamW8bit(groups, eps=1e-8, weight_decay=0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPTIMISERS = ("adam", "adamw", "sgd")
+OPTIMISERS = ("auto", "adam", "adamw", "adamw_8bit", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 RESUME = ("auto", "restart")
 MEMORY = ("auto", "fast", "low")
@@ -15,7 +15,8 @@ class TrainingOptions:
     """Settings shared by every trainer; the defaults are right for most runs.
 
     Args:
-        optimiser: `adam` (eps 1e-15: coefficient gradients are tiny), `adamw`, `sgd`.
+        optimiser: `auto` takes the method's own (`adam` for merger coefficients, `adamw` for
+            LoRAs); or `adam`, `adamw`, `adamw_8bit`, `sgd`.
         schedule: learning rate over the run: `constant`, `cosine` or `linear` to zero.
         warm_up_steps: steps over which the learning rate rises from zero.
         batch: draws per concept in one forward pass.
@@ -26,9 +27,12 @@ class TrainingOptions:
         early_stop: stop on the method's own rule or on a plateau.
         held_out_draws: draws per concept for the retention figures, 0 to leave them out.
         resume: `auto` goes on from a checkpoint of the same inputs, `restart` ignores it.
+        caption_dropout: how often a picture is shown with an empty prompt, 0…1.
+        sample_every: steps between sample pictures, 0 for none.
+        sample_prompts: one prompt a line; empty for the training prompt.
     """
 
-    optimiser: str = "adam"
+    optimiser: str = "auto"
     schedule: str = "constant"
     warm_up_steps: int = 0
     batch: int = 1
@@ -39,6 +43,9 @@ class TrainingOptions:
     early_stop: bool = True
     held_out_draws: int = 24
     resume: str = "auto"
+    caption_dropout: float = 0.0
+    sample_every: int = 250
+    sample_prompts: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,4 +72,44 @@ class ZipSettings:
     height: int = 1024
     seed: int = 0
     memory: str = "auto"
+    options: TrainingOptions = TrainingOptions()
+
+
+@dataclass(frozen=True)
+class DreamBoothSettings:
+    """The widgets of TrainDreamBoothLoRA; the defaults are ZipLoRA's (arXiv:2311.13600, §4).
+
+    Args:
+        prompt: of every picture without a caption of its own.
+        class_prompt: what the subject is one of; empty for no prior preservation.
+        prior_weight: weight of the class pictures' error.
+        layers: one of `LAYER_CHOICES`.
+        rank, alpha: of the LoRA; its scale is alpha / rank.
+        steps: optimisation steps.
+        learning_rate: of the diffusion model's factors.
+        train_text_encoder: also train factors of both text encoders.
+        resolution: side in pixels of a square training picture; others keep about its area.
+        seed: of every draw.
+        memory: `auto`, `fast` or `low`.
+        text_encoder_learning_rate: of the text encoders' factors.
+        mirror: show every picture mirrored, too.
+        class_count: how many class pictures are drawn where none are given.
+        options: the loop's.
+    """
+
+    prompt: str
+    class_prompt: str = ""
+    prior_weight: float = 1.0
+    layers: str = "attention"
+    rank: int = 64
+    alpha: float = 64.0
+    steps: int = 1000
+    learning_rate: float = 5e-5
+    train_text_encoder: bool = False
+    resolution: int = 1024
+    seed: int = 0
+    memory: str = "auto"
+    text_encoder_learning_rate: float = 5e-6
+    mirror: bool = False
+    class_count: int = 50
     options: TrainingOptions = TrainingOptions()

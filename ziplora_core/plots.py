@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from torch import Tensor
 
-_COLOURS = {"content": "#4cc2ff", "style": "#ff9f43", "penalty": "#9b8cff"}
+_COLOURS = {
+    "content": "#4cc2ff",
+    "style": "#ff9f43",
+    "penalty": "#9b8cff",
+    "instance": "#4cc2ff",
+    "prior": "#ff9f43",
+}
 _BACKGROUND, _INK, _GRID = "#1e1e22", "#d8d8dc", "#3a3a40"
 
 
@@ -56,6 +65,26 @@ def loss_curves(
     figure.tight_layout()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def strip(chart: NDArray[np.uint8], pictures: Sequence[Tensor]) -> NDArray[np.uint8]:
+    """Put pictures `(h, w, 3)` in 0…1 side by side below a chart `(height, width, 3)`."""
+    if not pictures:
+        return chart
+    width = chart.shape[1]
+    each = width // len(pictures)
+    row = [_scaled(picture, each) for picture in pictures]
+    height = max(picture.shape[0] for picture in row)
+    below = np.zeros((height, width, 3), np.uint8)
+    for n, picture in enumerate(row):
+        below[: picture.shape[0], n * each : n * each + each] = picture
+    return np.concatenate([chart, below])
+
+
+def _scaled(picture: Tensor, width: int) -> NDArray[np.uint8]:
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    image = F.interpolate(picture.movedim(-1, 0)[None], (height, width), mode="area")
+    return (image[0].movedim(0, -1) * 255).round().to(torch.uint8).numpy()
 
 
 def _running_mean(values: NDArray[np.float64], window: int = 20) -> NDArray[np.float64]:

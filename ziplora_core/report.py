@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
 
 from .coefficients import CONTENT, STYLE
+from .lora import LoRA
+from .low_rank import Approximation, overall_error
 from .merge import MergedLoRA, layer_cosine
 from .options import ZipSettings
 from .pairing import LoRAPair
@@ -70,7 +73,7 @@ def zip_report(
     """
     coefficients, pairs = merged.coefficients, merged.pairs
     warnings = coefficient_warnings(coefficients, settings.learning_rate) if record.step else []
-    if record.stopped and "not finite" in record.stopped:
+    if record.failed and record.stopped:
         warnings.insert(0, record.stopped)
     flat = _flat(coefficients)
     half = sum(not p.shared for p in pairs.values())
@@ -79,9 +82,9 @@ def zip_report(
         f"ZipLoRA: {pair.content.name} (content) + {pair.style.name} (style)",
         f"{len(coefficients)} of {len(pairs)} modules optimised, {flat.numel():,} coefficients"
         + (f"; {half} modules are in one LoRA only and stay as they are" if half else ""),
-        _steps_line(record, settings.steps),
+        steps_line(record, settings.steps),
     ]
-    lines += _loss_lines(record.history)
+    lines += loss_line(record.history, ("content", "style", "penalty"))
     if retention is not None:
         lines += _retention_lines(*retention)
     lines += _coefficient_lines(merged)
@@ -92,7 +95,35 @@ def truncation_line(rank: int, error: float, changed: bool) -> str:
     """Say what a reduction to `rank` has cost, or that there was nothing to reduce."""
     if not changed:
         return f"no module has more than rank {rank}: exact"
-    return f"reduced to rank {rank}: relative error {error:.2%} of the exact sum"
+    return f"reduced to rank {rank}: relative error {error:.2%} of the exact merge"
+
+
+def resize_report(
+    lora: LoRA, parts: Mapping[str, Approximation], method: str, rank: int, threshold: float
+) -> str:
+    """Compose ResizeLoRA's report.
+
+    Args:
+        lora: what came in.
+        parts: its modules as they are now.
+        method, rank, threshold: what was asked for.
+    """
+    asked = [f"{method} ≥ {threshold:g}"] if method != "rank" else []
+    asked += [f"rank ≤ {rank}"] if rank else []
+    before = _span(factors.rank for factors in lora.modules.values())
+    after = _span(part.factors.rank for part in parts.values())
+    lines = [
+        f"{lora.name}: {len(parts)} modules, {' and '.join(asked)}",
+        f"rank, min / median / max: {before} → {after}",
+        f"relative error {overall_error(parts.values()):.2%} over all modules; no other LoRA of "
+        "these ranks is closer (Eckart-Young)",
+    ]
+    return "\n".join([*lines, *lora.notes])
+
+
+def _span(ranks: Iterable[int]) -> str:
+    ranks = sorted(ranks)
+    return f"{ranks[0]} / {median(ranks):g} / {ranks[-1]}"
 
 
 def _coefficient_lines(merged: MergedLoRA) -> list[str]:
@@ -115,22 +146,25 @@ def _flat(coefficients: Mapping[str, Tensor]) -> Tensor:
     return torch.cat(list(coefficients.values()), dim=1)
 
 
-def _steps_line(record: TrainingRecord, steps: int) -> str:
+def steps_line(record: TrainingRecord, steps: int) -> str:
+    """Say how far a run came, and why it ended early."""
     line = f"{record.step} of {steps} steps in {record.seconds:.1f} s"
     if record.resumed_at:
         line += f", resumed at {record.resumed_at}"
     return f"{line}; {record.stopped}" if record.stopped else line
 
 
-def _loss_lines(history: Mapping[str, Sequence[float]], window: int = 10) -> list[str]:
+def loss_line(
+    history: Mapping[str, Sequence[float]], terms: Sequence[str], window: int = 10
+) -> list[str]:
     """The terms at the start and at the end, each the mean of a few steps."""
     if not history:
         return []
-    terms = [
+    spans = [
         f"{name} {_mean(history[name][:window]):.4g} → {_mean(history[name][-window:]):.4g}"
-        for name in ("content", "style", "penalty")
+        for name in terms
     ]
-    return [f"loss, first and last {window} steps: " + ", ".join(terms)]
+    return [f"loss, first and last {window} steps: " + ", ".join(spans)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -20,6 +20,9 @@ from .options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
+_WINDOW = 10
+"""Steps between two looks at how the loss goes."""
+
 
 class Trainable(Protocol):
     """What a method brings to the loop."""
@@ -27,6 +30,16 @@ class Trainable(Protocol):
     @property
     def parameters(self) -> list[Tensor]:
         """Float32 leaves; the loop updates them in place."""
+        ...
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """Of each leaf, before the schedule."""
+        ...
+
+    @property
+    def optimiser(self) -> str:
+        """The method's own optimiser, for `auto`."""
         ...
 
     @property
@@ -51,7 +64,8 @@ class Trainable(Protocol):
 class TrainingRecord:
     """What happened: the terms of every step, how many steps count, why it ended early.
 
-    `asked_to_stop` leaves a checkpoint to go on from; every other ending is the end.
+    `asked_to_stop` leaves a checkpoint to go on from; every other ending is the end. `failed`: the
+    loss went wrong, and an earlier state was kept.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -59,8 +73,28 @@ class TrainingRecord:
     resumed_at: int = 0
     stopped: str | None = None
     asked_to_stop: bool = False
+    failed: bool = False
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a person follows a training and steers it.
+
+    Args:
+        on_step: called after every step; may raise to cancel.
+        should_stop: asked before every step: stop and keep.
+        on_prepare: told how many of how many UNet evaluations are done before the first step.
+        on_plan: told what memory the training will need, before it starts.
+        on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
+    """
+
+    on_step: Callable[[TrainingRecord], None] = lambda record: None
+    should_stop: Callable[[], bool] = lambda: False
+    on_prepare: Callable[[int, int], None] = lambda done, total: None
+    on_plan: Callable[[str], None] = lambda text: None
+    on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
 
 
 @dataclass(frozen=True)
@@ -83,7 +117,6 @@ class Hooks:
 def train(
     task: Trainable,
     steps: int,
-    learning_rate: float,
     options: TrainingOptions,
     hooks: Hooks,
     checkpoints: CheckpointFolder | None = None,
@@ -93,12 +126,12 @@ def train(
     Cancel and any other exception write a checkpoint and the LoRA so far before they go on up;
     a stop request returns what was learned; a checkpoint of the same inputs is resumed, with the
     same result as if it had never stopped; memory that runs out switches to memory=low once;
-    a loss or gradient that is not finite ends the run at the last good state.
+    a loss that diverges or is not finite ends the run at the last good state.
 
     Raises:
-        ZipLoRAError: the very first step is not finite, or memory runs out in memory=low too.
+        ZipLoRAError: it goes wrong before there is a good state, or memory runs out in memory=low.
     """
-    loop = _Loop(task, steps, learning_rate, options, hooks, checkpoints)
+    loop = _Loop(task, steps, options, hooks, checkpoints)
     if options.resume == "auto":
         loop.resume()
     try:
@@ -110,21 +143,36 @@ def train(
         raise
 
 
+def diverged(losses: Sequence[float]) -> str | None:
+    """Say so when the last ten losses are five times the first ten, and worse than predicting
+    nothing (1 in eps or v); None when they are not."""
+    first, last = (sum(part) / _WINDOW for part in (losses[:_WINDOW], losses[-_WINDOW:]))
+    return f"from {first:.3g} to {last:.3g}" if last > max(1.0, 5 * first) else None
+
+
+@dataclass(frozen=True)
+class _Good:
+    """The parameters at a step after which the loss was still sane."""
+
+    step: int
+    parameters: list[Tensor]
+
+
 class _Loop:
     def __init__(
         self,
         task: Trainable,
         steps: int,
-        learning_rate: float,
         options: TrainingOptions,
         hooks: Hooks,
         checkpoints: CheckpointFolder | None,
     ) -> None:
-        self.task, self.steps, self.learning_rate = task, steps, learning_rate
+        self.task, self.steps = task, steps
         self.options, self.hooks, self.checkpoints = options, hooks, checkpoints
-        self.optimiser = make_optimiser(options.optimiser, task.parameters, learning_rate)
+        name = task.optimiser if options.optimiser == "auto" else options.optimiser
+        self.optimiser = make_optimiser(name, task.parameters, task.learning_rates)
         self.record = TrainingRecord()
-        self.good = self._copy()
+        self.good = [self._copy()]
 
     def run(self) -> TrainingRecord:
         started = time.perf_counter() - self.record.seconds
@@ -145,7 +193,7 @@ class _Loop:
     def _step(self) -> None:
         step = self.record.step
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * learning_rate_factor(
+            group["lr"] = group["base"] * learning_rate_factor(
                 step, self.steps, self.options.schedule, self.options.warm_up_steps
             )
         self.optimiser.zero_grad(set_to_none=True)
@@ -155,14 +203,17 @@ class _Loop:
         )
         *values, norm = torch.stack([*terms.values(), norm.to(terms["loss"])]).tolist()
         if not all(map(math.isfinite, [*values, norm])):
-            self._not_finite(step)
+            self._roll_back(f"the loss was not finite at step {step + 1}", self.good[-1])
             return
-        for parameter, good in zip(self.task.parameters, self.good, strict=True):
-            good.copy_(parameter.detach())
         self.optimiser.step()
         for name, value in zip(terms, values, strict=True):
             self.record.history.setdefault(name, []).append(value)
         self.record.step += 1
+        if self.record.step % _WINDOW == 0:
+            if rise := diverged(self.record.history["loss"]):
+                self._roll_back(f"the loss has diverged by step {step + 1} ({rise})", self.good[0])
+                return
+            self.good = [self.good[-1], self._copy()]
         if self.options.early_stop:
             self.record.stopped = self.task.finished(self.record.history)
 
@@ -185,21 +236,24 @@ class _Loop:
             torch.cuda.empty_cache()
         return self._backward(step)
 
-    def _not_finite(self, step: int) -> None:
-        if step == 0:
+    def _roll_back(self, reason: str, good: _Good) -> None:
+        """End the run at an earlier state, before things went wrong."""
+        self.record.step = good.step
+        if good.step == 0:
             raise problem(
-                "training step 1",
-                found="a loss or gradient that is not finite",
-                expected="finite numbers before anything has been learned",
-                advice="Check that each LoRA alone renders well on this checkpoint, and lower "
-                "their strengths.",
+                "training",
+                found=reason,
+                expected="a loss that falls",
+                advice="Lower the learning rate. If it is not the cause: the LoRAs and pictures "
+                "that go in are to work on this checkpoint, strengths near 1.",
             )
         with torch.no_grad():
-            for parameter, good in zip(self.task.parameters, self.good, strict=True):
-                parameter.copy_(good)
+            for parameter, value in zip(self.task.parameters, good.parameters, strict=True):
+                parameter.copy_(value)
+        self.record.history = {n: v[: good.step] for n, v in self.record.history.items()}
+        self.record.failed = True
         self.record.stopped = (
-            f"the loss was not finite at step {step + 1}: this is the last good state; "
-            "lower the learning rate"
+            f"{reason}: this is the state of step {good.step}; lower the learning rate"
         )
 
     def resume(self) -> None:
@@ -217,7 +271,7 @@ class _Loop:
         self.record.notes = state["notes"]
         if state["low_memory"]:
             self.task.save_memory()
-        self.good = self._copy()
+        self.good = [self._copy()]
         if self.options.early_stop:
             self.record.stopped = self.task.finished(self.record.history)
         logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.checkpoints)
@@ -256,5 +310,7 @@ class _Loop:
             return False
         return True
 
-    def _copy(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self.task.parameters]
+    def _copy(self) -> _Good:
+        """Copy the parameters to the CPU: they may be hundreds of megabytes."""
+        copied = [p.detach().to("cpu", copy=True) for p in self.task.parameters]
+        return _Good(self.record.step, copied)

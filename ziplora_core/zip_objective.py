@@ -64,6 +64,14 @@ class ZipObjective:
     def parameters(self) -> list[Tensor]:
         return [self.coefficients.flat]
 
+    @property
+    def learning_rates(self) -> list[float]:
+        return [self.settings.learning_rate]
+
+    @property
+    def optimiser(self) -> str:
+        return "adam"
+
     def fold(self) -> None:
         """Fold the present coefficients into the branches."""
         for name, columns in self.coefficients.columns().items():

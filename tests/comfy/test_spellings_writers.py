@@ -233,7 +233,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "DoRA": ("LoConModule", {"weight_decompose": True}, "DoRA"),
     "DoRA by input": ("LoConModule", {"weight_decompose": True, "wd_on_out": False}, "DoRA"),
     "LoHa DoRA": ("LohaModule", {"weight_decompose": True}, "DoRA"),
-    "full": ("FullModule", {}, "full-weight differences"),
     "OFT": ("DiagOFTModule", {}, "OFT or BOFT"),
     "BOFT": ("ButterflyOFTModule", {"lora_dim": 4}, "OFT or BOFT"),
     "GLoRA": ("GLoRAModule", {}, "GLoRA"),
@@ -249,6 +248,12 @@ def test_lycoris_without_exact_factors_is_refused_by_name(
     _, file = lycoris_file(getattr(modules, kind), LINEAR, **options)
     with pytest.raises(ZipLoRAError, match=f"found {found} in 1 modules"):
         lora_from_tensors(file)
+
+
+def test_lycoris_full_difference_that_is_not_low_rank_is_refused() -> None:
+    _, file = lycoris_file(modules.FullModule, LINEAR)
+    with pytest.raises(ZipLoRAError, match="found a full-weight difference of 64 x 96 that is not"):
+        lora_from_tensors(file, bias_and_norm="drop")
 
 
 def test_lycoris_norms_can_be_dropped() -> None:

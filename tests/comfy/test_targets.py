@@ -13,12 +13,13 @@ from comfy.model_patcher import ModelPatcher
 
 from sandbox import tiny
 from sandbox.tiny_pack.models import UNET_CONFIG
-from ziplora_core.comfy_adapter.pairs import direct_merge, trained_modules
+from ziplora_core.comfy_adapter.pairs import merge_pair, trained_modules
 from ziplora_core.comfy_adapter.targets import resolve_text_encoder, resolve_unet, unet_targets
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
 from ziplora_core.layers import LAYER_CHOICES, choose_layers
 from ziplora_core.lora import LoRA, LoraFactors
+from ziplora_core.merge_methods import MergeSettings
 from ziplora_core.pairing import LoRAPair, pair_modules
 
 from . import helpers
@@ -176,4 +177,4 @@ def test_direct_merge_on_a_model_of_another_family_is_refused() -> None:
     config.set_inference_dtype(torch.float16, None)
     other = config.get_model({}, device=torch.device("meta"))
     with pytest.raises(ZipLoRAError, match="model: found a BaseModel model, expected SDXL"):
-        direct_merge(other, helpers.lora_pair(), 1.0, 1.0, 0)
+        merge_pair(other, helpers.lora_pair(), "direct", MergeSettings())

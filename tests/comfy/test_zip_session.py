@@ -14,13 +14,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from sandbox import tiny
-from ziplora_core.comfy_adapter.pairs import direct_merge
+from ziplora_core.comfy_adapter.pairs import merge_pair
 from ziplora_core.comfy_adapter.zip_session import Prompt, ZipResult, optimise
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.merge import join
+from ziplora_core.merge_methods import MergeSettings
 from ziplora_core.options import TrainingOptions, ZipSettings
 from ziplora_core.pairing import LoRAPair
-from ziplora_core.training import TrainingRecord
+from ziplora_core.training import TrainingRecord, Watch
 
 from . import helpers
 
@@ -50,7 +51,7 @@ def run(
             (Prompt("content", prompts[0], content), Prompt("style", prompts[1], style)),
             settings,
             folder,
-            **hooks,
+            Watch(**hooks),
         )
 
 
@@ -96,12 +97,12 @@ def test_optimise_dot_sum_collapse_is_reported(
     assert "WARNING: the style coefficients collapsed" in result.report
 
 
-def test_optimise_diverging_learning_rate_is_reported_and_keeps_finite_coefficients(
+def test_optimise_diverging_learning_rate_is_an_error_that_names_it(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
-    result = run(model, clip, tmp_path, replace(SETTINGS, steps=30, learning_rate=1e18))
-    assert "not finite at step" in result.report.splitlines()[0]
-    assert all(torch.isfinite(m).all() for m in result.merged.coefficients.values())
+    with pytest.raises(ZipLoRAError, match=r"not finite at step.*Lower the learning rate"):
+        run(model, clip, tmp_path, replace(SETTINGS, steps=30, learning_rate=1e18))
+    assert not list(tmp_path.rglob("*.*"))
 
 
 @pytest.mark.parametrize("memory", ["fast", "low"])
@@ -237,7 +238,7 @@ def test_optimise_metadata_says_what_was_done_and_never_when_or_where(
 @pytest.mark.parametrize("rank", [0, 5])
 def test_direct_merge_equals_the_weighted_sum(rank: int, model: ModelPatcher) -> None:
     pair = helpers.lora_pair(1.0, 0.5)
-    merged, report = direct_merge(model.model, pair, 0.8, -2.0, rank)
+    merged, report = merge_pair(model.model, pair, "direct", MergeSettings(0.8, -2.0, rank))
     content, style = helpers.lora_tensors()
     assert merged.separable == (rank == 0) and "88 UNet modules, 88 of them in both" in report
     for name, factors in merged.modules().items():
@@ -262,7 +263,7 @@ def test_optimise_pair_without_common_modules_is_refused_before_any_training(
     style = replace(pair.style, modules={n: pair.style.modules[n] for n in names[half:]})
     with pytest.raises(ZipLoRAError, match="found 0 modules in common"):
         run(model, clip, tmp_path, pair=LoRAPair(content, style))
-    merged, _ = direct_merge(model.model, LoRAPair(content, style), 1.0, 1.0, 0)
+    merged, _ = merge_pair(model.model, LoRAPair(content, style), "direct", MergeSettings())
     assert len(merged.modules()) == 88
 
 

@@ -133,11 +133,12 @@ NOT_LORAS: dict[str, tuple[list[str], str]] = {
     "UNet alone": (["down_blocks.0.resnets.0.conv1.weight", "conv_in.bias"], "a whole model"),
     "SD1 embedding": (["emb_params"], "a textual inversion embedding"),
     "SDXL embedding": (["clip_l", "clip_g"], "a textual inversion embedding"),
+    "token": (["<s1>"], "a textual inversion embedding"),
     "Control-LoRA": (["lora_controlnet", "input_blocks.0.0.down"], "a Control-LoRA"),
     "LLLite": (["lllite_unet_x.down.0.weight"], "a Control-LoRA or ControlNet-LLLite"),
     "ControlNet": (["control_model.input_blocks.0.0.weight"], "a Control-LoRA"),
     "IP-Adapter": (["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"], "an IP-Adapter"),
-    "cloneofsimo": (["unet:0:up", "unet:0:down"], "a LoRA of the cloneofsimo trainer"),
+    "cloneofsimo": (["<s1>", "unet:0:up", "unet:0:down"], "a LoRA of the cloneofsimo trainer"),
 }
 
 

@@ -94,7 +94,7 @@ def test_read_lora_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> No
 
 
 NO_TENSORS: dict[str, tuple[Any, str]] = {
-    "list": ([torch.ones(2), torch.ones(2)], "found a list; the old cloneofsimo trainer"),
+    "list": ([torch.ones(2), torch.ones(2)], "key unet:0:up: found a LoRA of the cloneofsimo"),
     "tensor": (torch.ones(2), "found a Tensor"),
     "text": ({f"{STEM}.alpha": "2"}, f"key {STEM}.alpha: found a str"),
     "number as key": ({7: torch.ones(2), 8: torch.ones(2)}, "key 7: found a Tensor"),

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from ziplora_core.lora import LoraFactors
+from ziplora_core.low_rank import inner_product
 from ziplora_core.merge import (
     MergedLoRA,
     column_cosines,
-    inner_product,
     join,
     layer_cosine,
-    truncate,
     truncated,
 )
 from ziplora_core.pairing import ModulePair, pair_modules, scaled
@@ -59,26 +58,6 @@ def test_join_content_rows_come_first() -> None:
     joined = join(pair)
     assert joined is not None and pair.content is not None
     assert torch.equal(joined.down[:4], pair.content.down)
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("rank", [1, 3, 5, 7])
-def test_truncate_equals_the_optimal_approximation(kernel: int, rank: int) -> None:
-    factors = join(make_pair(kernel))
-    assert factors is not None
-    dense = factors.delta().flatten(1).double()
-    u, s, vh = torch.linalg.svd(dense, full_matrices=False)
-    best = (u[:, :rank] * s[:rank]) @ vh[:rank]
-    reduced, error = truncate(factors, rank)
-    assert reduced.rank == rank
-    got = reduced.delta().flatten(1).double()
-    torch.testing.assert_close(got, best, rtol=1e-4, atol=1e-3)
-    assert error == pytest.approx(float((dense - best).norm() / dense.norm()), abs=1e-5)
-
-
-def test_truncate_full_rank_changes_nothing() -> None:
-    factors = random_factors(4)
-    assert truncate(factors, 9) == (factors, 0.0)
 
 
 def test_truncated_merge_weighs_all_modules_in_its_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ziplora_core.errors import ZipLoRAError
 from ziplora_core.optimisers import learning_rate_factor, make_optimiser
 
 
@@ -18,7 +19,22 @@ def test_learning_rate_factor_warms_up_and_falls() -> None:
 
 def test_make_optimiser_adam_moves_by_the_learning_rate_under_tiny_gradients() -> None:
     leaf = torch.ones(3, requires_grad=True)
-    optimiser = make_optimiser("adam", [leaf], 0.01)
+    optimiser = make_optimiser("adam", [leaf], [0.01])
     leaf.grad = torch.tensor([1e-9, -1e-9, 1e-3])
     optimiser.step()
     torch.testing.assert_close(leaf.detach(), torch.tensor([0.99, 1.01, 0.99]), atol=1e-5, rtol=0)
+
+
+def test_make_optimiser_keeps_a_learning_rate_for_each_leaf() -> None:
+    leaves = [torch.ones(2, requires_grad=True) for _ in range(2)]
+    optimiser = make_optimiser("adamw", leaves, [0.1, 0.001])
+    for leaf in leaves:
+        leaf.grad = torch.ones(2)
+    optimiser.step()
+    moved = [float(1 - leaf.detach()[0]) for leaf in leaves]
+    assert moved == pytest.approx([0.1 * 1.01, 0.001 * 1.01], rel=1e-4)  # with weight decay 0.01
+
+
+def test_make_optimiser_8bit_without_its_package_says_what_to_do() -> None:
+    with pytest.raises(ZipLoRAError, match=r"adamw_8bit: found no bitsandbytes.*Choose adamw"):
+        make_optimiser("adamw_8bit", [torch.ones(2, requires_grad=True)], [0.1])

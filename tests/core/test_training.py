@@ -29,7 +29,7 @@ def run(task: ZipObjective, folder: CheckpointFolder | None = None, **hooks: Any
     def export() -> Any:
         return MergedLoRA(task.pairs, task.coefficients.detached()).modules()
 
-    return train(task, STEPS, 0.05, task.options, Hooks(export=export, **hooks), folder)
+    return train(task, STEPS, task.options, Hooks(export=export, **hooks), folder)
 
 
 def test_train_lowers_the_loss_and_only_moves_coefficients() -> None:
@@ -52,7 +52,7 @@ def test_train_same_seed_bit_identical_other_seed_not() -> None:
 
 
 @pytest.mark.parametrize("at", [1, 4, STEPS - 1])
-@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimiser", ["auto", "adamw", "sgd"])
 def test_train_cancelled_at_any_step_resumes_bit_identical(
     at: int, optimiser: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,21 +204,37 @@ def test_train_not_finite_returns_the_last_good_state() -> None:
 
     def explodes(*args: Any) -> torch.Tensor:
         seen.append(task.coefficients.flat.detach().clone())
-        return denoise(*args) * (float("nan") if len(seen) == 4 else 1.0)
+        return denoise(*args) * (float("nan") if len(seen) == 12 else 1.0)
 
     task.model.denoise = explodes
     record = run(task)
-    assert record.step == 3 and record.stopped is not None
-    assert "not finite at step 4" in record.stopped
-    assert torch.equal(task.coefficients.flat, seen[2])
+    assert record.failed and record.step == 10 == len(record.history["loss"])
+    assert "not finite at step 12: this is the state of step 10" in (record.stopped or "")
+    assert torch.equal(task.coefficients.flat, seen[10])
 
 
-def test_train_not_finite_at_the_first_step_is_an_error() -> None:
+def test_train_not_finite_before_there_is_a_good_state_is_an_error() -> None:
     task = objective()
     denoise = task.model.denoise
     task.model.denoise = lambda *inputs: denoise(*inputs) * float("inf")
-    with pytest.raises(ZipLoRAError, match="training step 1: found a loss or gradient"):
+    with pytest.raises(ZipLoRAError, match=r"training: found the loss was not finite at step 1,"):
         run(task)
+
+
+def test_train_diverging_returns_the_state_before_it_and_names_the_cause() -> None:
+    task = objective()
+    denoise, seen = task.model.denoise, []
+
+    def grows(*args: Any) -> torch.Tensor:
+        seen.append(task.coefficients.flat.detach().clone())
+        return denoise(*args) * (100.0 if len(seen) > 23 else 1.0)
+
+    task.model.denoise = grows
+    record = train(task, 40, task.options, Hooks(export=dict))
+    assert record.failed and record.step == 10
+    assert "diverged by step 30" in (record.stopped or "")
+    assert "lower the learning rate" in (record.stopped or "")
+    assert torch.equal(task.coefficients.flat, seen[10])
 
 
 def test_train_full_disk_goes_on_and_reports_it(tmp_path: Path) -> None:
@@ -237,7 +253,8 @@ def test_train_stops_when_the_coefficients_are_orthogonal() -> None:
     with torch.no_grad():
         for column in task.coefficients.columns().values():
             column[0, :2] = column[1, 2:] = 0.0
-    record = train(task, STEPS, 0.0, task.options, Hooks(export=dict))
+    task.settings = replace(task.settings, learning_rate=0.0)
+    record = train(task, STEPS, task.options, Hooks(export=dict))
     assert record.step == 10 and "orthogonal" in (record.stopped or "")
     task = objective(replace(TrainingOptions(), early_stop=False))
     assert run(task).stopped is None

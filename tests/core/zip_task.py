@@ -27,6 +27,7 @@ def objective(options: TrainingOptions | None = None, **settings: Any) -> ZipObj
     }
     branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
     model = ToyModel(branches, WIDTH)
+    settings = {"learning_rate": 0.05, **settings}
     chosen = ZipSettings(steps=STEPS, options=options or TrainingOptions(), **settings)
     content, style = (
         with_targets(model.denoise, some_states(5, seed), branch, 2, 5)

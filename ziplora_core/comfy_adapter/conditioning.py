@@ -115,4 +115,4 @@ def zeroed(conditioning: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Copy an inference tensor out, so that autograd may save it."""
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    return value.clone() if isinstance(value, torch.Tensor) else value

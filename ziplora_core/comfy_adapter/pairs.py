@@ -1,9 +1,8 @@
-"""A pair of LoRAs on a model: which modules they have in common there, and their exact sum."""
+"""A pair of LoRAs on a model: which modules they have in common there, and their merge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import comfy.model_base
@@ -11,10 +10,25 @@ import comfy.model_base
 from ..errors import problem
 from ..files.metadata import source_metadata
 from ..layers import choose_layers
-from ..merge import MergedLoRA, truncated
+from ..merge import MergedLoRA
+from ..merge_methods import METHODS, MergeSettings
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
-from ..report import truncation_line
 from .targets import resolve_unet
+
+
+def refuse_other_than_sdxl(model: Any) -> None:
+    """Refuse a `BaseModel` that files of ours are not for.
+
+    Raises:
+        ZipLoRAError: it is not of the SDXL family.
+    """
+    if not isinstance(model, comfy.model_base.SDXL):
+        raise problem(
+            "model",
+            found=f"a {type(model).__name__} model",
+            expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
+            advice="Load an SDXL checkpoint; the files are written for SDXL.",
+        )
 
 
 def pair_on_model(
@@ -25,52 +39,39 @@ def pair_on_model(
     Raises:
         ZipLoRAError: the model is not of the SDXL family, or a LoRA does not fit it.
     """
-    if not isinstance(model, comfy.model_base.SDXL):
-        raise problem(
-            "model",
-            found=f"a {type(model).__name__} model",
-            expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
-            advice="Load an SDXL checkpoint; the files are written for SDXL.",
-        )
+    refuse_other_than_sdxl(model)
     halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
     unet = pair_modules(*(scaled(resolve_unet(lora, model), s) for lora, s in halves))
     text = pair_modules(*(scaled(lora.text_encoder(), s) for lora, s in halves))
     return unet, text
 
 
-def direct_merge(
-    model: Any, pair: LoRAPair, content_weight: float, style_weight: float, rank: int
+def merge_pair(
+    model: Any, pair: LoRAPair, method: str, settings: MergeSettings
 ) -> tuple[MergedLoRA, str]:
-    """Join a pair exactly (arXiv:2311.13600, eq. 1): delta = w_c delta_c + w_s delta_s.
+    """Join a pair by one of `METHODS`.
 
     Args:
         model: the `BaseModel` whose key map resolves the modules.
         pair: the two LoRAs and their strengths.
-        content_weight, style_weight: w_c and w_s.
-        rank: 0 for the exact sum, otherwise its best approximation of this rank.
+        method: its name.
+        settings: weights on top of the pair's strengths, and what methods share.
 
     Returns:
         the merge and a report.
     """
-    weighted = replace(
-        pair,
-        content_strength=pair.content_strength * content_weight,
-        style_strength=pair.style_strength * style_weight,
-    )
-    unet, text_encoder = pair_on_model(weighted, model)
-    metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": "direct"}
-    merged = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
+    unet, text_encoder = pair_on_model(pair, model)
+    metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": method}
+    sources = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
+    merged, notes = METHODS[method](sources, settings)
     shared = sum(p.shared for p in unet.values())
     lines = [
-        f"direct merge: {content_weight:g} × {pair.content.name} + "
-        f"{style_weight:g} × {pair.style.name}",
+        f"{method}: {settings.content_weight:g} × {pair.content.name} (content), "
+        f"{settings.style_weight:g} × {pair.style.name} (style)",
         f"{len(unet)} UNet modules, {shared} of them in both; "
         f"{len(text_encoder)} text-encoder modules",
     ]
-    if rank:
-        exact, (merged, error) = merged, truncated(merged, rank)
-        lines.append(truncation_line(rank, error, merged is not exact))
-    return merged, "\n".join(lines)
+    return merged, "\n".join(lines + notes)
 
 
 def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair) -> list[str]:

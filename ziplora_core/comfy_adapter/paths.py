@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
@@ -32,13 +32,18 @@ def lora_path(name: str) -> Path:
     return Path(found)
 
 
+def work_root() -> Path:
+    """The folder of checkpoints and class pictures, outside every LoRA path."""
+    return Path(folder_paths.get_output_directory()) / "ziplora"
+
+
 def checkpoint_root() -> Path:
-    """The folder of all training checkpoints, outside every LoRA path."""
-    return Path(folder_paths.get_output_directory()) / "ziplora" / "checkpoints"
+    """The folder of all training checkpoints."""
+    return work_root() / "checkpoints"
 
 
-def check_prefix(prefix: str) -> None:
-    """Refuse a file name prefix that would leave `output/loras`.
+def check_prefix(prefix: str, folder: str = "loras") -> None:
+    """Refuse a file name prefix that would leave its folder of the output folder.
 
     Raises:
         ZipLoRAError: empty, absolute, or with `..` in it.
@@ -49,7 +54,7 @@ def check_prefix(prefix: str) -> None:
         raise problem(
             "filename_prefix",
             found=repr(prefix),
-            expected="a name inside output/loras, e.g. my_merge or merges/my_merge",
+            expected=f"a name inside output/{folder}, e.g. my_merge or merges/my_merge",
             advice="Remove '..' and any leading '/' or drive letter.",
         )
 
@@ -69,24 +74,41 @@ def save_lora(
     Raises:
         ZipLoRAError: bad prefix, not finite, or not writable.
     """
-    check_prefix(prefix)
+
+    def write(base: Path) -> WrittenFile:
+        metadata = lora_metadata(modules, title=base.name, description=description, extra=extra)
+        return write_lora(Path(f"{base}.safetensors"), modules, metadata, dtype)
+
+    written = save_numbered(prefix, "loras", write)
     root = Path(folder_paths.get_output_directory()) / "loras"
+    return str(written.path.relative_to(root)), written
+
+
+def save_numbered(prefix: str, folder: str, write: Callable[[Path], WrittenFile]) -> WrittenFile:
+    """Write under a folder of ComfyUI's output folder, with the next free number.
+
+    Args:
+        prefix: name below that folder.
+        folder: `loras`, or one that no loader searches.
+        write: called with the path without its suffix; raises FileExistsError where it is taken.
+
+    Raises:
+        ZipLoRAError: bad prefix, or what `write` raises.
+    """
+    check_prefix(prefix, folder)
+    root = Path(folder_paths.get_output_directory()) / folder
     for _ in range(_TRIES):
         try:
-            folder, stem, counter, *_rest = folder_paths.get_save_image_path(prefix, str(root))
+            place, stem, counter, *_rest = folder_paths.get_save_image_path(prefix, str(root))
         except OSError as error:
             raise problem(
                 f"filename_prefix {prefix!r}",
                 found=f"{error.strerror}: {error.filename}",
-                expected="a folder inside output/loras that can be made",
+                expected=f"a folder inside output/{folder} that can be made",
                 advice="Choose another name: nothing is lost, the result is cached.",
             ) from error
-        title = f"{stem}_{counter:05}_"
-        metadata = lora_metadata(modules, title=title, description=description, extra=extra)
-        path = Path(folder) / f"{title}.safetensors"
         try:
-            written = write_lora(path, modules, metadata, dtype)
+            return write(Path(place) / f"{stem}_{counter:05}_")
         except FileExistsError:
             continue  # another run took the number in between
-        return str(path.relative_to(root)), written
     raise ZipLoRAError(f"filename_prefix {prefix!r}: no free number found in {_TRIES} tries.")

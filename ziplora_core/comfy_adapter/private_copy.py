@@ -56,13 +56,13 @@ def private_copy(model: Any) -> Any:
         )
     comfy.model_management.unload_model_and_clones(model)
     original = model.model
-    shared = [original.model_config, getattr(original, "current_patcher", None)]  # not weights
+    shared = [getattr(original, name, None) for name in ("model_config", "current_patcher")]
     copied = copy.deepcopy(original, {id(part): part for part in shared})
     return model.clone(model_override=(copied, ({}, {}, {}, set())))
 
 
-def refuse_patched(model: Any) -> None:
-    """Refuse a MODEL that is more than its weights: what would be learned is not what is drawn.
+def refuse_patched(model: Any, name: str = "model") -> None:
+    """Refuse a MODEL or CLIP that is more than its weights: what is learned is not what is drawn.
 
     Raises:
         ZipLoRAError: naming each injection, wrapper, patch or function on it.
@@ -80,9 +80,9 @@ def refuse_patched(model: Any) -> None:
         found.append("a model function wrapper")
     if found:
         raise problem(
-            "model",
+            name,
             found=", ".join(found),
             expected="a checkpoint, with or without LoRAs, and nothing else on it",
-            advice="Connect the MODEL from before the slider, FreeU or wrapper node, and apply "
-            "that node after the merge.",
+            advice=f"Connect the {name.upper()} from before the slider, FreeU or wrapper node, and "
+            "apply that node afterwards.",
         )

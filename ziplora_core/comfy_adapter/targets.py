@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.lora
+import comfy.utils
 
 from ..errors import problem
 from ..lora import UNET_PREFIX, LoRA, LoraFactors
@@ -15,7 +16,7 @@ _UNET = "diffusion_model."
 
 
 def unet_targets(model: Any) -> dict[str, str]:
-    """Map `lora_unet_<sgm name>` to the weight key, for every weight of the diffusion model.
+    """Map `lora_unet_<sgm name>` to the weight key, for every linear and every convolution.
 
     Args:
         model: a `BaseModel` (what a ModelPatcher holds as `.model`).
@@ -24,7 +25,30 @@ def unet_targets(model: Any) -> dict[str, str]:
     return {
         _sgm_name(key): key
         for key in comfy.lora.model_lora_keys_unet(model, {}).values()
-        if key in weights and key.startswith(_UNET) and key.endswith(".weight")
+        if key in weights and key.startswith(_UNET) and weights[key].ndim > 1
+    }
+
+
+def diffusers_paths(unet_config: Mapping[str, Any]) -> dict[str, str]:
+    """Map the sgm path of every module to its diffusers path, `input_blocks.4…` → `down_blocks.1…`.
+
+    ComfyUI's map names some modules that its model does not have.
+    """
+    return {
+        sgm.removesuffix(".weight"): path.removesuffix(".weight")
+        for path, sgm in comfy.utils.unet_to_diffusers(unet_config).items()
+        if sgm.endswith(".weight")
+        and not path.startswith("class_embedding.")  # add_embedding's alias
+    }
+
+
+def diffusers_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Give the shape of every weight of a `BaseModel`'s UNet by its diffusers path."""
+    weights = model.state_dict()
+    return {
+        path: tuple(weights[key].shape)
+        for sgm, path in diffusers_paths(model.model_config.unet_config).items()
+        if (key := f"{_UNET}{sgm}.weight") in weights
     }
 
 

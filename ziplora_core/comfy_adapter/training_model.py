@@ -8,16 +8,16 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
-import comfy.utils
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
-from comfy.patcher_extension import PatcherInjection
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..branches import Branches, Gates
+from ..checkpoint import sampled
 from . import conditioning as cond
+from .branch_hooks import BranchHooks
 from .private_copy import compute_dtype, private_copy, refuse_patched, set_compute_dtype
 
 _INJECTION = "ziplora_training"
@@ -29,18 +29,18 @@ class TrainingModel:
     Args:
         patcher: the private ModelPatcher.
         branches: by weight key.
+        dtype: it computes in.
 
     `evaluations` counts the samples that went through the UNet; `on_evaluation` is told before
     each batch.
     """
 
-    def __init__(self, patcher: Any, branches: Mapping[str, Branches]) -> None:
-        self.patcher, self.branches = patcher, branches
+    def __init__(self, patcher: Any, branches: Mapping[str, Branches], dtype: torch.dtype) -> None:
+        self.patcher, self.dtype = patcher, dtype
+        self.hooks = BranchHooks(branches)
         self.checkpointing = False
         self.evaluations = 0
         self.on_evaluation: Callable[[int], None] = lambda evaluations: None
-        self._gates: Gates | None = None
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     @property
     def model(self) -> Any:
@@ -56,8 +56,19 @@ class TrainingModel:
         return isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
 
     @property
+    def timesteps(self) -> int:
+        return len(self.sampling.sigmas)
+
+    @property
     def device(self) -> torch.device:
         return self.patcher.load_device
+
+    def fingerprint(self) -> dict[str, Tensor]:
+        """Sample every weight, patches included, and the noise schedule: which base it is."""
+        weights = self.model.diffusion_model.named_parameters()
+        return {f"base {key}": sampled(weight) for key, weight in weights} | {
+            "sigmas": self.sampling.sigmas
+        }
 
     def denoise(
         self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
@@ -74,26 +85,50 @@ class TrainingModel:
         slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)
         return (x0 - base) / slope
 
+    def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right.
+
+        The right one solves x0 = base + slope · prediction (see `denoise`), in float64: noise for
+        eps, (noise − σ·x0)/√(1+σ²) for v.
+        """
+        sampling, x0 = self.sampling, x0.double()
+        sigma = sampling.sigmas[timestep].cpu()
+        x = sampling.noise_scaling(sigma.double(), noise.double(), x0)
+        zeros = torch.zeros_like(x)
+        base = sampling.calculate_denoised(sigma.double(), zeros, x)
+        slope = sampling.calculate_denoised(sigma.double(), torch.ones_like(x), zeros)
+        return x.float(), sigma, ((x0 - base) / slope).float()
+
     def denoised(
-        self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditioning: Sequence[cond.Conditioning],
+        gates: Gates | None,
     ) -> Tensor:
-        """Predict x0, float32; samples whose prompts cannot share a batch run one by one."""
+        """Predict x0, float32; samples whose prompts cannot share a batch run one by one.
+
+        Without gates the branches are not there at all.
+        """
         first, *others = conditioning
         if all(first.joins(other) for other in others):
             return self._apply(x, sigma, conditioning, gates)
-        return torch.cat(
-            [
-                self._apply(x[i : i + 1], sigma[i : i + 1], [conditioning[i]], gates.of([i]))
-                for i in range(len(x))
-            ]
-        )
+        singles = [
+            self._apply(x[i : i + 1], sigma[i : i + 1], [one], gates and gates.of([i]))
+            for i, one in enumerate(conditioning)
+        ]
+        return torch.cat(singles)
 
     def _apply(
-        self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditioning: Sequence[cond.Conditioning],
+        gates: Gates | None,
     ) -> Tensor:
         self.evaluations += len(x)
         self.on_evaluation(self.evaluations)
-        self._gates = gates
+        self.hooks.gates = gates
         try:
             return self.model.apply_model(
                 x,
@@ -102,28 +137,7 @@ class TrainingModel:
                 transformer_options={"optimized_attention_override": _differentiable_attention},
             )
         finally:
-            self._gates = None
-
-    def injection(self) -> PatcherInjection:
-        """The forward hooks, put on and taken off by the patcher."""
-        return PatcherInjection(inject=self._inject, eject=self._eject)
-
-    def _inject(self, patcher: Any) -> None:
-        for key, branches in self.branches.items():
-            layer = comfy.utils.get_attr(patcher.model, key.removesuffix(".weight"))
-            self._handles.append(layer.register_forward_hook(self._hook(branches)))
-
-    def _eject(self, _patcher: Any) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-
-    def _hook(self, branches: Branches) -> Callable[..., Tensor | None]:
-        def add_branches(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor):
-            if self._gates is None:
-                return None
-            return out + branches.delta(inputs[0], self._gates, layer)
-
-        return add_branches
+            self.hooks.gates = None
 
     def install_checkpointing(self) -> list[nn.Module]:
         """Give every block a forward that, while `checkpointing`, keeps only the block's input.
@@ -142,23 +156,26 @@ class TrainingModel:
 
     def _checkpointed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(gates: Gates | None, *args: Any, **kwargs: Any) -> Any:
-            outer, self._gates = self._gates, gates
+            outer, self.hooks.gates = self.hooks.gates, gates
             try:
                 return forward(*args, **kwargs)
             finally:
-                self._gates = outer
+                self.hooks.gates = outer
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if not (self.checkpointing and torch.is_grad_enabled()):
                 return forward(*args, **kwargs)
-            return checkpoint(run, self._gates, *args, use_reentrant=False, **kwargs)
+            return checkpoint(run, self.hooks.gates, *args, use_reentrant=False, **kwargs)
 
         return wrapped
 
 
 @contextmanager
 def training_model(
-    model: Any, branches: Mapping[str, Branches], dtype: torch.dtype | None = None
+    model: Any,
+    branches: Mapping[str, Branches],
+    dtype: torch.dtype | None = None,
+    beside: Sequence[Any] = (),
 ) -> Iterator[TrainingModel]:
     """Open a private, frozen, loaded copy of MODEL with branches on it.
 
@@ -170,6 +187,7 @@ def training_model(
         model: the person's ModelPatcher.
         branches: by weight key.
         dtype: compute dtype; by default bf16 on CUDA where supported, float32 elsewhere.
+        beside: other ModelPatchers that stay loaded; everything else leaves the card.
 
     Raises:
         ZipLoRAError: injections or wrappers are on the MODEL, or it cannot be copied.
@@ -178,14 +196,12 @@ def training_model(
     patcher = private_copy(model)
     dtype = dtype or compute_dtype(patcher.load_device)
     set_compute_dtype(patcher, dtype)
-    opened = TrainingModel(patcher, branches)
+    opened = TrainingModel(patcher, branches, dtype)
     patcher.model.requires_grad_(False)
-    patcher.set_injections(_INJECTION, [opened.injection()])
+    patcher.set_injections(_INJECTION, [opened.hooks.injection()])
     blocks = opened.install_checkpointing()
     try:
-        comfy.model_management.load_models_gpu(
-            [patcher], memory_required=10**20, force_full_load=True
-        )
+        load(patcher, *beside)
         for branch in branches.values():  # after the others have left the card
             branch.to(patcher.load_device, dtype)
         yield opened
@@ -195,6 +211,13 @@ def training_model(
         for block in blocks:
             block.__dict__.pop("forward", None)
         comfy.model_management.unload_model_and_clones(patcher)
+
+
+def load(*patchers: Any) -> None:
+    """Load these ModelPatchers whole, and everything else off the card."""
+    comfy.model_management.load_models_gpu(
+        list(patchers), memory_required=10**20, force_full_load=True
+    )
 
 
 def _differentiable_attention(_function: Any, *args: Any, **kwargs: Any) -> Tensor:

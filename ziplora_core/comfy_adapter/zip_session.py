@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import torch
 
 from ..branches import Branches
-from ..checkpoint import CheckpointFolder, fingerprint, sampled
+from ..checkpoint import CheckpointFolder, fingerprint
 from ..coefficients import MergerCoefficients
 from ..files.metadata import source_metadata
 from ..merge import MergedLoRA
@@ -20,11 +18,12 @@ from ..options import ZipSettings
 from ..pairing import LoRAPair
 from ..report import Retention, zip_report
 from ..states import State, retention
-from ..training import Hooks, TrainingRecord, train
+from ..training import Hooks, TrainingRecord, Watch, train
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
+from .memory import plan_memory
 from .pairs import pair_on_model, trained_modules
-from .private_copy import compute_dtype, refuse_patched
+from .private_copy import refuse_patched
 from .references import (
     Reference,
     draw_pictures,
@@ -37,9 +36,8 @@ from .training_model import TrainingModel, training_model
 
 POOL = 32
 """Teacher draws per concept; their targets are computed once."""
+_UNWATCHED = Watch()
 _TRAINING, _HELD_OUT = 0, 1  # streams of a seed
-_BYTES_PER_SAMPLE = 5.3 * 2**30
-"""Saved activations of one SDXL sample of 128 × 128 latents in bf16 (ziplora.md §4.2)."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ def optimise(
     prompts: tuple[Prompt, Prompt],
     settings: ZipSettings,
     checkpoints: Path,
-    on_step: Callable[[TrainingRecord], None] = lambda record: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    on_prepare: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch = _UNWATCHED,
 ) -> ZipResult:
     """Learn the merger coefficients of a pair on a MODEL; see `ZipSession`.
 
@@ -75,7 +71,7 @@ def optimise(
     """
     with torch.inference_mode(False), torch.enable_grad():
         session = ZipSession(model, pair, prompts, settings)
-        return session.run(checkpoints, on_step, should_stop, on_prepare)
+        return session.run(checkpoints, watch)
 
 
 class ZipSession:
@@ -108,38 +104,35 @@ class ZipSession:
         self.trained = trained_modules(self.pairs, settings.layers, pair)
         self.branches = {name: Branches(p.factors) for name, p in self.pairs.items()}
 
-    def run(
-        self,
-        checkpoints: Path,
-        on_step: Callable[[TrainingRecord], None],
-        should_stop: Callable[[], bool],
-        on_prepare: Callable[[int, int], None],
-    ) -> ZipResult:
+    def run(self, checkpoints: Path, watch: Watch) -> ZipResult:
         """Learn the coefficients.
 
         Args:
             checkpoints: folder of all checkpoints; this run's is named by its inputs.
-            on_step, should_stop: see `Hooks`.
-            on_prepare: told how many of how many UNet evaluations the teachers have made.
+            watch: who follows it.
         """
         settings, options = self.settings, self.settings.options
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
         with training_model(self.model, hooked) as opened:
-            states, held_out = self._states(opened, on_prepare)
+            states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
-            memory = choose_memory(opened, settings, states)
             task = self._objective(opened, states)
+            largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
+            plan = plan_memory(opened, settings.memory, 2 * options.batch, largest, task.parameters)
             after: list[Retention | None] = []
 
             def on_end() -> None:
                 task.fold()
                 after.append(_measure(opened, held_out))
 
-            hooks = Hooks(lambda: self._merged(task).modules(), on_step, should_stop, on_end)
+            watch.on_plan(str(plan))
+            hooks = Hooks(
+                lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end
+            )
             folder = self._checkpoint_folder(checkpoints, opened)
-            record = train(task, settings.steps, settings.learning_rate, options, hooks, folder)
-            notes = [memory, f"UNet evaluations: {opened.evaluations} samples"]
+            record = train(task, settings.steps, options, hooks, folder)
+            notes = [str(plan), f"UNet evaluations: {opened.evaluations} samples"]
         if not record.asked_to_stop:
             folder.remove()
         merged = self._merged(task)
@@ -149,14 +142,14 @@ class ZipSession:
         return ZipResult(replace(merged, metadata=metadata), record, report)
 
     def _states(
-        self, opened: TrainingModel, on_prepare: Callable[[int, int], None]
+        self, opened: TrainingModel, watch: Watch
     ) -> tuple[list[list[State]], list[list[State]]]:
         """Make the states to train on and the held-out ones, with their teachers' targets."""
         settings, options = self.settings, self.settings.options
         draws = min(settings.steps * options.batch * options.accumulation, POOL)
         references = [self._reference(opened, i) for i in range(2)]
         total = evaluations(references, draws, options.held_out_draws)
-        opened.on_evaluation = lambda done: on_prepare(done, total)
+        opened.on_evaluation = lambda done: watch.on_prepare(done, total)
         states, references = draw_pictures(opened, references, self._size, draws, settings.seed)
         for i, drawn in enumerate(states):
             if not drawn:
@@ -199,9 +192,7 @@ class ZipSession:
 
     def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
         """Name the folder by everything the result depends on, the patched base included."""
-        tensors = {
-            f"base {k}": sampled(w) for k, w in opened.model.diffusion_model.named_parameters()
-        }
+        tensors = opened.fingerprint()
         for name, pair in {**self.pairs, **self.text_encoder}.items():
             for half, factors in zip(("content", "style"), pair.factors, strict=True):
                 if factors is not None:
@@ -215,7 +206,6 @@ class ZipSession:
             extras.append({k: v for k, v in others.items() if not torch.is_tensor(v)})
             if latents is not None:
                 tensors[f"{prompt.name} latents"] = latents
-        tensors["sigmas"] = opened.sampling.sigmas
         settings = asdict(self.settings) | {"extras": extras, "v": opened.v_prediction}
         settings["options"].pop("resume")
         return CheckpointFolder(root / fingerprint(settings, tensors))
@@ -239,23 +229,3 @@ def _measure(opened: TrainingModel, held_out: list[list[State]]) -> Retention | 
     if not held_out[0]:
         return None
     return Retention(*(retention(opened.denoise, states, batch=2) for states in held_out))
-
-
-def choose_memory(opened: TrainingModel, settings: ZipSettings, states: list[list[State]]) -> str:
-    """Set checkpointing: `fast` keeps all activations, `low` a block's; returns the report's line.
-
-    `auto` looks at the device's whole memory less the model, not at what is free just now: the same
-    machine makes the same choice, and the same seed the same file.
-    """
-    memory, samples = settings.memory, 2 * settings.options.batch
-    height, width = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
-    itemsize = compute_dtype(opened.device).itemsize
-    needed = samples * _BYTES_PER_SAMPLE * (height * width / 128**2) * itemsize / 2
-    whole = float(comfy.model_management.get_total_memory(opened.device))  # pyright: ignore
-    room = 0.8 * whole - opened.patcher.model_size()
-    opened.checkpointing = memory == "low" or (memory == "auto" and needed > room)
-    chosen = "low" if opened.checkpointing else "fast"
-    if memory != "auto":
-        return f"memory={chosen}"
-    sizes = f"about {needed / 2**30:.1f} GiB of activations, room for {room / 2**30:.1f}"
-    return f"memory={chosen} (auto: {sizes})"

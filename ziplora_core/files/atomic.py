@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 
-def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, replace: bool = False) -> None:
     """Write to a temporary file beside `path`, fsync it, then give it its name.
 
     Args:

@@ -13,8 +13,13 @@ SDXL, REFINER = "SDXL", "the SDXL refiner"
 
 NOT_LORAS = (
     (
+        "a LoRA of the cloneofsimo trainer, which numbers its modules",
+        r"(unet|text_encoder):\d+:(up|down)$",
+        "Read it with Import LoRA, which lays the numbers against a model.",
+    ),
+    (
         "a textual inversion embedding",
-        r"(emb_params|clip_l|clip_g|string_to_(param|token)(\..*)?)$",
+        r"(emb_params|clip_l|clip_g|string_to_(param|token)(\..*)?|<[^>]+>)$",
         "Put it into the embeddings folder and name it in the prompt.",
     ),
     (
@@ -26,11 +31,6 @@ NOT_LORAS = (
         "an IP-Adapter",
         r"(image_proj|ip_adapter)\.",
         "Load it with IP-Adapter nodes.",
-    ),
-    (
-        "a LoRA of the cloneofsimo trainer, for Stable Diffusion 1.x or 2.x",
-        r"(unet|text_encoder):\d+:(up|down)$",
-        "Choose a LoRA made for SDXL.",
     ),
     (
         "a checkpoint",
@@ -137,7 +137,7 @@ def _role(key: str) -> str:
 
 def _in_features(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
     """List the keys that show how many features their module reads, with that number."""
-    telling = ("down", "hada_w1_b", "diff")
+    telling = ("down", "hada_w1_b", "diff", "dense")
     return [(k, shape[1]) for k, shape in shapes.items() if _role(k) in telling and len(shape) > 1]
 
 

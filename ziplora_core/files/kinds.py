@@ -1,4 +1,4 @@
-"""Each parametrisation of a low-rank update as plain factors, exactly and without an SVD.
+"""Each parametrisation of a low-rank update as plain factors; only dense ones need an SVD.
 
 Every one of them is made of pairs `up (out, rank, *1)`, `down (rank, in, *k)`; a convolution may
 put a core `(rank, rank, *k)` between the two. LoHa and LoKr multiply two such updates.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from ..lora import LoraFactors
+from .dense import dense_factors
 from .spelling import ModuleKeys
 
 SMALL_RANK = 64
@@ -49,7 +50,8 @@ class Kind:
 
     Args:
         name: what people call it.
-        ranked: the role whose first dimension is the rank that alpha is divided by.
+        ranked: the role whose first dimension is the rank that alpha is divided by; empty when the
+            scale is in the numbers.
         factors: forms `(up, down)` from its parts.
     """
 
@@ -67,7 +69,8 @@ def kind_of(module: ModuleKeys, source: str) -> Kind:
     roles = frozenset(module.keys) - {"alpha"}
     if roles in KINDS:
         return KINDS[roles]
-    nearest = max(KINDS, key=lambda parts: 2 * len(parts & roles) - len(parts - roles))
+    several = (parts for parts in KINDS if len(parts) > 1)
+    nearest = max(several, key=lambda parts: 2 * len(parts & roles) - len(parts - roles))
     first = next((r for r in module.keys if r != "alpha"), "alpha")
     missing = ", ".join(sorted(nearest - roles))
     found = ", ".join(sorted(roles)) or "alpha"
@@ -100,8 +103,10 @@ def read_parts(module: ModuleKeys, tensors: Mapping[str, Tensor], source: str) -
 def to_factors(kind: Kind, parts: Parts, alpha: float | None) -> LoraFactors:
     """Form the factors, with alpha brought to their own rank so that the scale stays."""
     up, down = kind.factors(parts)
+    if not kind.ranked:
+        return LoraFactors(down, up, float(len(down)))
     rank = parts.tensors[kind.ranked].shape[0]
-    return LoraFactors(down, up, alpha if alpha is None else alpha * down.shape[0] / rank)
+    return LoraFactors(down, up, alpha if alpha is None else alpha * len(down) / rank)
 
 
 def lora(parts: Parts) -> Pair:
@@ -137,6 +142,12 @@ def lokr(parts: Parts) -> Pair:
     _check_rank(parts, "lokr_w2_b", "LoKr", rank, out, width)
     down = _kron(down1, down2.flatten(1)).reshape(rank, -1, *down2.shape[2:])
     return _kron(up1, up2), down
+
+
+def dense(parts: Parts) -> Pair:
+    """delta itself, factored when it is numerically low-rank."""
+    ((role, weight),) = parts.tensors.items()
+    return dense_factors(weight, parts.subject(role))
 
 
 def _first_kronecker_pair(parts: Parts) -> Pair:
@@ -203,5 +214,7 @@ KINDS = {
     LOKR | {"lokr_t2"}: Kind("LoKr CP", "lokr_w2_b", lokr),
     LOKR_HALVES: Kind("LoKr", "lokr_w2_b", lokr),
     LOKR_HALVES | {"lokr_t2"}: Kind("LoKr CP", "lokr_w2_b", lokr),
+    frozenset(("dense",)): Kind("dense ZipLoRA", "", dense),
+    frozenset(("diff",)): Kind("full-weight difference", "", dense),
 }
 """Every parametrisation by exactly the roles its modules have, besides alpha."""

@@ -18,6 +18,7 @@ from ..errors import ZipLoRAError, problem
 from ..lora import LoRA, LoraFactors, LoraModel
 from .base_model import BaseGuess, describe_base
 from .header import Entry, check_size, read_header, read_tensors
+from .indexed import Targets, numbered, spell_out
 from .kinds import kind_of, read_parts, to_factors
 from .refused import BiasAndNorm, check_tensors, usable_modules
 from .scale import PeftConfig, module_alpha, peft_configs
@@ -43,7 +44,9 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def read_lora(path: str | Path, bias_and_norm: BiasAndNorm = "refuse") -> LoRA:
+def read_lora(
+    path: str | Path, bias_and_norm: BiasAndNorm = "refuse", targets: Targets | None = None
+) -> LoRA:
     """Read a LoRA file into exact factors, whatever program wrote it.
 
     Everything that keys, shapes and number types can tell is checked before the tensors are read.
@@ -51,6 +54,8 @@ def read_lora(path: str | Path, bias_and_norm: BiasAndNorm = "refuse") -> LoRA:
     Args:
         path: a `.safetensors` file, or a `.pt`, `.ckpt` or `.bin` that holds tensors only.
         bias_and_norm: refuse the file for bias and norm tensors, or leave them out.
+        targets: weight shapes of a UNet by diffusers path. A file that numbers its modules is read
+            with them, and refused without.
 
     Raises:
         ZipLoRAError: the file is missing, damaged, no LoRA, or has no exact low-rank factors.
@@ -66,7 +71,8 @@ def read_lora(path: str | Path, bias_and_norm: BiasAndNorm = "refuse") -> LoRA:
         if kind in SAFETENSORS:
             with path.open("rb") as file:
                 header = read_header(file, path.name)
-                _plan(header.entries, path.name, bias_and_norm)
+                entries, _ = spell_out(header.entries, targets, path.name)
+                _plan(entries, path.name, bias_and_norm)
                 tensors, sha256 = read_tensors(file, header, path.name)
                 metadata = header.metadata
         else:
@@ -75,7 +81,10 @@ def read_lora(path: str | Path, bias_and_norm: BiasAndNorm = "refuse") -> LoRA:
     except OSError as error:
         found = error.strerror or "an error of the disk"
         raise _unreadable(str(path), found, "a readable file") from error
-    return replace(_read(tensors, metadata, path.name, bias_and_norm, configs), sha256=sha256)
+    spelled, notes = spell_out(tensors, targets, path.name)
+    lora = _read(spelled, metadata, path.name, bias_and_norm, configs)
+    formats = ("cloneofsimo",) if notes else lora.formats
+    return replace(lora, sha256=sha256, formats=formats, notes=notes + lora.notes)
 
 
 def lora_from_tensors(
@@ -115,9 +124,11 @@ def _read(
     for module in plan.modules:
         kind = kind_of(module, name)
         parts = read_parts(module, tensors, name)
-        rank = parts.tensors[kind.ranked].shape[0]
-        tensor = tensors.get(module.keys.get("alpha", ""))
-        alpha = module_alpha(module, rank, tensor, configs, name)
+        alpha = None
+        if kind.ranked:
+            rank = parts.tensors[kind.ranked].shape[0]
+            tensor = tensors.get(module.keys.get("alpha", ""))
+            alpha = module_alpha(module, rank, tensor, configs, name)
         modules[module.name] = to_factors(kind, parts, alpha)
         kinds[kind.name] += 1
     formats = (*plan.formats, *(kind for kind in kinds if kind != "LoRA"))
@@ -189,7 +200,9 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:
     except UNPICKLING_ERRORS as error:
         found = f"no readable PyTorch file, or one with code in it ({type(error).__name__})"
         raise _unreadable(path.name, found, "tensors only") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+    if isinstance(content, list):
+        content = numbered(content, path.name)
+    elif isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     elif isinstance(content, dict) and len(content) == 1:
         (only,) = content.values()
@@ -200,8 +213,7 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:
 def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
     """Check that these are dense tensors by text key."""
     if not isinstance(content, Mapping):
-        found = f"a {type(content).__name__}; the old cloneofsimo trainer (SD 1.x) wrote lists"
-        raise _unreadable(name, found, "tensors by key")
+        raise _unreadable(name, f"a {type(content).__name__}", "tensors by key")
     for key, tensor in content.items():
         is_tensor = isinstance(tensor, Tensor) and tensor.layout is torch.strided
         if not isinstance(key, str) or not is_tensor:

@@ -20,7 +20,6 @@ OFT = ("OFT or BOFT", "it rotates the model's weights instead of adding to them"
 IA3 = ("IA3", "it multiplies the model's weights instead of adding to them")
 TLORA = ("T-LoRA", "its update is measured against an SVD of the model's weights")
 GLORA = ("GLoRA", "its update needs the weights of the model it was trained on")
-DENSE = ("full-weight differences", "they are not low-rank")
 FULL_KRONECKER = ("LoKr with an undecomposed lokr_w2", "its update is not low-rank")
 REPLACED = ("replaced or resized weights", "they do not add to the model's weights")
 LORA_BIAS = ("a trained LoRA bias", "the factors of a LoRA hold no bias")
@@ -32,7 +31,6 @@ REFUSED = {
     **{role: IA3 for role in ("weight", "on_input")},
     **{role: TLORA for role in ("tlora_q", "tlora_p", "lambda_layer")},
     **{role: GLORA for role in ("glora_a1", "glora_a2", "glora_b1", "glora_b2", "glora_bm")},
-    **{role: DENSE for role in ("diff", "dense")},
     **{role: REPLACED for role in ("set_weight", "reshape_weight")},
     **{"lokr_w2": FULL_KRONECKER, "lora_bias": LORA_BIAS, "scalar": SCALAR},
 }

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import problem
 from ..lora import LoraFactors, LoraModel
-from ..merge import inner_product
+from ..low_rank import inner_product
 from .atomic import write_bytes
 from .reader import read_lora
 
@@ -98,18 +98,26 @@ def lora_bytes(
                 f"module {name}",
                 found="a name outside the SDXL UNet and its text encoders",
                 expected="lora_unet_input_blocks_…, lora_te1_… or lora_te2_…",
-                advice="Resolve the LoRA against its model first (LoadLoRAPair → MergeLoRAs).",
+                advice="Resolve the LoRA against its model first, with Import LoRA.",
             )
-    tensors = kohya_tensors(modules, dtype)
+    return file_bytes(kohya_tensors(modules, dtype), metadata)
+
+
+def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Serialise tensors, all factors of one dtype, with their hashes in the metadata.
+
+    Raises:
+        ZipLoRAError: one of them is not finite.
+    """
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise problem(
                 key,
-                found=f"NaN or infinity in {dtype}",
+                found=f"NaN or infinity in {tensor.dtype}",
                 expected="finite factors",
                 advice="Save with dtype fp32 or bf16; if it stays, the merge itself failed.",
             )
-    data = safetensors.torch.save(tensors)
+    data = safetensors.torch.save(dict(tensors))
     head = _header(data, {**metadata, **_hashes(data, metadata)})
     return head + memoryview(data)[_body_start(data) :]
 
@@ -129,7 +137,23 @@ def write_lora(
         ZipLoRAError: not finite, not writable, or the file does not read back as it was written.
         FileExistsError: `path` is taken.
     """
-    data = lora_bytes(modules, metadata, DTYPES[dtype])
+    return write_checked(path, lora_bytes(modules, metadata, DTYPES[dtype]), modules, dtype)
+
+
+def write_checked(
+    path: Path, data: bytes, modules: Mapping[str, LoraFactors], dtype: str
+) -> WrittenFile:
+    """Write the bytes of a LoRA file as `write_lora` does, whatever their spelling.
+
+    Args:
+        path: the final name.
+        data: the whole file.
+        modules: what is to be read back, by the names our reader gives.
+        dtype: what its factors are stored in.
+
+    Raises:
+        ZipLoRAError, FileExistsError: as `write_lora`.
+    """
     try:
         write_bytes(path, data)
     except FileExistsError:

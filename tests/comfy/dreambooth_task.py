@@ -1,0 +1,118 @@
+"""DreamBooth objectives on the tiny SDXL, for the tests against independent references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ziplora_core.branches import Branches
+from ziplora_core.comfy_adapter.captions import Conditioner, encode_captions
+from ziplora_core.comfy_adapter.targets import unet_targets
+from ziplora_core.comfy_adapter.text_encoder import text_encoder_targets, trainable_text_encoder
+from ziplora_core.comfy_adapter.training_model import training_model
+from ziplora_core.dreambooth import DreamBoothObjective, Example, View
+from ziplora_core.framing import Framing
+from ziplora_core.layers import choose_layers
+from ziplora_core.lora import LoraFactors
+from ziplora_core.lora_parameters import LoRAParameters
+from ziplora_core.options import DreamBoothSettings
+
+from . import helpers
+
+CAPTIONS = ("a photo of sks dog", "sks dog on a sofa, at night", "a photo of a dog")
+
+
+@dataclass
+class Opened:
+    """An objective, and what it has drawn: latents, noise, timesteps."""
+
+    task: DreamBoothObjective
+    encoded: dict[str, Any]
+    drawn: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)
+
+    def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Take the gradient apart as the factors are."""
+        grad = self.task.lora.flat.grad
+        assert grad is not None
+        return split(self.task.lora, grad)
+
+
+def split(lora: LoRAParameters, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    pieces, at = {}, 0
+    for name, (down, up) in lora.shapes.items():
+        sizes = [torch.Size(down).numel(), torch.Size(up).numel()]
+        parts = flat[at : at + sum(sizes)].split(sizes)
+        pieces[name] = (parts[0].view(down), parts[1].view(up))
+        at += sum(sizes)
+    return pieces
+
+
+def example(seed: int, frame: Framing, caption: str, std: float = 0.0) -> Example:
+    """A random picture in latent space."""
+    mean = helpers.noise(4, *(side // 8 for side in frame.target), seed=seed)
+    return Example((View(mean, torch.full_like(mean, std), frame),), caption)
+
+
+def started(lora: LoRAParameters, seed: int = 5) -> dict[str, LoraFactors]:
+    """Give the factors values of a LoRA in the midst of its training; returns them."""
+    with torch.no_grad():
+        for name, (down, up) in split(lora, lora.flat).items():
+            down.copy_(helpers.noise(*down.shape, seed=seed) / down.shape[1] ** 0.5)
+            up.copy_(helpers.noise(*up.shape, seed=seed + len(name)) / 10)
+    return lora.detached()
+
+
+@contextmanager
+def opened_task(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    settings: DreamBoothSettings,
+    instances: Sequence[Example],
+    classes: Sequence[Example] = (),
+) -> Iterator[Opened]:
+    """Open the objective as the session does, with the factors in mid-training."""
+    targets = unet_targets(model.model)
+    lora = _lora(model, targets, settings)
+    branches = {name: Branches([f]) for name, f in started(lora).items()}
+    captions = {e.caption for e in (*instances, *classes)} | {""}
+    encoded = encode_captions(clip, captions, model.model)
+    encode, text_lora, text_branches, beside = encoded.__getitem__, None, {}, []
+    with ExitStack() as stack:
+        if settings.train_text_encoder:
+            text_targets = text_encoder_targets(clip)
+            text_lora = _lora(clip.patcher, text_targets, replace(settings, layers="all"))
+            text_branches = {name: Branches([f]) for name, f in started(text_lora).items()}
+            hooked = {text_targets[n]: b for n, b in text_branches.items()}
+            encoder = stack.enter_context(trainable_text_encoder(clip, hooked))
+            encode, beside = encoder.encode, [encoder.patcher]
+        hooked = {targets[n]: b for n, b in branches.items()}
+        opened = stack.enter_context(training_model(model, hooked, beside=beside))
+        conditioner = Conditioner(opened.model, encode, not text_lora, opened.device)
+        task = DreamBoothObjective(
+            opened, lora, branches, text_lora, text_branches, instances, classes, conditioner,
+            settings,
+        )  # fmt: skip
+        result = Opened(task, encoded)
+        noised = opened.noised
+
+        def recorded(x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
+            result.drawn.append((x0, noise, timestep))
+            return noised(x0, noise, timestep)
+
+        opened.noised = recorded
+        yield result
+
+
+def _lora(patcher: Any, targets: dict[str, str], settings: DreamBoothSettings) -> LoRAParameters:
+    weights = patcher.model.state_dict()
+    shapes = {name: tuple(weights[key].shape) for name, key in targets.items()}
+    chosen = choose_layers(settings.layers, [(n, len(s) - 2) for n, s in shapes.items()])
+    rng = torch.Generator().manual_seed(0)
+    return LoRAParameters({n: shapes[n] for n in chosen}, settings.rank, settings.alpha, rng)

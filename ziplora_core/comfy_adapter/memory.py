@@ -1,0 +1,101 @@
+"""How much memory a training needs, what it is given, and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import comfy.model_management
+import psutil
+import torch
+
+from .training_model import TrainingModel
+
+_GIB = 2**30
+_ACTIVATIONS = {"fast": 5.3, "low": 0.8}
+"""GiB per SDXL sample of 128 × 128 latents in bf16, without attention matrices: what autograd saves
+for all blocks, or for every block's input and one block (counted on SDXL's shapes)."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a training will need, in bytes.
+
+    Args:
+        memory: `fast` keeps all activations, `low` a block's.
+        automatic: chosen here, not by the person.
+        model: the weights.
+        learned: float32 parameters, gradients and optimiser state, and their cast copies.
+        activations: of one pass.
+        room: of the device, for activations.
+    """
+
+    memory: str
+    automatic: bool
+    model: float
+    learned: float
+    activations: float
+    room: float
+
+    def __str__(self) -> str:
+        total = self.model + self.learned + self.activations
+        parts = (
+            f"about {total / _GIB:.1f} GiB: model {self.model / _GIB:.1f}, "
+            f"learned {self.learned / _GIB:.1f}, activations {self.activations / _GIB:.1f}"
+        )
+        chosen = f" (auto; room for activations: {self.room / _GIB:.1f} GiB)"
+        return f"memory={self.memory}{chosen if self.automatic else ''}, estimated {parts}"
+
+
+def plan_memory(
+    opened: TrainingModel,
+    memory: str,
+    samples: int,
+    size: Sequence[int],
+    learned: Sequence[torch.Tensor],
+) -> MemoryPlan:
+    """Set checkpointing by `memory`, and estimate what will be needed.
+
+    `auto` looks at the device's whole memory less the model, not at what is free just now: the same
+    machine makes the same choice, and the same seed the same file.
+
+    Args:
+        opened: the loaded model; its `checkpointing` is set.
+        memory: `auto`, `fast` or `low`.
+        samples: in one pass.
+        size: latent `(h, w)` of the largest.
+        learned: the parameters.
+    """
+    itemsize = opened.dtype.itemsize
+    model = float(opened.patcher.model_size())
+    copies = 2 * itemsize if itemsize < 4 else 0  # cast factors, and their gradients
+    held = sum(p.numel() for p in learned) * (4 + 4 + 8 + copies)
+    share = samples * (size[0] * size[1] / 128**2) * itemsize / 2 * _GIB
+    whole = float(comfy.model_management.get_total_memory(opened.device))  # pyright: ignore
+    room = 0.8 * whole - model - held
+    fits = share * _ACTIVATIONS["fast"] <= room
+    chosen = memory if memory != "auto" else ("fast" if fits else "low")
+    opened.checkpointing = chosen == "low"
+    return MemoryPlan(chosen, memory == "auto", model, held, share * _ACTIVATIONS[chosen], room)
+
+
+class PeakMemory:
+    """The most memory that was in use: PyTorch's own count on CUDA, the process elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._process = psutil.Process()
+        self.bytes = 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def look(self) -> None:
+        """Take note of what is in use now."""
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self.bytes = max(self.bytes, self._process.memory_info().rss)
+
+    def __str__(self) -> str:
+        where = "on the card" if self.device.type == "cuda" else "of the whole process"
+        return f"peak memory {where}: {self.bytes / _GIB:.1f} GiB"

@@ -1,0 +1,89 @@
+"""Read a folder of training pictures and their captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import problem
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+_CAPTION = ".txt"
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Pictures `(1, h, w, 3)` in 0…1 in the order of their names; a caption each, or none."""
+
+    pictures: list[Tensor]
+    captions: list[str]
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """List the pictures of a folder by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+
+
+def caption_file(picture: Path) -> Path:
+    """Name the file of a picture's caption: `dog.jpg` has `dog.txt`."""
+    return picture.with_suffix(_CAPTION)
+
+
+def read_pictures(folder: Path) -> PictureFolder:
+    """Read every picture, turned as its camera says, on white where it is transparent.
+
+    Raises:
+        ZipLoRAError: no pictures, one that is unreadable or animated, or captions for some only.
+    """
+    files = picture_files(folder)
+    if not files:
+        raise problem(
+            f"folder {folder.name!r}",
+            found="no pictures",
+            expected="pictures as .png, .jpg or .webp",
+            advice="Put them into that folder of ComfyUI's input folder.",
+        )
+    without = [path.name for path in files if not caption_file(path).exists()]
+    if without and len(without) < len(files):
+        raise problem(
+            f"folder {folder.name!r}",
+            found=f"no caption for {len(without)} of {len(files)} pictures ({without[0]})",
+            expected="a .txt of the same name beside each picture, or none at all",
+            advice="Add the missing ones (an empty file stands for the prompt).",
+        )
+    captions = [] if without else [_caption(caption_file(path)) for path in files]
+    return PictureFolder([_picture(path) for path in files], captions)
+
+
+def _caption(path: Path) -> str:
+    return " ".join(path.read_text("utf-8-sig", "replace").split())
+
+
+def _picture(path: Path) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            turned = ImageOps.exif_transpose(image).convert("RGBA") if frames == 1 else None
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise _unusable(path, f"an unreadable file ({error})") from error
+    if turned is None:
+        raise _unusable(path, f"an animation of {frames} pictures")
+    white = Image.new("RGBA", turned.size, "white")
+    pixels = np.asarray(Image.alpha_composite(white, turned).convert("RGB"), np.float32)
+    return torch.from_numpy(pixels / 255)[None]
+
+
+def _unusable(path: Path, found: str) -> Exception:
+    return problem(
+        path.name,
+        found=found,
+        expected="a picture",
+        advice="Save it again as .png or .jpg, or take it out of the folder.",
+    )

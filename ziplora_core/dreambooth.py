@@ -1,0 +1,213 @@
+"""DreamBooth's objective for a LoRA, ready for the training loop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .branches import Branches, Gates
+from .framing import Framing
+from .lora import LoraFactors
+from .lora_parameters import LoRAParameters
+from .objective import mean_squared_error, min_snr_weight
+from .options import DreamBoothSettings, TrainingOptions
+from .states import DenoisingModel, State, draw_index, generator, predict
+
+INSTANCE, PRIOR = "instance", "prior"
+_HELD_OUT = 7  # a stream of draws of its own
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture as the VAE sees it: `mean` and `std` `(c, h, w)` of its latent, float32, CPU, in
+    the model's own scale; x0 = mean + std · noise."""
+
+    mean: Tensor
+    std: Tensor
+    frame: Framing
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training picture: its views (itself, its mirror image) and its caption."""
+
+    views: tuple[View, ...]
+    caption: str
+
+
+class NoisingModel(DenoisingModel, Protocol):
+    """A model that also knows its noise schedule and its own prediction space."""
+
+    dtype: torch.dtype
+
+    @property
+    def v_prediction(self) -> bool: ...
+
+    @property
+    def timesteps(self) -> int: ...
+
+    def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A noisy picture with the caption it is shown with."""
+
+    x: Tensor
+    sigma: Tensor
+    target: Tensor
+    caption: str
+    frame: Framing
+    term: str
+
+
+@dataclass
+class DreamBoothObjective:
+    """L = MSE(instance) + w · MSE(class)    (Ruiz et al. 2023, arXiv:2208.12242, eq. 2)
+
+    Each MSE is between the prediction and what was right, in the model's own space, float32, mean
+    over the elements and then over the samples. A sample's draws depend on the seed and on its
+    number alone: two passes of one sample are one pass of two.
+
+    Args:
+        model: with `branches` on it.
+        lora, branches: of the diffusion model, by module.
+        text_lora, text_branches: of the text encoders; None and empty when they are frozen.
+        instances: the pictures to learn.
+        classes: pictures of the class, empty for no prior preservation.
+        conditioner: encodes (caption, framing) pairs.
+        settings: the node's.
+    """
+
+    model: NoisingModel
+    lora: LoRAParameters
+    branches: Mapping[str, Branches]
+    text_lora: LoRAParameters | None
+    text_branches: Mapping[str, Branches]
+    instances: Sequence[Example]
+    classes: Sequence[Example]
+    conditioner: Callable[[Sequence[tuple[str, Framing]]], Sequence[Any]]
+    settings: DreamBoothSettings
+
+    optimiser = "adamw"
+
+    @property
+    def options(self) -> TrainingOptions:
+        return self.settings.options
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self.lora.flat] + ([self.text_lora.flat] if self.text_lora else [])
+
+    @property
+    def learning_rates(self) -> list[float]:
+        text = [self.settings.text_encoder_learning_rate] if self.text_lora else []
+        return [self.settings.learning_rate, *text]
+
+    @property
+    def low_memory(self) -> bool:
+        return self.model.checkpointing
+
+    def save_memory(self) -> bool:
+        """Checkpoint blocks from now on; False when that was already so."""
+        was, self.model.checkpointing = self.model.checkpointing, True
+        return not was
+
+    def finished(self, history: Mapping[str, Sequence[float]]) -> None:
+        """A loss that depends on the drawn noise level tells no plateau: never stop early."""
+
+    def fold(self) -> None:
+        """Put the present factors into the branches."""
+        for name, factors in self.lora.factors(self.model.dtype).items():
+            self.branches[name].set_factors([factors])
+        if self.text_lora:
+            for name, factors in self.text_lora.factors().items():
+                self.text_branches[name].set_factors([factors])
+
+    def factors(self) -> dict[str, LoraFactors]:
+        """Copy out what has been learned, diffusion model and text encoders."""
+        return self.lora.detached() | (self.text_lora.detached() if self.text_lora else {})
+
+    def backward(self, step: int) -> dict[str, Tensor]:
+        """Add the gradient of one step to the factors; returns the detached terms."""
+        samples = self.options.batch * self.options.accumulation
+        weights = {INSTANCE: 1.0, PRIOR: self.settings.prior_weight}
+        terms = {
+            term: torch.zeros((), device=self.lora.flat.device)
+            for term in ([INSTANCE, PRIOR] if self.classes else [INSTANCE])
+        }
+        for part in range(self.options.accumulation):
+            first = step * samples + part * self.options.batch
+            for group in self._groups(self._draws(first)):
+                self.fold()
+                errors = self._errors(group)
+                scale = torch.tensor([weights[draw.term] for draw in group]).to(errors)
+                (scale * errors).sum().div(samples).backward()
+                for draw, error in zip(group, errors.detach(), strict=True):
+                    terms[draw.term] += error / samples
+        loss = sum(weights[term] * value for term, value in terms.items())
+        return {"loss": torch.as_tensor(loss), **terms}
+
+    def held_out(self) -> float | None:
+        """Measure the instance error on fixed draws the training never sees; None without any."""
+        count = self.options.held_out_draws
+        if count == 0:
+            return None
+        with torch.no_grad():
+            self.fold()
+            draws = [self._draw(self.instances, INSTANCE, i, _HELD_OUT) for i in range(count)]
+            return float(torch.cat([self._errors([draw]) for draw in draws]).mean())
+
+    def _draws(self, first: int) -> list[Draw]:
+        """The samples of one pass, with as many class pictures as instances."""
+        numbers = range(first, first + self.options.batch)
+        draws = [self._draw(self.instances, INSTANCE, n) for n in numbers]
+        if self.classes:
+            draws += [self._draw(self.classes, PRIOR, n) for n in numbers]
+        return draws
+
+    def _draw(self, examples: Sequence[Example], term: str, number: int, stream: int = 0) -> Draw:
+        """Draw sample `number`: picture, view, latent, timestep, noise and caption."""
+        seed = self.settings.seed
+        rng = generator(seed, stream, number, term == PRIOR)
+        example = examples[draw_index(seed, len(examples), number)]
+        view = example.views[int(torch.randint(len(example.views), (), generator=rng))]
+        x0 = view.mean + view.std * torch.randn(view.mean.shape, generator=rng)
+        timestep = int(torch.randint(self.model.timesteps, (), generator=rng))
+        noise = torch.randn(x0.shape, generator=rng)
+        dropped = float(torch.rand((), generator=rng)) < self.options.caption_dropout
+        caption = "" if dropped else example.caption
+        return Draw(*self.model.noised(x0, noise, timestep), caption, view.frame, term)
+
+    def _groups(self, draws: Sequence[Draw]) -> list[list[Draw]]:
+        """Split a pass into batches of one size; low memory also takes the terms in turn."""
+
+        def key(draw: Draw) -> tuple[Any, ...]:
+            return (*draw.x.shape, draw.term if self.low_memory else "")
+
+        return [list(group) for _, group in groupby(sorted(draws, key=key), key)]
+
+    def _errors(self, draws: Sequence[Draw]) -> Tensor:
+        """The weighted MSE of every sample, `(n,)`, from one batch."""
+        conditioning = self.conditioner([(draw.caption, draw.frame) for draw in draws])
+        states = [State(d.x, d.sigma, c) for d, c in zip(draws, conditioning, strict=True)]
+        prediction = predict(self.model.denoise, states, Gates())
+        target = torch.stack([draw.target for draw in draws]).to(prediction)
+        sigma = torch.stack([draw.sigma for draw in draws])
+        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+        return mean_squared_error(prediction, target) * weight.to(prediction)
+
+
+def most_common_frame(examples: Sequence[Example]) -> Framing:
+    """The framing whose target most pictures have: so class pictures can share their batches."""
+    targets = Counter(example.views[0].frame.target for example in examples)
+    target, _ = targets.most_common(1)[0]
+    return next(e.views[0].frame for e in examples if e.views[0].frame.target == target)

@@ -1,0 +1,91 @@
+"""What a person reads after a DreamBooth training: plain lines, warnings first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .dreambooth import Example
+from .lora import LoraFactors, is_unet
+from .options import DreamBoothSettings
+from .report import loss_line, steps_line
+from .training import TrainingRecord
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a training, and what it was made from.
+
+    Args:
+        modules: the LoRA.
+        record: what the loop did.
+        examples, class_examples: what was shown; `classes_given`: not drawn here.
+        loss: on fixed draws, before and after, None when it was not measured.
+        v_prediction, dtype: of the model.
+        memory: lines about the estimate and the peak.
+        evaluations: samples that went through the UNet.
+    """
+
+    modules: Mapping[str, LoraFactors]
+    record: TrainingRecord
+    examples: Sequence[Example]
+    class_examples: Sequence[Example]
+    classes_given: bool
+    loss: tuple[float, float] | None
+    v_prediction: bool
+    dtype: torch.dtype
+    memory: tuple[str, ...]
+    evaluations: int
+
+
+def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
+    """Compose TrainDreamBoothLoRA's report."""
+    record = trained.record
+    lines = [f"WARNING: {text}" for text in _warnings(trained)]
+    lines += [
+        f"LoRA of {len(trained.examples)} pictures: {_sizes(trained.examples)}",
+        *_module_lines(trained.modules, settings),
+    ]
+    if trained.class_examples:
+        source = "given" if trained.classes_given else "drawn by this model"
+        lines.append(f"prior preservation: {len(trained.class_examples)} class pictures, {source}")
+    lines.append(steps_line(record, settings.steps))
+    lines += loss_line(record.history, [term for term in record.history if term != "loss"])
+    if trained.loss is not None:
+        before, after = trained.loss
+        lines.append(
+            f"loss on fixed noise, without → with the LoRA: {before:.5f} → {after:.5f} "
+            f"(× {after / before:.3f})"
+        )
+    lines.append(f"UNet evaluations: {trained.evaluations} samples")
+    return "\n".join([*lines, *trained.memory, *record.notes])
+
+
+def _warnings(trained: Trained) -> list[str]:
+    record = trained.record
+    warnings = [record.stopped] if record.failed and record.stopped else []
+    if record.step and not any(f.up.any() for f in trained.modules.values()):
+        warnings.append("nothing was learned: learning_rate is 0")
+    return warnings
+
+
+def _module_lines(modules: Mapping[str, LoraFactors], settings: DreamBoothSettings) -> list[str]:
+    unet = sum(is_unet(name) for name in modules)
+    parameters = sum(f.down.numel() + f.up.numel() for f in modules.values())
+    text = f" and {len(modules) - unet} text-encoder" if len(modules) > unet else ""
+    narrow = sum(f.rank < settings.rank for f in modules.values())
+    lines = [
+        f"{unet} UNet{text} modules, rank {settings.rank}, alpha {settings.alpha:g}, "
+        f"{parameters:,} parameters"
+    ]
+    if narrow:
+        lines.append(f"{narrow} modules are narrower than rank {settings.rank} and got their width")
+    return lines
+
+
+def _sizes(examples: Sequence[Example]) -> str:
+    targets = Counter(example.views[0].frame.target for example in examples)
+    return ", ".join(f"{n} of {width} × {height}" for (height, width), n in targets.items())

@@ -1,0 +1,147 @@
+"""A LoRA in the spellings of programs that do not read kohya's.
+
+The scale is kohya's (one alpha, the rest folded into the factors), so it is right in every program
+that reads that alpha: as a tensor of each module, or once in PEFT's configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import problem
+from ..lora import LoraFactors
+from .atomic import write_bytes
+from .spelling import name_module
+from .writer import DTYPES, WrittenFile, file_alpha, file_bytes, kohya_tensors, write_checked
+
+PREFIXES = {
+    "comfy": {
+        "unet": "diffusion_model.",
+        "text_encoder": "text_encoders.clip_l.transformer.",
+        "text_encoder_2": "text_encoders.clip_g.transformer.",
+    },
+    "peft": {"unet": "base_model.model."},
+    "diffusers": {n: f"{n}." for n in ("unet", "text_encoder", "text_encoder_2")},
+}
+"""What keys begin with, by format and network."""
+
+PEFT_ENDS = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
+ENDS = {
+    "comfy": {end: end for end in ("lora_down.weight", "lora_up.weight", "alpha")},
+    "peft": PEFT_ENDS,
+    "diffusers": PEFT_ENDS,
+}
+"""kohya's endings → those of the format; PEFT keeps alpha in its configuration."""
+
+TEXT_MODULE = re.compile(r"lora_te([12])_(text_projection|text_model_encoder_layers_(\d+)_(\w+))")
+TEXT_LEAF = re.compile(r"(self_attn|mlp)_(\w+)")
+
+Place = tuple[str, str]
+"""A module's network as diffusers calls it, and its dotted path in it."""
+
+
+def export_lora(
+    path: Path,
+    modules: Mapping[str, LoraFactors],
+    unet_paths: Mapping[str, str],
+    spelling: str,
+    metadata: Mapping[str, str],
+    dtype: str,
+) -> WrittenFile:
+    """Write a LoRA in another spelling, read it back and compare.
+
+    Args:
+        path: the file, or with `peft` the folder that `PeftModel.from_pretrained` takes.
+        modules: factors by kohya module name, sgm spelling; with `peft` the UNet's only.
+        unet_paths: the dotted path of each UNet module: sgm for `comfy`, else diffusers'.
+        spelling: `comfy`, `peft` or `diffusers`.
+        metadata: strings for the header; hashes are added, and with `diffusers` the configuration
+            from which `load_lora_weights` takes the scale.
+        dtype: `fp16`, `bf16` or `fp32`.
+
+    Raises:
+        ZipLoRAError: a module without a name in this spelling, or as `writer.write_lora`.
+        FileExistsError: `path` is taken.
+    """
+    places = {name: _place(name, unet_paths) for name in modules}
+    stems = {name: PREFIXES[spelling][network] + p for name, (network, p) in places.items()}
+    tensors = _spelled(kohya_tensors(modules, DTYPES[dtype]), stems, ENDS[spelling])
+    read_back = {name_module(stems[name])[0]: factors for name, factors in modules.items()}
+    configs = _peft_configs(modules, places)
+    if spelling == "diffusers":
+        fields = {f"{n}.{field}": v for n, config in configs.items() for field, v in config.items()}
+        metadata = {**metadata, "lora_adapter_metadata": json.dumps(fields, sort_keys=True)}
+    data = file_bytes(tensors, metadata)
+    if spelling != "peft":
+        return write_checked(path, data, read_back, dtype)
+    path.mkdir()
+    try:
+        text = json.dumps(configs["unet"], indent=2, sort_keys=True)
+        write_bytes(path / "adapter_config.json", text.encode())
+        return write_checked(path / "adapter_model.safetensors", data, read_back, dtype)
+    except BaseException:
+        shutil.rmtree(path)  # a folder without its tensors is no adapter
+        raise
+
+
+def _place(name: str, unet_paths: Mapping[str, str]) -> Place:
+    """Find a module's network and its path there."""
+    if name in unet_paths:
+        return "unet", unet_paths[name]
+    if match := TEXT_MODULE.fullmatch(name):
+        number, projection, layer, leaf = match.groups()
+        network = "text_encoder" if number == "1" else "text_encoder_2"
+        if layer is None:
+            return network, projection
+        if part := TEXT_LEAF.fullmatch(leaf):
+            return network, f"text_model.encoder.layers.{layer}.{part[1]}.{part[2]}"
+    raise problem(
+        f"module {name}",
+        found="a module that other programs have no name for",
+        expected="one of the SDXL UNet, or a linear of its text encoders' layers",
+        advice="Save it with Save Trained LoRA, or read the LoRA with Import LoRA first.",
+    )
+
+
+def _spelled(
+    tensors: Mapping[str, Tensor], stems: Mapping[str, str], ends: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Rename kohya's tensors."""
+    return {
+        f"{stem}.{end}": tensors[f"{name}.{kohya_end}"]
+        for name, stem in stems.items()
+        for kohya_end, end in ends.items()
+    }
+
+
+def _peft_configs(
+    modules: Mapping[str, LoraFactors], places: Mapping[str, Place]
+) -> dict[str, dict[str, object]]:
+    """Describe the modules of each network as PEFT's LoraConfig does.
+
+    A text encoder's paths begin with `text_model.` or not, as the version of transformers has it;
+    PEFT finds modules by the end of their path, so it is left out.
+    """
+    ranks: dict[str, dict[str, int]] = {}
+    for name, (network, path) in places.items():
+        ranks.setdefault(network, {})[path.removeprefix("text_model.")] = modules[name].rank
+    configs = {}
+    for network, of in ranks.items():
+        ((common, _),) = Counter(of.values()).most_common(1)
+        configs[network] = {
+            "peft_type": "LORA",
+            "r": common,
+            "lora_alpha": file_alpha(modules),
+            "rank_pattern": {path: rank for path, rank in of.items() if rank != common},
+            "target_modules": sorted(of),
+            "bias": "none",
+            "inference_mode": True,
+        }
+    return configs

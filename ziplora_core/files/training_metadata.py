@@ -1,0 +1,73 @@
+"""What a trained LoRA says of its training, in kohya's words."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+
+from ..dreambooth_report import Trained
+from ..options import DreamBoothSettings
+
+_PRECISION = {"torch.bfloat16": "bf16", "torch.float32": "no"}
+
+
+def training_metadata(trained: Trained, settings: DreamBoothSettings) -> dict[str, str]:
+    """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings of a training.
+
+    No dates, paths or session ids: the same inputs give the same file, bit for bit. What belongs to
+    the network and to the file (`ss_network_*`, hashes, title) is added when it is written.
+    """
+    options, record = settings.options, trained.record
+    captions = Counter(example.caption for example in trained.examples)
+    trigger = settings.prompt.strip() or captions.most_common(1)[0][0]
+    side = settings.resolution
+    text_rate = str(settings.text_encoder_learning_rate) if settings.train_text_encoder else "None"
+    optimiser = "adamw" if options.optimiser == "auto" else options.optimiser
+    batch = options.batch
+    said = {
+        "steps": record.step,
+        "max_train_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "unet_lr": settings.learning_rate,
+        "text_encoder_lr": text_rate,
+        "optimizer": optimiser,
+        "lr_scheduler": options.schedule,
+        "lr_warmup_steps": options.warm_up_steps,
+        "max_grad_norm": options.gradient_clip,
+        "batch_size_per_device": batch,
+        "total_batch_size": batch * options.accumulation,
+        "gradient_accumulation_steps": options.accumulation,
+        "gradient_checkpointing": "memory=low" in trained.memory[0],
+        "mixed_precision": _PRECISION.get(str(trained.dtype), "no"),
+        "cache_latents": True,
+        "seed": settings.seed,
+        "num_train_images": len(trained.examples),
+        "num_reg_images": len(trained.class_examples),
+        "prior_loss_weight": settings.prior_weight,
+        "min_snr_gamma": options.min_snr_gamma or None,
+        "caption_dropout_rate": options.caption_dropout,
+        "resolution": f"({side}, {side})",
+        "enable_bucket": True,
+        "bucket_info": json.dumps(_buckets(trained)),
+        "tag_frequency": json.dumps({"ziplora": dict(captions)}),
+    }
+    return {
+        **{f"ss_{name}": str(value) for name, value in said.items()},
+        "modelspec.prediction_type": "v" if trained.v_prediction else "epsilon",
+        "modelspec.resolution": f"{side}x{side}",
+        "modelspec.trigger_phrase": trigger,
+        "modelspec.usage_hint": f"Prompt with: {trigger}",
+        "ziplora.method": "dreambooth",
+        "ziplora.settings": json.dumps(asdict(settings)),
+    }
+
+
+def _buckets(trained: Trained) -> dict[str, object]:
+    """kohya's record of training sizes, `[width, height]`."""
+    targets = Counter(example.views[0].frame.target for example in trained.examples)
+    buckets = {
+        str(n): {"resolution": [width, height], "count": count}
+        for n, ((height, width), count) in enumerate(sorted(targets.items()))
+    }
+    return {"buckets": buckets}

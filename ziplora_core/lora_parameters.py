@@ -1,0 +1,75 @@
+"""The factors of a LoRA that is being trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .lora import LoraFactors
+
+
+class LoRAParameters:
+    """One new LoRA: `down` uniform on ±1/√fan_in, `up` zero, so that training starts at the model.
+
+        delta = alpha/rank · up @ down       (Hu et al. 2021, arXiv:2106.09685, eq. 3)
+
+    All factors lie in one flat float32 leaf, so that the optimiser makes one update for all layers
+    and the cast to the compute dtype is one operation. The start is kohya's and PEFT's (Kaiming
+    uniform, a = √5).
+
+    Args:
+        shapes: weight shape `(out, in, *k)` by module.
+        rank: of every module; one that is narrower gets its full width.
+        alpha: scale is `alpha / rank` everywhere, also in a narrower module.
+        rng: of the start.
+        device: where the leaf lives.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        rank: int,
+        alpha: float,
+        rng: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.scale = alpha / rank
+        self.shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        start = []
+        for name, (out, *inner) in shapes.items():
+            fan_in = math.prod(inner)
+            r = min(rank, full_width((out, *inner)))
+            down, up = (r, *inner), (out, r, *(1,) * (len(inner) - 1))
+            self.shapes[name] = (down, up)
+            start += [torch.empty(r * fan_in).uniform_(-1, 1, generator=rng) / fan_in**0.5]
+            start += [torch.zeros(out * r)]
+        self.flat = torch.cat(start).to(device).requires_grad_()
+
+    def factors(self, dtype: torch.dtype = torch.float32) -> dict[str, LoraFactors]:
+        """View the leaf as factors, cast to `dtype`; differentiable."""
+        shapes = [shape for pair in self.shapes.values() for shape in pair]
+        pieces = self.flat.to(dtype).split([math.prod(shape) for shape in shapes])
+        views = iter(p.view(shape) for p, shape in zip(pieces, shapes, strict=True))
+        return {
+            name: LoraFactors(down, up, alpha=self.scale * len(down))
+            for name, down, up in zip(self.shapes, views, views, strict=True)
+        }
+
+    def detached(self) -> dict[str, LoraFactors]:
+        """Copy the factors out, on the CPU."""
+
+        def copied(tensor: Tensor) -> Tensor:
+            return tensor.detach().to("cpu", copy=True)
+
+        return {
+            name: LoraFactors(copied(f.down), copied(f.up), f.alpha)
+            for name, f in self.factors().items()
+        }
+
+
+def full_width(shape: tuple[int, ...]) -> int:
+    """The largest rank a weight `(out, in, *k)` can use: min(out, in·k)."""
+    return min(shape[0], math.prod(shape[1:]))

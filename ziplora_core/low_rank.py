@@ -1,0 +1,158 @@
+"""Linear algebra on low-rank updates: norms from the factors, best approximations of less rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .lora import LoraFactors
+
+SVD = tuple[Tensor, Tensor, Tensor]
+"""u `(m, r)`, singular values `(r,)` from the largest down, vh `(r, n)`."""
+
+RESIZE_METHODS = ("rank", "energy", "frobenius")
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """An update of low rank in place of another, and what that cost.
+
+    Args:
+        factors: the new ones, delta_r.
+        lost: ‖delta − delta_r‖_F².
+        total: ‖delta‖_F².
+    """
+
+    factors: LoraFactors
+    lost: float
+    total: float
+
+
+def overall_error(parts: Iterable[Approximation]) -> float:
+    """‖delta − delta_r‖_F / ‖delta‖_F over all modules together."""
+    parts = list(parts)
+    lost, total = sum(part.lost for part in parts), sum(part.total for part in parts)
+    return (lost / total) ** 0.5 if total > 0 else 0.0
+
+
+def inner_product(left: LoraFactors, right: LoraFactors) -> float:
+    """⟨delta_left, delta_right⟩_F from the factors: tr(down_lᵀ up_lᵀ up_r down_r), float64."""
+    ups = left.up.flatten(1).double().T @ right.up.flatten(1).double()
+    downs = left.down.flatten(1).double() @ right.down.flatten(1).double().T
+    return left.scale * right.scale * float((ups * downs).sum())
+
+
+def svd_of_factors(factors: LoraFactors) -> SVD:
+    """Decompose an update without forming it: QR of both factors, SVD of the small core; float64.
+
+    scale · up = Q_u R_u,   downᵀ = Q_d R_d,   R_u R_dᵀ = U S Vᵀ   →   (Q_u U) S (Vᵀ Q_dᵀ)
+    """
+    q_up, r_up = torch.linalg.qr(factors.scale * factors.up.flatten(1).double())  # (out, R)
+    q_down, r_down = torch.linalg.qr(factors.down.flatten(1).double().T)  # (in·k, R)
+    u, s, vh = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)
+    return q_up @ u, s, vh @ q_down.T
+
+
+def randomised_svd(
+    matrix: Tensor, rank: int, rng: torch.Generator, oversample: int = 16, power: int = 4
+) -> SVD:
+    """Find the `rank` largest singular values and vectors of a dense matrix.
+
+    Subspace iteration (Halko, Martinsson and Tropp 2011, arXiv:0909.4061, Alg. 4.4 and 5.1): Q
+    spans (A Aᵀ)^power A Ω, made orthonormal again after every product, then SVD of the small Qᵀ A.
+    Where that would not be much smaller than A, the exact SVD takes its place.
+
+    Args:
+        matrix: A `(m, n)`.
+        rank: how many to keep; capped at min(m, n).
+        rng: draws Ω `(n, rank + oversample)`, on the CPU.
+        oversample: columns of Ω beyond `rank`.
+        power: iterations; a flat spectrum needs some.
+    """
+    columns = rank + oversample
+    if 2 * columns >= min(matrix.shape):
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    else:
+        omega = torch.randn(matrix.shape[1], columns, generator=rng).to(matrix)
+        q = _orthonormal(matrix @ omega)
+        for _ in range(power):
+            q = _orthonormal(matrix @ _orthonormal(matrix.T @ q))
+        u, s, vh = torch.linalg.svd(q.T @ matrix, full_matrices=False)
+        u = q @ u
+    return u[:, :rank], s[:rank], vh[:rank]
+
+
+def approximate_dense(delta: Tensor, rank: int, rng: torch.Generator) -> Approximation:
+    """Approximate a dense update `(out, in, *k)` by factors, to within a percent of optimal."""
+    matrix = delta.flatten(1)  # (out, in·k)
+    u, s, vh = randomised_svd(matrix, rank, rng)
+    lost = torch.linalg.norm(matrix - (u * s) @ vh).double().square()
+    total = torch.linalg.norm(matrix).double().square()
+    return Approximation(balanced((u, s, vh), delta.shape), float(lost), float(total))
+
+
+def approximate(factors: LoraFactors, choose: Callable[[Tensor], int]) -> Approximation:
+    """Find the closest update of less rank (Eckart-Young): its first r directions.
+
+    Args:
+        factors: the update.
+        choose: picks r from the singular values; a module narrower than r keeps all it has.
+    """
+    u, s, vh = svd_of_factors(factors)
+    rank = choose(s)
+    squares = s.square()
+    shape = (factors.up.shape[0], *factors.down.shape[1:])
+    kept = balanced((u[:, :rank], s[:rank], vh[:rank]), shape)
+    return Approximation(kept, float(squares[rank:].sum()), float(squares.sum()))
+
+
+def truncate(factors: LoraFactors, rank: int) -> Approximation:
+    """Reduce an update to at most `rank`; one that has no more is left as it is."""
+    if factors.rank <= rank:
+        return Approximation(factors, 0.0, inner_product(factors, factors))
+    return approximate(factors, lambda s: rank)
+
+
+def smallest_rank(s: Tensor, share: float) -> int:
+    """Find the smallest r ≥ 1 with σ_1² + … + σ_r² ≥ share · ‖σ‖²."""
+    energy = s.square().cumsum(0)
+    return int(torch.searchsorted(energy, share * energy[-1])) + 1
+
+
+def resized(
+    modules: Mapping[str, LoraFactors], method: str, rank: int, threshold: float
+) -> dict[str, Approximation]:
+    """Reduce every module of a LoRA.
+
+    Args:
+        modules: by name.
+        method: `rank`: to `rank`. `energy`: to the smallest rank that keeps `threshold` of
+            ‖delta‖_F². `frobenius`: of ‖delta‖_F (sv_fro in kohya-ss/sd-scripts, resize_lora.py).
+        rank: never more than this; 0 for no limit.
+        threshold: from 0 (rank 1) to 1 (every direction that counts).
+    """
+    share = threshold**2 if method == "frobenius" else threshold
+
+    def choose(s: Tensor) -> int:
+        fitting = smallest_rank(s, share)
+        return min(fitting, rank) if rank else fitting
+
+    if method == "rank":
+        return {name: truncate(factors, rank) for name, factors in modules.items()}
+    return {name: approximate(factors, choose) for name, factors in modules.items()}
+
+
+def balanced(svd: SVD, shape: Sequence[int]) -> LoraFactors:
+    """Make factors of an update `(out, in, *k)`: up = U √S, down = √S Vᵀ; nothing is clamped."""
+    u, s, vh = svd
+    root = s.sqrt()
+    up = (u * root).reshape(len(u), -1, *(1,) * (len(shape) - 2))  # (out, r, *1)
+    down = (root[:, None] * vh).reshape(-1, *shape[1:])  # (r, in, *k)
+    return LoraFactors(down.float(), up.float())
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    return torch.linalg.qr(matrix).Q
