@@ -105,6 +105,7 @@ class TrainingOptionsNode(io.ComfyNode):
                 io.Float.Input(
                     "caption_dropout",
                     default=default.caption_dropout,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -114,6 +115,7 @@ class TrainingOptionsNode(io.ComfyNode):
                 io.Int.Input(
                     "sample_every",
                     default=default.sample_every,
+                    optional=True,
                     min=0,
                     max=100000,
                     tooltip="Steps between sample pictures in the preview; 0 for none. Each takes "
@@ -122,6 +124,7 @@ class TrainingOptionsNode(io.ComfyNode):
                 io.String.Input(
                     "sample_prompts",
                     default=default.sample_prompts,
+                    optional=True,
                     multiline=True,
                     tooltip="What the sample pictures show, one prompt a line. Empty: the training "
                     "prompt.",

@@ -19,7 +19,7 @@ def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[
         ZipLoRAError: as many captions as pictures are needed, or none; and some text.
     """
     lines = list(captions)
-    if len(lines) == 1 and pictures > 1:
+    if len(lines) == 1:
         lines = lines[0].splitlines()
     if not any(line.strip() for line in lines):
         lines = [""] * pictures
