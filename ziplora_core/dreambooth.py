@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .branches import Branches, Gates
+from .branches import Gates
 from .framing import Framing
 from .lora import LoraFactors
-from .lora_parameters import LoRAParameters
+from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
 from .options import DreamBoothSettings, TrainingOptions
 from .states import DenoisingModel, State, draw_index, generator, predict
@@ -78,9 +78,9 @@ class DreamBoothObjective:
     number alone: two passes of one sample are one pass of two.
 
     Args:
-        model: with `branches` on it.
-        lora, branches: of the diffusion model, by module.
-        text_lora, text_branches: of the text encoders; None and empty when they are frozen.
+        model: with the branches of `lora` on it.
+        lora: beside the diffusion model's layers.
+        text_lora: beside the text encoders' layers; None when they are frozen.
         instances: the pictures to learn.
         classes: pictures of the class, empty for no prior preservation.
         conditioner: encodes (caption, framing) pairs.
@@ -88,10 +88,8 @@ class DreamBoothObjective:
     """
 
     model: NoisingModel
-    lora: LoRAParameters
-    branches: Mapping[str, Branches]
-    text_lora: LoRAParameters | None
-    text_branches: Mapping[str, Branches]
+    lora: LearnedLoRA
+    text_lora: LearnedLoRA | None
     instances: Sequence[Example]
     classes: Sequence[Example]
     conditioner: Callable[[Sequence[tuple[str, Framing]]], Sequence[Any]]
@@ -104,13 +102,18 @@ class DreamBoothObjective:
         return self.settings.options
 
     @property
+    def networks(self) -> list[LearnedLoRA]:
+        """The diffusion model's part, and the text encoders' if they are trained."""
+        return [self.lora] + ([self.text_lora] if self.text_lora else [])
+
+    @property
     def parameters(self) -> list[Tensor]:
-        return [self.lora.flat] + ([self.text_lora.flat] if self.text_lora else [])
+        return [network.parameters.flat for network in self.networks]
 
     @property
     def learning_rates(self) -> list[float]:
-        text = [self.settings.text_encoder_learning_rate] if self.text_lora else []
-        return [self.settings.learning_rate, *text]
+        rates = [self.settings.learning_rate, self.settings.text_encoder_learning_rate]
+        return rates[: len(self.networks)]
 
     @property
     def low_memory(self) -> bool:
@@ -126,22 +129,21 @@ class DreamBoothObjective:
 
     def fold(self) -> None:
         """Put the present factors into the branches."""
-        for name, factors in self.lora.factors(self.model.dtype).items():
-            self.branches[name].set_factors([factors])
+        self.lora.fold(self.model.dtype)
         if self.text_lora:
-            for name, factors in self.text_lora.factors().items():
-                self.text_branches[name].set_factors([factors])
+            self.text_lora.fold()
 
     def factors(self) -> dict[str, LoraFactors]:
         """Copy out what has been learned, diffusion model and text encoders."""
-        return self.lora.detached() | (self.text_lora.detached() if self.text_lora else {})
+        parts = [network.parameters.detached() for network in self.networks]
+        return {name: factors for part in parts for name, factors in part.items()}
 
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""
         samples = self.options.batch * self.options.accumulation
         weights = {INSTANCE: 1.0, PRIOR: self.settings.prior_weight}
         terms = {
-            term: torch.zeros((), device=self.lora.flat.device)
+            term: torch.zeros((), device=self.lora.parameters.flat.device)
             for term in ([INSTANCE, PRIOR] if self.classes else [INSTANCE])
         }
         for part in range(self.options.accumulation):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .branches import Branches
 from .lora import LoraFactors
 
 
@@ -68,6 +69,25 @@ class LoRAParameters:
             name: LoraFactors(copied(f.down), copied(f.up), f.alpha)
             for name, f in self.factors().items()
         }
+
+
+class LearnedLoRA:
+    """A new LoRA beside the layers of one network.
+
+    Args:
+        parameters: its factors.
+    """
+
+    def __init__(self, parameters: LoRAParameters) -> None:
+        self.parameters = parameters
+        with torch.no_grad():
+            factors = parameters.factors()
+            self.branches = {name: Branches([f]) for name, f in factors.items()}
+
+    def fold(self, dtype: torch.dtype = torch.float32) -> None:
+        """Put the present factors into the branches, cast to `dtype`; gradients flow back."""
+        for name, factors in self.parameters.factors(dtype).items():
+            self.branches[name].set_factors([factors])
 
 
 def full_width(shape: tuple[int, ...]) -> int:

@@ -20,6 +20,7 @@ _COLOURS = {
     "instance": "#4cc2ff",
     "prior": "#ff9f43",
 }
+_GAP = 4
 _BACKGROUND, _INK, _GRID = "#1e1e22", "#d8d8dc", "#3a3a40"
 
 
@@ -72,12 +73,11 @@ def strip(chart: NDArray[np.uint8], pictures: Sequence[Tensor]) -> NDArray[np.ui
     if not pictures:
         return chart
     width = chart.shape[1]
-    each = width // len(pictures)
-    row = [_scaled(picture, each) for picture in pictures]
-    height = max(picture.shape[0] for picture in row)
-    below = np.zeros((height, width, 3), np.uint8)
+    step = (width + _GAP) // len(pictures)
+    row = [_scaled(picture, step - _GAP) for picture in pictures]
+    below = np.zeros((max(len(picture) for picture in row), width, 3), np.uint8)
     for n, picture in enumerate(row):
-        below[: picture.shape[0], n * each : n * each + each] = picture
+        below[: len(picture), n * step : n * step + step - _GAP] = picture
     return np.concatenate([chart, below])
 
 

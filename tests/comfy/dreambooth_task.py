@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.sd
@@ -12,14 +12,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ziplora_core.branches import Branches
 from ziplora_core.comfy_adapter.captions import Conditioner, encode_captions
+from ziplora_core.comfy_adapter.new_lora import new_lora
 from ziplora_core.comfy_adapter.targets import unet_targets
 from ziplora_core.comfy_adapter.text_encoder import text_encoder_targets, trainable_text_encoder
 from ziplora_core.comfy_adapter.training_model import training_model
 from ziplora_core.dreambooth import DreamBoothObjective, Example, View
 from ziplora_core.framing import Framing
-from ziplora_core.layers import choose_layers
 from ziplora_core.lora import LoraFactors
 from ziplora_core.lora_parameters import LoRAParameters
 from ziplora_core.options import DreamBoothSettings
@@ -39,9 +38,9 @@ class Opened:
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Take the gradient apart as the factors are."""
-        grad = self.task.lora.flat.grad
+        grad = self.task.lora.parameters.flat.grad
         assert grad is not None
-        return split(self.task.lora, grad)
+        return split(self.task.lora.parameters, grad)
 
 
 def split(lora: LoRAParameters, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -79,26 +78,25 @@ def opened_task(
 ) -> Iterator[Opened]:
     """Open the objective as the session does, with the factors in mid-training."""
     targets = unet_targets(model.model)
-    lora = _lora(model, targets, settings)
-    branches = {name: Branches([f]) for name, f in started(lora).items()}
+    lora = new_lora(model, targets, settings.layers, settings)
+    started(lora.parameters)
     captions = {e.caption for e in (*instances, *classes)} | {""}
     encoded = encode_captions(clip, captions, model.model)
-    encode, text_lora, text_branches, beside = encoded.__getitem__, None, {}, []
+    encode, text_lora, beside = encoded.__getitem__, None, []
     with ExitStack() as stack:
         if settings.train_text_encoder:
             text_targets = text_encoder_targets(clip)
-            text_lora = _lora(clip.patcher, text_targets, replace(settings, layers="all"))
-            text_branches = {name: Branches([f]) for name, f in started(text_lora).items()}
-            hooked = {text_targets[n]: b for n, b in text_branches.items()}
+            text_lora = new_lora(clip.patcher, text_targets, "all", settings)
+            started(text_lora.parameters)
+            hooked = {text_targets[n]: b for n, b in text_lora.branches.items()}
             encoder = stack.enter_context(trainable_text_encoder(clip, hooked))
             encode, beside = encoder.encode, [encoder.patcher]
-        hooked = {targets[n]: b for n, b in branches.items()}
+        hooked = {targets[n]: b for n, b in lora.branches.items()}
         opened = stack.enter_context(training_model(model, hooked, beside=beside))
         conditioner = Conditioner(opened.model, encode, not text_lora, opened.device)
         task = DreamBoothObjective(
-            opened, lora, branches, text_lora, text_branches, instances, classes, conditioner,
-            settings,
-        )  # fmt: skip
+            opened, lora, text_lora, instances, classes, conditioner, settings
+        )
         result = Opened(task, encoded)
         noised = opened.noised
 
@@ -108,11 +106,3 @@ def opened_task(
 
         opened.noised = recorded
         yield result
-
-
-def _lora(patcher: Any, targets: dict[str, str], settings: DreamBoothSettings) -> LoRAParameters:
-    weights = patcher.model.state_dict()
-    shapes = {name: tuple(weights[key].shape) for name, key in targets.items()}
-    chosen = choose_layers(settings.layers, [(n, len(s) - 2) for n, s in shapes.items()])
-    rng = torch.Generator().manual_seed(0)
-    return LoRAParameters({n: shapes[n] for n in chosen}, settings.rank, settings.alpha, rng)

@@ -50,7 +50,7 @@ def reference(
     pooled = torch.cat([extras["pooled_output"].clone() for _, extras in encoded])
     time_ids = torch.tensor([[*f.original, *f.crop, *f.target] for _, f in shown])
     timesteps = torch.tensor([timestep for *_, timestep in opened.drawn])
-    factors = opened.task.lora.detached()
+    factors = opened.task.lora.parameters.detached()
     return reference_step(
         unet, factors, latents, noise, timesteps, context, pooled, time_ids, **loss
     )
@@ -112,7 +112,7 @@ def test_batch_of_two_equals_the_mean_of_two_single_steps_and_accumulation(
         with opened_task(model, clip, chosen, shown, class_pictures()) as opened:
             opened.task.model.checkpointing = low
             losses = [float(opened.task.backward(step)["loss"]) for step in range(steps)]
-            grad = opened.task.lora.flat.grad
+            grad = opened.task.lora.parameters.flat.grad
             assert grad is not None
             found.append((sum(losses) / steps, grad / steps))
     for loss, grad in found[1:]:
@@ -125,8 +125,9 @@ def test_text_encoder_gradient_equals_the_finite_difference(clip: comfy.sd.CLIP)
     model, shown = tiny.tiny_sdxl(), pictures()
     chosen = replace(settings(), train_text_encoder=True)
     with opened_task(model, clip, chosen, shown) as opened:
-        task, text = opened.task, opened.task.text_lora
-        assert text is not None
+        task = opened.task
+        assert task.text_lora is not None
+        text = task.text_lora.parameters
         task.backward(0)
         grad = text.flat.grad
         assert grad is not None

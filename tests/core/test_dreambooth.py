@@ -14,7 +14,7 @@ from torch import Tensor
 from ziplora_core.branches import Branches, Gates
 from ziplora_core.dreambooth import Draw, DreamBoothObjective, Example, View, most_common_frame
 from ziplora_core.framing import Framing
-from ziplora_core.lora_parameters import LoRAParameters
+from ziplora_core.lora_parameters import LearnedLoRA, LoRAParameters
 from ziplora_core.options import DreamBoothSettings, TrainingOptions
 
 from .factors import ToyModel
@@ -74,10 +74,8 @@ def toy(
     options: TrainingOptions | None = None,
     **settings: Any,
 ) -> Toy:
-    lora = LoRAParameters(
-        {"a": (WIDTH, WIDTH), "b": (WIDTH, WIDTH)}, 2, 2.0, torch.Generator().manual_seed(0)
-    )
-    branches = {name: Branches([f]) for name, f in lora.detached().items()}
+    shapes = {"a": (WIDTH, WIDTH), "b": (WIDTH, WIDTH)}
+    lora = LearnedLoRA(LoRAParameters(shapes, 2, 2.0, torch.Generator().manual_seed(0)))
     chosen = DreamBoothSettings("sks", options=options or TrainingOptions(), **settings)
     asked: list[tuple[str, Framing]] = []
 
@@ -85,10 +83,8 @@ def toy(
         asked.extend(requests)
         return [torch.zeros(1) for _ in requests]
 
-    model = NoisingToy(branches)
-    task = DreamBoothObjective(
-        model, lora, branches, None, {}, instances, classes, conditioner, chosen
-    )
+    model = NoisingToy(lora.branches)
+    task = DreamBoothObjective(model, lora, None, instances, classes, conditioner, chosen)
     return Toy(task, model, asked)
 
 
@@ -134,7 +130,10 @@ def test_loss_is_the_instance_error_and_the_weighted_prior() -> None:
     opened = toy([example(1.0, "sks")], [example(3.0, "dog")], prior_weight=0.25)
     terms = {name: float(value) for name, value in opened.task.backward(0).items()}
     assert terms["loss"] == pytest.approx(terms["instance"] + 0.25 * terms["prior"])
-    assert opened.task.lora.flat.grad is not None and opened.task.lora.flat.grad.any()
+    assert (
+        opened.task.lora.parameters.flat.grad is not None
+        and opened.task.lora.parameters.flat.grad.any()
+    )
 
 
 def test_pictures_of_two_sizes_go_through_in_two_batches() -> None:
@@ -145,10 +144,14 @@ def test_pictures_of_two_sizes_go_through_in_two_batches() -> None:
 
 def test_held_out_draws_are_no_training_draws_and_leave_the_factors() -> None:
     opened = toy([example(1.0, "a")], options=TrainingOptions(held_out_draws=5))
-    before = opened.task.lora.flat.detach().clone()
+    (leaf,) = opened.task.parameters
+    before = leaf.detach().clone()
     first, second = opened.task.held_out(), opened.task.held_out()
     assert first == second and first is not None
-    assert torch.equal(opened.task.lora.flat, before) and opened.task.lora.flat.grad is None
+    assert (
+        torch.equal(opened.task.lora.parameters.flat, before)
+        and opened.task.lora.parameters.flat.grad is None
+    )
     noise = [n for _, n, _ in opened.model.seen]
     opened.task.backward(0)
     assert not any(torch.equal(opened.model.seen[-1][1], n) for n in noise)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from ziplora_core.plots import loss_curves
+from ziplora_core.plots import loss_curves, strip
 
 
 def test_loss_curves_has_the_size_and_draws_each_term() -> None:
@@ -23,3 +24,14 @@ def test_loss_curves_has_the_size_and_draws_each_term() -> None:
 
 def test_loss_curves_without_steps_is_an_empty_chart() -> None:
     assert loss_curves({}, steps=0).shape == (320, 512, 3)
+
+
+def test_strip_puts_pictures_side_by_side_below_the_chart() -> None:
+    chart = np.full((10, 100, 3), 7, np.uint8)
+    red, blue = torch.zeros(8, 8, 3), torch.zeros(4, 8, 3)
+    red[..., 0], blue[..., 2] = 1, 1
+    shown = strip(chart, [red, blue])
+    assert shown.shape == (10 + 48, 100, 3) and (shown[:10] == 7).all()
+    assert (shown[10:, :48] == [255, 0, 0]).all() and not shown[10:, 48:52].any()
+    assert (shown[10:34, 52:] == [0, 0, 255]).all() and not shown[34:, 52:].any()
+    assert strip(chart, []) is chart

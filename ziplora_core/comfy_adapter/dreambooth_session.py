@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +18,14 @@ from ..dreambooth_report import Trained, dreambooth_report
 from ..errors import problem
 from ..files.training_metadata import training_metadata
 from ..framing import Framing
-from ..layers import choose_layers
 from ..lora import LoraFactors
-from ..lora_parameters import LoRAParameters, full_width
+from ..lora_parameters import LearnedLoRA
 from ..options import DreamBoothSettings
-from ..states import generator
 from ..training import Hooks, TrainingRecord, Watch, train
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .memory import PeakMemory, plan_memory
+from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
 from .pictures import encode_pictures, split_pictures
 from .private_copy import refuse_patched
@@ -36,7 +35,6 @@ from .text_encoder import text_encoder_targets, trainable_text_encoder
 from .training_model import TrainingModel, training_model
 
 _UNWATCHED = Watch()
-_UNET, _TEXT = 17, 19  # where the factors start: purposes of a generator
 _WITHOUT_EFFECT = ("resume", "checkpoint_every", "held_out_draws", "sample_every", "sample_prompts")
 """Options that a result does not depend on."""
 
@@ -90,17 +88,14 @@ class DreamBoothSession:
         refuse_other_than_sdxl(studio.model.model)
         self.pictures = split_pictures(studio.images, "images")
         self.captions = match_captions(studio.captions, settings.prompt, len(self.pictures))
-        self.class_pictures = _check_class(studio, settings)
+        self.class_prompt = settings.class_prompt.strip()
+        self.class_pictures = _check_class(studio, self.class_prompt)
         self.targets = unet_targets(studio.model.model)
-        self.lora = self._parameters(studio.model, self.targets, settings.layers, _UNET)
+        self.lora = new_lora(studio.model, self.targets, settings.layers, settings)
         self.text_lora, self.text_targets = None, {}
         if settings.train_text_encoder:
             self.text_targets = text_encoder_targets(studio.clip)
-            self.text_lora = self._parameters(studio.clip.patcher, self.text_targets, "all", _TEXT)
-
-    @property
-    def prior(self) -> bool:
-        return bool(self.settings.class_prompt.strip()) and self.settings.prior_weight > 0
+            self.text_lora = new_lora(studio.clip.patcher, self.text_targets, "all", settings)
 
     def run(self, root: Path, watch: Watch) -> DreamBoothResult:
         """Train: pictures and captions once, then the loop.
@@ -109,46 +104,50 @@ class DreamBoothSession:
             root: folder of checkpoints and class pictures.
             watch: who follows it.
         """
-        settings = self.settings
+        settings, studio = self.settings, self.studio
+        prior = bool(self.class_prompt) and settings.prior_weight > 0
         examples = self._encode(self.pictures, self.captions)
-        classes = self._encode(
-            self.class_pictures, [settings.class_prompt] * len(self.class_pictures)
-        )
-        encoded = encode_captions(
-            self.studio.clip, [*self._prompts(), *self.captions], self.studio.model.model
-        )
+        given = self.class_pictures if prior else []
+        classes = self._encode(given, [self.class_prompt] * len(given))
+        texts = ["", self.class_prompt, *self.captions, *self._sample_prompts()]
+        encoded = encode_captions(studio.clip, texts, studio.model.model)
         with ExitStack() as stack:
-            text_branches = _branches(self.text_lora)
-            hooked = {self.text_targets[name]: b for name, b in text_branches.items()}
-            encoder = None
-            if self.text_lora:
-                encoder = stack.enter_context(trainable_text_encoder(self.studio.clip, hooked))
-            beside = [encoder.patcher] if encoder else []
-            branches = _branches(self.lora)
-            hooked = {self.targets[name]: b for name, b in branches.items()}
-            opened = stack.enter_context(training_model(self.studio.model, hooked, beside=beside))
-            if self.prior and not classes:
-                classes = self._draw_classes(opened, encoded, examples, root, watch)
-            encode = encoder.encode if encoder else encoded.__getitem__
-            conditioner = Conditioner(opened.model, encode, encoder is None, opened.device)
+            opened, encode = self._open(stack, encoded)
+            if prior and not classes:
+                classes = draw_class_pictures(
+                    opened, (self.class_prompt, encoded[self.class_prompt]), encoded[""],
+                    most_common_frame(examples), settings.class_count, settings.seed,
+                    root / "class_pictures", watch.on_prepare,
+                )  # fmt: skip
+            frozen = self.text_lora is None
+            conditioner = Conditioner(opened.model, encode, frozen, opened.device)
             task = DreamBoothObjective(
-                opened, self.lora, branches, self.text_lora, text_branches, examples, classes,
-                conditioner, settings,
-            )  # fmt: skip
+                opened, self.lora, self.text_lora, examples, classes, conditioner, settings
+            )
             folder = self._checkpoint_folder(root, opened, task, encoded)
-            trained = self._train(opened, task, beside, folder, watch)
+            trained = self._train(opened, task, folder, watch)
         if not trained.record.asked_to_stop:
             folder.remove()
         metadata = training_metadata(trained, settings)
-        return DreamBoothResult(
-            trained.modules, metadata, trained.record, dreambooth_report(trained, settings)
-        )
+        report = dreambooth_report(trained, settings)
+        return DreamBoothResult(trained.modules, metadata, trained.record, report)
+
+    def _open(
+        self, stack: ExitStack, encoded: Mapping[str, Any]
+    ) -> tuple[TrainingModel, Callable[[str], Any]]:
+        """Open the private copies; returns the model, and what encodes a caption from now on."""
+        encode, beside = encoded.__getitem__, []
+        if self.text_lora:
+            hooked = _by_weight(self.text_lora, self.text_targets)
+            encoder = stack.enter_context(trainable_text_encoder(self.studio.clip, hooked))
+            encode, beside = encoder.encode, [encoder.patcher]
+        hooked = _by_weight(self.lora, self.targets)
+        return stack.enter_context(training_model(self.studio.model, hooked, beside=beside)), encode
 
     def _train(
         self,
         opened: TrainingModel,
         task: DreamBoothObjective,
-        beside: list[Any],
         folder: CheckpointFolder,
         watch: Watch,
     ) -> Trained:
@@ -165,7 +164,7 @@ class DreamBoothSession:
             peak.look()
             watch.on_step(record)
             if options.sample_every and record.step % options.sample_every == 0:
-                self._draw_samples(opened, task, beside, record.step, watch)
+                self._draw_samples(opened, task, record.step, watch)
 
         hooks = Hooks(
             task.factors, on_step, watch.should_stop, lambda: after.append(task.held_out())
@@ -190,33 +189,14 @@ class DreamBoothSession:
             studio.vae, studio.model.model, pictures, captions, settings.resolution, settings.mirror
         )
 
-    def _prompts(self) -> list[str]:
-        """Everything beside the captions that is encoded: class, samples, and nothing."""
-        return ["", self.settings.class_prompt.strip(), *self._sample_prompts()]
-
     def _sample_prompts(self) -> list[str]:
         lines = self.settings.options.sample_prompts.splitlines()
         return [line.strip() for line in lines if line.strip()] or [self.captions[0]]
-
-    def _draw_classes(
-        self,
-        opened: TrainingModel,
-        encoded: Mapping[str, Any],
-        examples: Sequence[Example],
-        root: Path,
-        watch: Watch,
-    ) -> list[Example]:
-        settings, prompt = self.settings, self.settings.class_prompt.strip()
-        return draw_class_pictures(
-            opened, (prompt, encoded[prompt]), encoded[""], most_common_frame(examples),
-            settings.class_count, settings.seed, root / "class_pictures", watch.on_prepare,
-        )  # fmt: skip
 
     def _draw_samples(
         self,
         opened: TrainingModel,
         task: DreamBoothObjective,
-        beside: Sequence[Any],
         step: int,
         watch: Watch,
     ) -> None:
@@ -226,7 +206,7 @@ class DreamBoothSession:
         with torch.no_grad():
             prepared = task.conditioner([(text, frame) for text in (*self._sample_prompts(), "")])
         watch.on_samples(
-            step, draw_samples(opened, prepared, frame, self.settings.seed, self.studio.vae, beside)
+            step, draw_samples(opened, prepared, frame, self.settings.seed, self.studio.vae)
         )
 
     def _checkpoint_folder(
@@ -254,39 +234,9 @@ class DreamBoothSession:
             settings["options"].pop(name)
         return CheckpointFolder(root / "checkpoints" / fingerprint(settings, tensors))
 
-    def _parameters(
-        self, patcher: Any, targets: Mapping[str, str], layers: str, purpose: int
-    ) -> LoRAParameters:
-        """Make the new LoRA of a layer choice.
 
-        Raises:
-            ZipLoRAError: the rank is above the width of most of the layers.
-        """
-        settings, weights = self.settings, patcher.model.state_dict()
-        shapes = {name: tuple(weights[key].shape) for name, key in targets.items()}
-        chosen = choose_layers(layers, [(name, len(shape) - 2) for name, shape in shapes.items()])
-        narrow = [name for name in chosen if full_width(shapes[name]) < settings.rank]
-        if 2 * len(narrow) > len(chosen):
-            width = full_width(shapes[narrow[0]])
-            raise problem(
-                "rank",
-                found=f"{settings.rank}, above the width of {len(narrow)} of {len(chosen)} layers "
-                f"({narrow[0]}: {width})",
-                expected="at most the width of the layers",
-                advice=f"Set rank to {width} or less; 64 is the paper's, 4 to 32 are usual.",
-            )
-        rng = generator(settings.seed, purpose)
-        chosen_shapes = {name: shapes[name] for name in chosen}
-        return LoRAParameters(
-            chosen_shapes, settings.rank, settings.alpha, rng, patcher.load_device
-        )
-
-
-def _branches(lora: LoRAParameters | None) -> dict[str, Branches]:
-    if lora is None:
-        return {}
-    with torch.no_grad():
-        return {name: Branches([factors]) for name, factors in lora.factors().items()}
+def _by_weight(lora: LearnedLoRA, targets: Mapping[str, str]) -> dict[str, Branches]:
+    return {targets[name]: branches for name, branches in lora.branches.items()}
 
 
 def _sizes(task: DreamBoothObjective) -> list[tuple[int, int]]:
@@ -295,7 +245,7 @@ def _sizes(task: DreamBoothObjective) -> list[tuple[int, int]]:
     return [(view.mean.shape[1], view.mean.shape[2]) for e in examples for view in e.views]
 
 
-def _check_class(studio: Studio, settings: DreamBoothSettings) -> list[Tensor]:
+def _check_class(studio: Studio, class_prompt: str) -> list[Tensor]:
     """Take the class pictures apart, if there are any.
 
     Raises:
@@ -303,7 +253,7 @@ def _check_class(studio: Studio, settings: DreamBoothSettings) -> list[Tensor]:
     """
     if studio.class_images is None:
         return []
-    if not settings.class_prompt.strip():
+    if not class_prompt:
         raise problem(
             "class_prompt",
             found="nothing, but class_images are connected",

@@ -19,20 +19,29 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
-    """Compute in `dtype`, on a private copy only.
+    """Compute in `dtype`, on a private copy of a MODEL only.
 
-    Ordinary weights are converted once: cast in every layer, autograd would keep each cast copy.
-    Quantised ones (fp8) stay as they are and ComfyUI casts them layer by layer.
+    Quantised weights (fp8) stay as they are and ComfyUI casts them layer by layer.
     """
-    unet = patcher.model.diffusion_model
-    ordinary = {torch.float16, torch.bfloat16, torch.float32}
-    quantised = any(isinstance(p.data, QuantizedTensor) for p in unet.parameters())
-    if not quantised and {p.dtype for p in unet.parameters()} <= ordinary:
-        unet.to(dtype)
-        patcher.size = 0  # recomputed for the new dtype
+    if convert(patcher, patcher.model.diffusion_model, dtype):
         patcher.add_object_patch("manual_cast_dtype", dtype)
     else:
         patcher.set_model_compute_dtype(dtype)
+
+
+def convert(patcher: Any, network: torch.nn.Module, dtype: torch.dtype) -> bool:
+    """Convert ordinary weights once: cast in every layer, autograd would keep each cast copy.
+
+    Returns:
+        False where they are quantised, and left as they are.
+    """
+    ordinary = {torch.float16, torch.bfloat16, torch.float32}
+    quantised = any(isinstance(p.data, QuantizedTensor) for p in network.parameters())
+    if quantised or not {p.dtype for p in network.parameters()} <= ordinary:
+        return False
+    network.to(dtype)
+    patcher.size = 0  # recomputed for the new dtype
+    return True
 
 
 def private_copy(model: Any) -> Any:

@@ -15,7 +15,7 @@ from ..framing import Framing
 from ..states import generator
 from . import conditioning as cond
 from .references import GUIDANCE
-from .training_model import TrainingModel, load
+from .training_model import TrainingModel
 
 STEPS = 20
 _PURPOSE = 11  # a stream of noise of its own
@@ -27,7 +27,6 @@ def draw_samples(
     frame: Framing,
     seed: int,
     vae: Any,
-    beside: Sequence[Any],
 ) -> list[Tensor]:
     """Draw every prompt with the branches as they are: Euler, 20 steps, guidance 5.
 
@@ -37,7 +36,6 @@ def draw_samples(
         frame: size of the pictures.
         seed: of the noise, the same every time, so that only the LoRA changes.
         vae: to see them by; the model is loaded again where it had to leave the card for it.
-        beside: patchers to load with it.
 
     Returns:
         pictures `(h, w, 3)` in 0…1, on the CPU.
@@ -52,7 +50,7 @@ def draw_samples(
         with torch.inference_mode():
             decoded = vae.decode(opened.model.process_latent_out(latent).cpu())[0]
         pictures.append(decoded.clone().float().cpu().clamp(0, 1))
-    load(opened.patcher, *beside)
+    opened.load()
     return pictures
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..branches import Branches, Gates
 from .branch_hooks import BranchHooks
-from .private_copy import private_copy, refuse_patched
+from .private_copy import convert, private_copy, refuse_patched
 
 _INJECTION = "ziplora_training"
 _ATTENTION = re.compile(r"lora_te[12]_text_model_encoder_layers_\d+_self_attn_(q|k|v|out)_proj$")
@@ -88,6 +88,7 @@ def trainable_text_encoder(
     own = clip.clone()
     own.patcher = private_copy(clip.patcher)
     own.cond_stage_model = own.patcher.model
+    convert(own.patcher, own.patcher.model, torch.float32)  # which ComfyUI computes it in
     own.patcher.model.requires_grad_(False)
     hooks = BranchHooks(branches)
     own.patcher.set_injections(_INJECTION, [hooks.injection()])

@@ -30,17 +30,31 @@ class TrainingModel:
         patcher: the private ModelPatcher.
         branches: by weight key.
         dtype: it computes in.
+        beside: patchers that stay loaded with it.
 
     `evaluations` counts the samples that went through the UNet; `on_evaluation` is told before
     each batch.
     """
 
-    def __init__(self, patcher: Any, branches: Mapping[str, Branches], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        patcher: Any,
+        branches: Mapping[str, Branches],
+        dtype: torch.dtype,
+        beside: Sequence[Any] = (),
+    ) -> None:
         self.patcher, self.dtype = patcher, dtype
+        self.patchers = [patcher, *beside]
         self.hooks = BranchHooks(branches)
         self.checkpointing = False
         self.evaluations = 0
         self.on_evaluation: Callable[[int], None] = lambda evaluations: None
+
+    def load(self) -> None:
+        """Load it whole, with those beside it, and everything else off the card."""
+        comfy.model_management.load_models_gpu(
+            self.patchers, memory_required=10**20, force_full_load=True
+        )
 
     @property
     def model(self) -> Any:
@@ -196,12 +210,12 @@ def training_model(
     patcher = private_copy(model)
     dtype = dtype or compute_dtype(patcher.load_device)
     set_compute_dtype(patcher, dtype)
-    opened = TrainingModel(patcher, branches, dtype)
+    opened = TrainingModel(patcher, branches, dtype, beside)
     patcher.model.requires_grad_(False)
     patcher.set_injections(_INJECTION, [opened.hooks.injection()])
     blocks = opened.install_checkpointing()
     try:
-        load(patcher, *beside)
+        opened.load()
         for branch in branches.values():  # after the others have left the card
             branch.to(patcher.load_device, dtype)
         yield opened
@@ -211,13 +225,6 @@ def training_model(
         for block in blocks:
             block.__dict__.pop("forward", None)
         comfy.model_management.unload_model_and_clones(patcher)
-
-
-def load(*patchers: Any) -> None:
-    """Load these ModelPatchers whole, and everything else off the card."""
-    comfy.model_management.load_models_gpu(
-        list(patchers), memory_required=10**20, force_full_load=True
-    )
 
 
 def _differentiable_attention(_function: Any, *args: Any, **kwargs: Any) -> Tensor:

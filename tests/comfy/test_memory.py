@@ -1,0 +1,51 @@
+"""What a training is said to need, and the choice it makes."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ziplora_core.comfy_adapter.memory import PeakMemory, plan_memory
+from ziplora_core.comfy_adapter.training_model import training_model
+
+LEARNED = [torch.zeros(1000, requires_grad=True)]
+
+
+def test_plan_counts_parameters_gradients_and_optimiser_state(model: ModelPatcher) -> None:
+    with torch.inference_mode(False), training_model(model, {}) as opened:
+        plan = plan_memory(opened, "fast", 2, (128, 128), LEARNED)
+        assert plan.learned == 1000 * 4 * 4  # value, gradient, two moments in float32
+        weights = sum(p.numel() * 4 for p in opened.model.diffusion_model.parameters())
+        assert plan.model == pytest.approx(weights, rel=0.01)
+        assert plan.activations == 2 * 2 * 5.6 * 2**30  # twice bf16, two samples
+        assert "memory=fast, estimated about 22.4 GiB" in str(plan)
+        quarter = plan_memory(opened, "low", 2, (64, 64), LEARNED)
+        assert quarter.activations == pytest.approx(0.8 * 2**30) and opened.checkpointing
+
+
+@pytest.mark.parametrize(("gib", "memory"), [(24, "low"), (64, "fast")])
+def test_plan_auto_follows_the_devices_memory(
+    gib: int, memory: str, model: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        comfy.model_management, "get_total_memory", lambda device: float(gib * 2**30)
+    )
+    with torch.inference_mode(False), training_model(model, {}) as opened:
+        plan = plan_memory(opened, "auto", 2, (128, 128), LEARNED)
+        assert (plan.memory, opened.checkpointing) == (memory, memory == "low")
+        assert "(auto; room for activations:" in str(plan)
+
+
+def test_peak_grows_with_what_the_process_holds() -> None:
+    peak = PeakMemory(torch.device("cpu"))
+    peak.look()
+    before = peak.bytes
+    held = torch.ones(64 * 2**20)
+    peak.look()
+    del held
+    grown = peak.bytes
+    peak.look()
+    assert grown >= before + 200 * 2**20 and peak.bytes == grown
+    assert "of the whole process" in str(peak)

@@ -1,0 +1,51 @@
+"""A new LoRA for the layers of a loaded network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import problem
+from ..layers import choose_layers
+from ..lora_parameters import LearnedLoRA, LoRAParameters, full_width
+from ..options import DreamBoothSettings
+from ..states import generator
+
+_START = 17  # purpose of a generator
+
+
+def new_lora(
+    patcher: Any, targets: Mapping[str, str], layers: str, settings: DreamBoothSettings
+) -> LearnedLoRA:
+    """Make the new LoRA of a layer choice.
+
+    Args:
+        patcher: ModelPatcher of a MODEL or a CLIP.
+        targets: weight key by kohya module name.
+        layers: one of `LAYER_CHOICES`.
+        settings: rank, alpha and seed.
+
+    Raises:
+        ZipLoRAError: the rank is above the width of most of the layers.
+    """
+    weights = patcher.model.state_dict()
+    shapes = {name: tuple(weights[key].shape) for name, key in targets.items()}
+    chosen = choose_layers(layers, [(name, len(shape) - 2) for name, shape in shapes.items()])
+    narrow = [name for name in chosen if full_width(shapes[name]) < settings.rank]
+    if 2 * len(narrow) > len(chosen):
+        width = full_width(shapes[narrow[0]])
+        raise problem(
+            "rank",
+            found=f"{settings.rank}, above the width of {len(narrow)} of {len(chosen)} layers "
+            f"({narrow[0]}: {width})",
+            expected="at most the width of the layers",
+            advice=f"Set rank to {width} or less; 64 is the paper's, 4 to 32 are usual.",
+        )
+    parameters = LoRAParameters(
+        {name: shapes[name] for name in chosen},
+        settings.rank,
+        settings.alpha,
+        generator(settings.seed, _START, len(targets)),
+        patcher.load_device,
+    )
+    return LearnedLoRA(parameters)
