@@ -14,7 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..ziplora_core.plots import loss_curves, strip
-from ..ziplora_core.training import TrainingRecord, Watch
+from ..ziplora_core.trainable import TrainingRecord, Watch
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from .dreambooth import Example
 from .lora import LoraFactors, is_unet
 from .options import DreamBoothSettings
 from .report import loss_line, steps_line
-from .training import TrainingRecord
+from .trainable import TrainingRecord
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .low_rank import Approximation, overall_error
 from .merge import MergedLoRA, layer_cosine
 from .options import ZipSettings
 from .pairing import LoRAPair
-from .training import TrainingRecord
+from .trainable import TrainingRecord
 
 STILL = 0.02
 """Largest |m − 1| at which nothing was learned."""

@@ -5,113 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointFolder
 from .errors import ZipLoRAError, problem
-from .lora import LoraFactors
 from .optimisers import learning_rate_factor, make_optimiser
 from .options import TrainingOptions
+from .trainable import Hooks, Trainable, TrainingRecord
 
 logger = logging.getLogger(__name__)
 
 _WINDOW = 10
 """Steps between two looks at how the loss goes."""
-
-
-class Trainable(Protocol):
-    """What a method brings to the loop."""
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """Float32 leaves; the loop updates them in place."""
-        ...
-
-    @property
-    def learning_rates(self) -> list[float]:
-        """Of each leaf, before the schedule."""
-        ...
-
-    @property
-    def optimiser(self) -> str:
-        """The method's own optimiser, for `auto`."""
-        ...
-
-    @property
-    def low_memory(self) -> bool:
-        """Whether it computes in the frugal way; a checkpoint says so, for sums depend on it."""
-        ...
-
-    def backward(self, step: int) -> Mapping[str, Tensor]:
-        """Add one step's gradients; return detached scalars, among them `loss`."""
-        ...
-
-    def save_memory(self) -> bool:
-        """Switch to the frugal way of computing the same; False when already there."""
-        ...
-
-    def finished(self, history: Mapping[str, Sequence[float]]) -> str | None:
-        """Say why to stop early, or None."""
-        ...
-
-
-@dataclass
-class TrainingRecord:
-    """What happened: the terms of every step, how many steps count, why it ended early.
-
-    `asked_to_stop` leaves a checkpoint to go on from; every other ending is the end. `failed`: the
-    loss went wrong, and an earlier state was kept.
-    """
-
-    history: dict[str, list[float]] = field(default_factory=dict)
-    step: int = 0
-    resumed_at: int = 0
-    stopped: str | None = None
-    asked_to_stop: bool = False
-    failed: bool = False
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """How a person follows a training and steers it.
-
-    Args:
-        on_step: called after every step; may raise to cancel.
-        should_stop: asked before every step: stop and keep.
-        on_prepare: told how many of how many UNet evaluations are done before the first step.
-        on_plan: told what memory the training will need, before it starts.
-        on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
-    """
-
-    on_step: Callable[[TrainingRecord], None] = lambda record: None
-    should_stop: Callable[[], bool] = lambda: False
-    on_prepare: Callable[[int, int], None] = lambda done, total: None
-    on_plan: Callable[[str], None] = lambda text: None
-    on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How the loop is watched and steered from outside.
-
-    Args:
-        on_step: called after every step; may raise to cancel.
-        on_end: called when the steps are done, and still covered: a cancel in it keeps them.
-        should_stop: asked before every step: stop and keep.
-        export: the LoRA so far, to keep when the run is cut short.
-    """
-
-    export: Callable[[], Mapping[str, LoraFactors]]
-    on_step: Callable[[TrainingRecord], None] = lambda record: None
-    should_stop: Callable[[], bool] = lambda: False
-    on_end: Callable[[], None] = lambda: None
 
 
 def train(

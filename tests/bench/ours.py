@@ -9,7 +9,7 @@ from pathlib import Path
 from sandbox import tiny
 from ziplora_core.comfy_adapter.dreambooth_session import Studio, train_dreambooth
 from ziplora_core.options import DreamBoothSettings, TrainingOptions
-from ziplora_core.training import Watch
+from ziplora_core.trainable import Watch
 
 from .task import PROMPT, Task
 

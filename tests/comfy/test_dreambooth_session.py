@@ -25,7 +25,7 @@ from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.lora import LoraFactors, is_unet
 from ziplora_core.options import DreamBoothSettings, TrainingOptions
-from ziplora_core.training import TrainingRecord, Watch
+from ziplora_core.trainable import TrainingRecord, Watch
 
 from . import helpers
 

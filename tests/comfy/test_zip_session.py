@@ -21,7 +21,7 @@ from ziplora_core.merge import join
 from ziplora_core.merge_methods import MergeSettings
 from ziplora_core.options import TrainingOptions, ZipSettings
 from ziplora_core.pairing import LoRAPair
-from ziplora_core.training import TrainingRecord, Watch
+from ziplora_core.trainable import TrainingRecord, Watch
 
 from . import helpers
 

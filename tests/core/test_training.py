@@ -15,7 +15,8 @@ from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import read_lora
 from ziplora_core.merge import MergedLoRA
 from ziplora_core.options import TrainingOptions
-from ziplora_core.training import Hooks, TrainingRecord, train
+from ziplora_core.trainable import Hooks, TrainingRecord
+from ziplora_core.training import train
 from ziplora_core.zip_objective import ZipObjective
 
 from .zip_task import NAMES, STEPS, objective

@@ -21,7 +21,8 @@ from ..framing import Framing
 from ..lora import LoraFactors
 from ..lora_parameters import LearnedLoRA
 from ..options import DreamBoothSettings
-from ..training import Hooks, TrainingRecord, Watch, train
+from ..trainable import Hooks, TrainingRecord, Watch
+from ..training import train
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .memory import PeakMemory, plan_memory

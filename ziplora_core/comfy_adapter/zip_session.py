@@ -18,7 +18,8 @@ from ..options import ZipSettings
 from ..pairing import LoRAPair
 from ..report import Retention, zip_report
 from ..states import State, retention
-from ..training import Hooks, TrainingRecord, Watch, train
+from ..trainable import Hooks, TrainingRecord, Watch
+from ..training import train
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
 from .memory import plan_memory
