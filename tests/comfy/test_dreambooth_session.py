@@ -283,6 +283,11 @@ def test_train_diverging_learning_rate_is_stopped_and_named(tmp_path: Path) -> N
         ({"captions": ["a\nb\nc"]}, {}, "captions: found 3 for 2 pictures"),
         ({}, {"prompt": "  "}, "prompt: found nothing"),
         ({"class_images": pictures((64, 64))}, {}, "class_prompt: found nothing, but class_images"),
+        (
+            {},
+            {"prompt": "a (sks:1.2) dog", "train_text_encoder": True},
+            r"caption 'a \(sks:1.2\) dog': found weighted words",
+        ),
         ({}, {"rank": 200}, r"rank: found 200, above the width of 88 of 88 layers.*: 64\)"),
     ],
 )
@@ -291,3 +296,21 @@ def test_train_bad_input_says_what_to_do(
 ) -> None:
     with pytest.raises(ZipLoRAError, match=message):
         run(replace(SETTINGS, **changed), tmp_path, studio(**given))
+
+
+def test_train_on_an_fp8_base_leaves_it_fp8(tmp_path: Path) -> None:
+    model = tiny.tiny_sdxl(dtype=torch.float16)  # whose layers ComfyUI makes casting ones
+    model.model.diffusion_model.to(torch.float8_e4m3fn)
+    model.cached_patcher_init = None
+    given = replace(studio(), model=model)
+    seen: set[torch.dtype] = set()
+
+    def look(record: TrainingRecord) -> None:
+        for loaded in comfy.model_management.current_loaded_models:
+            unet = getattr(loaded.model.model, "diffusion_model", None)
+            if unet is not None:
+                seen.update(p.dtype for p in unet.parameters())
+
+    result = run(SETTINGS, tmp_path, given, on_step=look)
+    assert seen == {torch.float8_e4m3fn}
+    assert all(torch.isfinite(f.up).all() and f.up.any() for f in result.modules.values())

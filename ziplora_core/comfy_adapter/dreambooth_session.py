@@ -32,7 +32,7 @@ from .pictures import encode_pictures, split_pictures
 from .private_copy import refuse_patched
 from .samples import draw_samples
 from .targets import unet_targets
-from .text_encoder import text_encoder_targets, trainable_text_encoder
+from .text_encoder import refuse_weighted, text_encoder_targets, trainable_text_encoder
 from .training_model import TrainingModel, training_model
 
 _UNWATCHED = Watch()
@@ -95,6 +95,7 @@ class DreamBoothSession:
         self.lora = new_lora(studio.model, self.targets, settings.layers, settings)
         self.text_lora, self.text_targets = None, {}
         if settings.train_text_encoder:
+            refuse_weighted(studio.clip, [*self.captions, self.class_prompt])
             self.text_targets = text_encoder_targets(studio.clip)
             self.text_lora = new_lora(studio.clip.patcher, self.text_targets, "all", settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from comfy.clip_model import CLIPLayer
 from torch import Tensor, nn
 
 from ..branches import Branches, Gates
+from ..errors import problem
 from .branch_hooks import BranchHooks
 from .private_copy import convert, private_copy, refuse_patched
 
@@ -33,6 +34,23 @@ def text_encoder_targets(clip: Any) -> dict[str, str]:
         for name, key in comfy.lora.model_lora_keys_clip(encoder, {}).items()
         if _ATTENTION.match(name) and key in weights
     }
+
+
+def refuse_weighted(clip: Any, captions: Iterable[str]) -> None:
+    """Refuse captions with weighted words: ComfyUI weighs them in place, past the gradient.
+
+    Raises:
+        ZipLoRAError: naming the first one.
+    """
+    for caption in captions:
+        parts = clip.tokenize(caption).values()
+        if any(token[1] != 1.0 for part in parts for chunk in part for token in chunk):
+            raise problem(
+                f"caption {caption!r}",
+                found="weighted words: (…) or (…:1.2)",
+                expected="plain text where the text encoders are trained",
+                advice="Take the brackets out, or write them as \\( and \\).",
+            )
 
 
 class TrainableTextEncoder:
