@@ -42,10 +42,11 @@ def make_optimiser(
         {"params": [leaf], "lr": rate, "base": rate}
         for leaf, rate in zip(parameters, learning_rates, strict=True)
     ]
+    fused = all(leaf.device.type in ("cpu", "cuda") for leaf in parameters)
     if name == "adam":
-        return torch.optim.Adam(groups, eps=1e-15, fused=True)
+        return torch.optim.Adam(groups, eps=1e-15, fused=fused)
     if name == "adamw":
-        return torch.optim.AdamW(groups, eps=1e-8, weight_decay=0.01, fused=True)
+        return torch.optim.AdamW(groups, eps=1e-8, weight_decay=0.01, fused=fused)
     if name == "adamw_8bit":
         return _adamw_8bit(groups)
     return torch.optim.SGD(groups)

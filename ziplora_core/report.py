@@ -160,6 +160,7 @@ def loss_line(
     """The terms at the start and at the end, each the mean of a few steps."""
     if not history:
         return []
+    window = min(window, len(history["loss"]))
     spans = [
         f"{name} {_mean(history[name][:window]):.4g} → {_mean(history[name][-window:]):.4g}"
         for name in terms
