@@ -45,9 +45,9 @@ class LoadTrainingImages(io.ComfyNode):
     def execute(cls, folder: str) -> io.NodeOutput:
         read = read_pictures(_folder(folder))
         sizes = sorted({f"{p.shape[2]} × {p.shape[1]}" for p in read.pictures})
-        report = f"{len(read.pictures)} pictures of {', '.join(sizes)}\n" + (
-            "a caption each" if read.captions else "no captions: all show the prompt"
-        )
+        count = "1 picture" if len(read.pictures) == 1 else f"{len(read.pictures)} pictures"
+        captions = "a caption each" if read.captions else "no captions: all show the prompt"
+        report = f"{count} of {', '.join(sizes)}\n{captions}"
         captions = read.captions or [""] * len(read.pictures)
         return io.NodeOutput(read.pictures, captions, report, ui=ui.PreviewText(report))
 

@@ -44,7 +44,7 @@ class TrainingProgress:
 
     def watch(self, stop: threading.Event) -> Watch:
         """What the loop calls; `stop` ends it with what was learned."""
-        return Watch(self.step, stop.is_set, self.prepare, self.plan, self.samples)
+        return Watch(self.step, stop.is_set, self.prepare, self.status, self.samples)
 
     def step(self, record: TrainingRecord) -> None:
         """Called after every step."""
@@ -56,8 +56,8 @@ class TrainingProgress:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._bar.update_absolute(done, total)
 
-    def plan(self, text: str) -> None:
-        """Show on the node what memory the training will need."""
+    def status(self, text: str) -> None:
+        """Show on the node what is going on, and what memory it will need."""
         PromptServer.instance.send_progress_text(text, self.node_id)
 
     def samples(self, step: int, pictures: Sequence[Tensor]) -> None:

@@ -14,6 +14,9 @@ from .options import DreamBoothSettings
 from .report import loss_line, steps_line
 from .trainable import TrainingRecord
 
+_LARGE_SCALE = 2.0
+"""alpha / rank above which a LoRA is likely to burn."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -25,7 +28,9 @@ class Trained:
         examples, class_examples: what was shown; `classes_given`: not drawn here.
         loss: on fixed draws, before and after, None when it was not measured.
         v_prediction, dtype: of the model.
+        low_memory: how it ended: with checkpointed blocks.
         memory: lines about the estimate and the peak.
+        checkpoint: file name of the model it was trained on, empty where that is unknown.
         evaluations: samples that went through the UNet.
     """
 
@@ -37,16 +42,19 @@ class Trained:
     loss: tuple[float, float] | None
     v_prediction: bool
     dtype: torch.dtype
+    low_memory: bool
     memory: tuple[str, ...]
+    checkpoint: str
     evaluations: int
 
 
 def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
     """Compose TrainDreamBoothLoRA's report."""
     record = trained.record
-    lines = [f"WARNING: {text}" for text in _warnings(trained)]
+    lines = [f"WARNING: {text}" for text in _warnings(trained, settings)]
     lines += [
-        f"LoRA of {len(trained.examples)} pictures: {_sizes(trained.examples)}",
+        f"LoRA of {_pictures(trained.examples)}: {_sizes(trained.examples)}"
+        + _enlarged(trained.examples),
         *_module_lines(trained.modules, settings),
     ]
     if trained.class_examples:
@@ -64,11 +72,18 @@ def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
     return "\n".join([*lines, *trained.memory, *record.notes])
 
 
-def _warnings(trained: Trained) -> list[str]:
+def _warnings(trained: Trained, settings: DreamBoothSettings) -> list[str]:
     record = trained.record
     warnings = [record.stopped] if record.failed and record.stopped else []
-    if record.step and not any(f.up.any() for f in trained.modules.values()):
+    if not record.step:
+        warnings.append("nothing was learned: it was stopped before the first step")
+    elif not any(f.up.any() for f in trained.modules.values()):
         warnings.append("nothing was learned: learning_rate is 0")
+    if (scale := settings.alpha / settings.rank) > _LARGE_SCALE:
+        warnings.append(
+            f"alpha {settings.alpha:g} at rank {settings.rank} counts the LoRA {scale:g} times: "
+            "alpha is usually the rank, or half of it"
+        )
     return warnings
 
 
@@ -84,6 +99,16 @@ def _module_lines(modules: Mapping[str, LoraFactors], settings: DreamBoothSettin
     if narrow:
         lines.append(f"{narrow} modules are narrower than rank {settings.rank} and got their width")
     return lines
+
+
+def _pictures(examples: Sequence[Example]) -> str:
+    return "1 picture" if len(examples) == 1 else f"{len(examples)} pictures"
+
+
+def _enlarged(examples: Sequence[Example]) -> str:
+    frames = [example.views[0].frame for example in examples]
+    count = sum(frame.resized[0] > frame.original[0] for frame in frames)
+    return f" ({count} of them enlarged)" if count else ""
 
 
 def _sizes(examples: Sequence[Example]) -> str:

@@ -46,7 +46,8 @@ class Framing:
 def framing(height: int, width: int, resolution: int) -> Framing:
     """Choose the size nearest in aspect with at most `resolution`² pixels, and a centre crop.
 
-    Sides are multiples of a sixteenth of the resolution, and no longer than four times the other.
+    Sides are multiples of a sixteenth of the resolution, and no longer than four times the other; a
+    square picture stays square.
     A smaller picture is enlarged: SDXL is told its true size.
 
     Args:
@@ -56,7 +57,8 @@ def framing(height: int, width: int, resolution: int) -> Framing:
     unit = max(SMALLEST, resolution // 16 // SMALLEST * SMALLEST)
     half = max(unit, resolution // 2 // unit * unit)
     sides = range(half, 2 * resolution + 1, unit)
-    sizes = [(h, max(unit, resolution**2 // h // unit * unit)) for h in sides]
+    sizes = [(resolution, resolution)]  # which need not be a multiple of the unit
+    sizes += [(h, max(unit, resolution**2 // h // unit * unit)) for h in sides]
     wanted = math.log(width / height)
     target = min(sizes, key=lambda size: abs(math.log(size[1] / size[0]) - wanted))
     scale = max(target[0] / height, target[1] / width)

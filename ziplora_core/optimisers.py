@@ -36,7 +36,7 @@ def make_optimiser(
         learning_rates: of each leaf.
 
     Raises:
-        ZipLoRAError: `adamw_8bit` without the package that has it, or without its device.
+        ZipLoRAError: `adamw_8bit` without the package that has it.
     """
     groups = [
         {"params": [leaf], "lr": rate, "base": rate}

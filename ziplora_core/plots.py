@@ -74,16 +74,18 @@ def strip(chart: NDArray[np.uint8], pictures: Sequence[Tensor]) -> NDArray[np.ui
         return chart
     width = chart.shape[1]
     step = (width + _GAP) // len(pictures)
-    row = [_scaled(picture, step - _GAP) for picture in pictures]
+    row = [_scaled(picture, step - _GAP, len(chart) // 2) for picture in pictures]
     below = np.zeros((max(len(picture) for picture in row), width, 3), np.uint8)
     for n, picture in enumerate(row):
-        below[: len(picture), n * step : n * step + step - _GAP] = picture
+        below[: len(picture), n * step : n * step + picture.shape[1]] = picture
     return np.concatenate([chart, below])
 
 
-def _scaled(picture: Tensor, width: int) -> NDArray[np.uint8]:
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    image = F.interpolate(picture.movedim(-1, 0)[None], (height, width), mode="area")
+def _scaled(picture: Tensor, width: int, height: int) -> NDArray[np.uint8]:
+    """Scale a picture into a place of this size."""
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
+    image = F.interpolate(picture.movedim(-1, 0)[None], size, mode="area")
     return (image[0].movedim(0, -1) * 255).round().to(torch.uint8).numpy()
 
 

@@ -151,6 +151,8 @@ def steps_line(record: TrainingRecord, steps: int) -> str:
     line = f"{record.step} of {steps} steps in {record.seconds:.1f} s"
     if record.resumed_at:
         line += f", resumed at {record.resumed_at}"
+    if record.asked_to_stop:
+        line += "; to go on, choose Edit → Unload Models and Execution Cache, then Run"
     return f"{line}; {record.stopped}" if record.stopped else line
 
 
@@ -160,7 +162,7 @@ def loss_line(
     """The terms at the start and at the end, each the mean of a few steps."""
     if not history:
         return []
-    window = min(window, len(history["loss"]))
+    window = max(1, min(window, len(history["loss"]) // 2))
     spans = [
         f"{name} {_mean(history[name][:window]):.4g} → {_mean(history[name][-window:]):.4g}"
         for name in terms

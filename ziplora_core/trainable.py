@@ -73,14 +73,14 @@ class Watch:
         on_step: called after every step; may raise to cancel.
         should_stop: asked before every step: stop and keep.
         on_prepare: told how many of how many UNet evaluations are done before the first step.
-        on_plan: told what memory the training will need, before it starts.
+        on_status: told what is going on before the first step, last what memory it will need.
         on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
     on_prepare: Callable[[int, int], None] = lambda done, total: None
-    on_plan: Callable[[str], None] = lambda text: None
+    on_status: Callable[[str], None] = lambda text: None
     on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
 
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _WINDOW = 10
 """Steps between two looks at how the loss goes."""
+_PAUSE = 20
+"""Times what the last checkpoint took: one of SDXL at rank 64 has a gigabyte."""
 
 
 def train(
@@ -82,6 +84,7 @@ class _Loop:
         self.optimiser = make_optimiser(name, task.parameters, task.learning_rates)
         self.record = TrainingRecord()
         self.good = [self._copy()]
+        self.next_checkpoint = 0.0
 
     def run(self) -> TrainingRecord:
         started = time.perf_counter() - self.record.seconds
@@ -96,7 +99,7 @@ class _Loop:
             self.hooks.on_step(self.record)
             every = self.options.checkpoint_every
             if every and self.record.step % every == 0 and self.record.step < self.steps:
-                self.checkpoint()
+                self._checkpoint_in_time()
         return self.record
 
     def _step(self) -> None:
@@ -135,8 +138,8 @@ class _Loop:
                     "memory",
                     found=f"none left at step {step + 1}, in memory=low",
                     expected="enough for one sample with checkpointed blocks",
-                    advice="Use smaller latents, close other programs, or start ComfyUI with "
-                    "--reserve-vram.",
+                    advice="Use smaller latents (a lower resolution) or a smaller batch, close "
+                    "other programs, or start ComfyUI with --reserve-vram.",
                 ) from error
         # Outside the handler: the traceback would keep the failed step's activations alive.
         self.record.notes.append(f"memory ran out at step {step + 1}: went on with memory=low")
@@ -198,9 +201,16 @@ class _Loop:
             self.record.step, self.checkpoints.path, self.checkpoints.lora_file,
         )  # fmt: skip
 
+    def _checkpoint_in_time(self) -> None:
+        """Write a checkpoint, unless writing them would take more than a twentieth of the time."""
+        started = time.perf_counter()
+        if started >= self.next_checkpoint and self.checkpoint():
+            ended = time.perf_counter()
+            self.next_checkpoint = ended + _PAUSE * (ended - started)
+
     def checkpoint(self) -> bool:
         """Write a checkpoint. A disk that is full never costs the run: it is said and goes on."""
-        if self.checkpoints is None or self.record.step == 0:
+        if self.checkpoints is None or self.record.step == 0 or self.record.failed:
             return False
         state = {
             "parameters": [p.detach().cpu() for p in self.task.parameters],

@@ -17,4 +17,9 @@ def test_fingerprint_changes_with_any_input() -> None:
         fingerprint({"steps": 1}, {"a": torch.ones(2, 1)}),
     ]
     assert len({base, *others}) == 5
-    assert sampled(torch.arange(1000.0)).numel() <= 67
+
+
+def test_sampled_takes_few_values_of_many_columns() -> None:
+    taken = sampled(torch.arange(640 * 640.0))
+    assert 200 < taken.numel() < 520
+    assert len(set((taken % 640).tolist())) > 100

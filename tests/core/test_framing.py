@@ -44,6 +44,11 @@ def test_framing_covers_the_target_with_a_centred_crop(
     assert abs(scale[0] / scale[1] - 1) < 1 / min(frame.resized) + 1e-6  # the shape is kept
 
 
+@pytest.mark.parametrize("resolution", range(64, 2049, 8))
+def test_framing_square_picture_stays_square(resolution: int) -> None:
+    assert framing(700, 700, resolution).target == (resolution, resolution)
+
+
 def test_framing_mirrored_starts_its_crop_at_the_other_side() -> None:
     frame = Framing((90, 200), (64, 143), (0, 20), (64, 96))
     assert frame.mirrored() == Framing((90, 200), (64, 143), (0, 27), (64, 96))

@@ -27,11 +27,12 @@ def test_loss_curves_without_steps_is_an_empty_chart() -> None:
 
 
 def test_strip_puts_pictures_side_by_side_below_the_chart() -> None:
-    chart = np.full((10, 100, 3), 7, np.uint8)
+    chart = np.full((100, 100, 3), 7, np.uint8)
     red, blue = torch.zeros(8, 8, 3), torch.zeros(4, 8, 3)
     red[..., 0], blue[..., 2] = 1, 1
     shown = strip(chart, [red, blue])
-    assert shown.shape == (10 + 48, 100, 3) and (shown[:10] == 7).all()
-    assert (shown[10:, :48] == [255, 0, 0]).all() and not shown[10:, 48:52].any()
-    assert (shown[10:34, 52:] == [0, 0, 255]).all() and not shown[34:, 52:].any()
+    assert shown.shape == (100 + 48, 100, 3) and (shown[:100] == 7).all()
+    assert (shown[100:, :48] == [255, 0, 0]).all() and not shown[100:, 48:52].any()
+    assert (shown[100:124, 52:] == [0, 0, 255]).all() and not shown[124:, 52:].any()
+    assert strip(chart, [red]).shape == (150, 100, 3)  # no higher than half the chart
     assert strip(chart, []) is chart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from .paths import BASE, COMFYUI, DEFAULT_SANDBOX, ROOT
@@ -27,7 +28,10 @@ def link_for_type_checker() -> None:
 
 
 def fresh_base(parent: Path) -> Path:
-    """Make a base directory of its own for one server: linked models and packs, empty output."""
+    """Make a base directory of its own for one server: linked models and packs, empty output.
+
+    Pictures are copied: ComfyUI refuses an input that lies outside its input folder.
+    """
     base = parent / "base"
     link_base(base)
     for model in (BASE / "models").rglob("*"):
@@ -36,6 +40,7 @@ def fresh_base(parent: Path) -> Path:
             copy.mkdir(parents=True, exist_ok=True)
         else:
             _link(copy, model)
+    shutil.copytree(BASE / "input", base / "input", dirs_exist_ok=True)
     return base
 
 

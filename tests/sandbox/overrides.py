@@ -13,4 +13,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
     "KSampler": {"steps": 6},
     "ZipLoRAOptimize": {"width": SIDE, "height": SIDE},
+    "TrainDreamBoothLoRA": {"resolution": SIDE, "steps": 20},
+    "Learn the merge": {"steps": 20},
 }

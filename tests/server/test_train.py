@@ -23,7 +23,7 @@ STEPS = 8
 OPTIONS = {
     "optimiser": "auto", "schedule": "cosine", "warm_up_steps": 2, "batch": 1, "accumulation": 1,
     "gradient_clip": 1.0, "min_snr_gamma": 5.0, "checkpoint_every": 50, "early_stop": True,
-    "held_out_draws": 4, "resume": "auto", "caption_dropout": 0.1, "sample_every": 4,
+    "held_out_draws": 4, "resume": "auto", "caption_dropout": 0.1, "sample_every": STEPS,
     "sample_prompts": "sks dog\na dog",
 }  # fmt: skip
 
@@ -63,8 +63,8 @@ def save(graph: Graph, trained: str, prefix: str) -> str:
     )  # fmt: skip
 
 
-def plain(graph: Graph, width: int = 64) -> list[Any]:
-    return graph.out("EmptyImage", width=width, height=64, batch_size=1, color=0x884422)
+def plain(graph: Graph, width: int = 64, count: int = 1) -> list[Any]:
+    return graph.out("EmptyImage", width=width, height=64, batch_size=count, color=0x884422)
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -206,7 +206,7 @@ def refused(server: ComfyServer, graph: Graph) -> str:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"captions": "one\ntwo"}, "captions: found 2 for 1 pictures"),
+        ({"captions": "a\nb\nc", "count": 2}, "captions: found 3 for 2 pictures"),
         ({"prompt": " "}, "prompt: found nothing"),
         ({"rank": 300}, "rank: found 300, above the width of 88 of 88 layers"),
         ({"learning_rate": 10.0}, "training: found the loss was not finite"),
@@ -219,7 +219,7 @@ def test_training_bad_input_is_an_error_that_says_what_to_do(
 ) -> None:
     graph = Graph()
     inputs = dict(inputs)
-    images = plain(graph, inputs.pop("width", 64))
+    images = plain(graph, inputs.pop("width", 64), inputs.pop("count", 1))
     if "class_images" in inputs:
         inputs["class_images"] = plain(graph)
     if "captions" in inputs:
@@ -239,6 +239,10 @@ def animated(place: Path) -> None:
     frames[0].save(place / "b.gif", save_all=True, append_images=frames[1:])
 
 
+def deep(place: Path) -> None:
+    Image.new("I;16", (64, 64), 40000).save(place / "b.png")
+
+
 def half_captioned(place: Path) -> None:
     picture(place, "b.png", (64, 64))
     (place / "a.txt").write_text("a dog")
@@ -253,6 +257,7 @@ def empty(place: Path) -> None:
     [
         (broken, "b.png: found an unreadable file"),
         (animated, "b.gif: found an animation of 2 pictures"),
+        (deep, "b.png: found a picture of more than 8 bits a channel (I;16)"),
         (half_captioned, "folder 'half_captioned': found no caption for 1 of 2 pictures (b.png)"),
         (empty, "folder 'empty': found no pictures"),
     ],
@@ -279,6 +284,9 @@ def test_training_folder_changed_is_read_again(server: ComfyServer) -> None:
     def told(result: Result) -> str:
         return report(result, read)
 
-    assert "1 pictures of 64 × 64\nno captions" in told(succeeded(server, graph))
+    assert "1 picture of 64 × 64\nno captions" in told(succeeded(server, graph))
     picture(place, "b.png", (80, 64))
-    assert "2 pictures of 64 × 64, 80 × 64" in told(succeeded(server, graph))
+    (place / "._b.png").write_bytes(b"what a Mac leaves behind")
+    for name in ("a.TXT", "b.txt"):
+        (place / name).write_text("sks dog")
+    assert told(succeeded(server, graph)) == "2 pictures of 64 × 64, 80 × 64\na caption each"

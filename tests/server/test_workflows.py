@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ import pytest
 from sandbox.overrides import OVERRIDES
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer, Result, fresh_base
-from sandbox.workflow import to_prompt
+from sandbox.workflow import ACTIVE, MUTED, to_prompt
+
+from .graph import Graph, assert_close, saved_latent, saved_path, succeeded
 
 Json = dict[str, Any]
+Run = Callable[[str], Result]
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 NAMES = [file.stem for file in FILES]
@@ -21,9 +26,19 @@ SDXL_VALUES = {
     "EmptyLatentImage": {"width": 1024, "height": 1024, "batch_size": 1},
     "KSampler": {"steps": 25, "cfg": 7.0, "denoise": 1.0},
     "ZipLoRAOptimize": {"width": 1024, "height": 1024, "steps": 100, "learning_rate": 0.01},
-}
-CHANGEABLE = {"steps", "width", "height", "text"}
+    "TrainDreamBoothLoRA": {
+        "resolution": 1024, "steps": 1000, "learning_rate": 5e-5, "rank": 64, "alpha": 64,
+        "layers": "attention", "train_text_encoder": False,
+    },
+}  # fmt: skip
+CHANGEABLE = {"steps", "width", "height", "resolution", "text"}
 """What an override may touch."""
+NEEDS = {
+    "apply_saved_merge": ("ziplora_merge",),
+    "lora_tools": ("dreambooth_subject", "style_from_one_image"),
+}
+"""Workflows that name files which others save."""
+TRAININGS = ("dreambooth_subject", "style_from_one_image", "subject_in_style_from_scratch")
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +49,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 
 
 @pytest.fixture(scope="module")
-def merge_run(server: ComfyServer) -> Result:
-    """What ziplora_merge.json does; the other workflows use the file it saves."""
-    return server.run(prompt_of("ziplora_merge", server, OVERRIDES))
+def run(server: ComfyServer) -> Run:
+    """Run a workflow by its name, once, after those whose files it names."""
+
+    @functools.cache
+    def run_once(name: str) -> Result:
+        for earlier in NEEDS.get(name, ()):
+            run_once(earlier)
+        return server.run(prompt_of(name, server, OVERRIDES))
+
+    return run_once
+
+
+@pytest.fixture(scope="module")
+def merge_run(run: Run) -> Result:
+    """What ziplora_merge.json does."""
+    return run("ziplora_merge")
 
 
 @pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest, merge_run: Result) -> str:
-    """Each workflow in turn, on a server where the merge has been learned and saved."""
+def name(request: pytest.FixtureRequest, run: Run) -> str:
+    """Each workflow in turn, on a server that has the files it names."""
+    for earlier in NEEDS.get(request.param, ()):
+        run(earlier)
     return request.param
 
 
@@ -57,11 +87,27 @@ def nodes(prompt: Json, class_type: str) -> dict[str, Json]:
     return {key: n["inputs"] for key, n in prompt.items() if n["class_type"] == class_type}
 
 
+def text_of(name: str, title: str, server: ComfyServer, run: Run) -> str:
+    """The report of the one node of that title or type, after the workflow has run."""
+    result = run(name)
+    assert result.error is None
+    prompt = prompt_of(name, server)
+    (node_id,) = (key for key, n in prompt.items() if n["_meta"]["title"] == title)
+    (report,) = result.outputs[node_id]["text"]
+    return report
+
+
+def saved_files(name: str, class_type: str, server: ComfyServer, run: Run) -> list[Path]:
+    """What the nodes of a class have saved, in the order of the workflow."""
+    result = run(name)
+    return [saved_path(result, key) for key in nodes(prompt_of(name, server), class_type)]
+
+
 def test_workflow_converted_and_run_shows_all_outputs(
-    name: str, server: ComfyServer, merge_run: Result
+    name: str, server: ComfyServer, run: Run
 ) -> None:
     prompt = prompt_of(name, server, OVERRIDES)
-    result = merge_run if name == "ziplora_merge" else server.run(prompt)
+    result = run(name)
     assert (result.status, result.error) == ("success", None)
     info = server.object_info()
     shown = {key for key, n in prompt.items() if info[n["class_type"]]["output_node"]}
@@ -86,6 +132,105 @@ def test_merge_workflow_run_reports_retention_and_previews(
     (report,) = merge_run.outputs[node_id]["text"]
     assert "retention on held-out noise" in report and "WARNING" not in report
     assert merge_run.previews
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_training_workflow_saves_loras_that_the_stock_loader_draws_with(
+    training: str, server: ComfyServer, run: Run
+) -> None:
+    files = saved_files(training, "SaveTrainedLoRA", server, run)
+    assert files and all(file.parent == server.output / "loras" for file in files)
+    graph = Graph()
+    drawn = [graph.render(graph.model, graph.clip, "base")]
+    for file in files:
+        lora = graph.stock_lora(graph.model, graph.clip, file.name)
+        drawn.append(graph.render([lora, 0], [lora, 1], file.stem))
+    result = succeeded(server, graph)
+    assert "lora key not loaded" not in server.log()
+    base, *others = (saved_latent(server, result, node) for node in drawn)
+    for latent in others:
+        assert latent.isfinite().all() and float((latent - base).abs().max()) > 1e-3
+
+
+def test_subject_workflow_reads_the_folder_and_reports_what_it_learned(
+    server: ComfyServer, run: Run
+) -> None:
+    name = "dreambooth_subject"
+    assert text_of(name, "LoadTrainingImages", server, run).startswith("5 pictures of ")
+    report = text_of(name, "TrainDreamBoothLoRA", server, run)
+    assert "LoRA of 5 pictures" in report and "WARNING" not in report
+    assert "88 UNet modules, rank 64, alpha 64" in report
+    without, with_lora = report.split("without → with the LoRA: ")[1].split(" (")[0].split(" → ")
+    assert float(with_lora) < float(without)
+    assert run(name).previews
+
+
+def test_scratch_workflow_learns_a_merge_of_what_it_trained(server: ComfyServer, run: Run) -> None:
+    name = "subject_in_style_from_scratch"
+    pair = text_of(name, "LoadLoRAPair", server, run)
+    assert "content LORA_MODEL" in pair and "style LORA_MODEL" in pair
+    report = text_of(name, "Learn the merge", server, run)
+    assert "88 of 88 modules optimised" in report and "WARNING" not in report
+    (saved,) = saved_files(name, "SaveMergedLoRA", server, run)
+    assert saved.is_file()
+
+
+def test_scratch_workflow_trains_and_merges_on_the_same_prompts(server: ComfyServer) -> None:
+    prompt = prompt_of("subject_in_style_from_scratch", server)
+    trained = [inputs["prompt"] for inputs in nodes(prompt, "TrainDreamBoothLoRA").values()]
+    (merge,) = nodes(prompt, "ZipLoRAOptimize").values()
+    encoded = [merge["content_conditioning"][0], merge["style_conditioning"][0]]
+    assert [prompt[node_id]["inputs"]["text"] for node_id in encoded] == trained
+
+
+def test_training_workflow_settings_are_the_defaults_but_for_prompts(server: ComfyServer) -> None:
+    info = server.object_info()["TrainDreamBoothLoRA"]["input"]
+    specs = {**info["required"], **info["optional"]}
+    for name in TRAININGS:
+        for inputs in nodes(prompt_of(name, server), "TrainDreamBoothLoRA").values():
+            widgets = {k: v for k, v in inputs.items() if not isinstance(v, list)}
+            widgets.pop("prompt", None)
+            assert widgets == {key: specs[key][1]["default"] for key in widgets}
+
+
+def test_tools_workflow_makes_every_file(server: ComfyServer, run: Run) -> None:
+    name = "lora_tools"
+    source = server.models / "loras" / "my_subject.safetensors"
+    small, extracted = saved_files(name, "SaveTrainedLoRA", server, run)
+    assert small.stat().st_size < source.stat().st_size and extracted.is_file()
+    (exported,) = saved_files(name, "ExportLoRA", server, run)
+    assert exported.is_file() and exported.parent == server.output / "ziplora" / "exports"
+    assert "relative error" in text_of(name, "ResizeLoRA", server, run)
+    assert "204 of 204 layers differ" in text_of(name, "ExtractLoRA", server, run)
+
+
+@pytest.mark.parametrize("method", ["direct", "svd", "factor_average"])
+def test_tools_workflow_merges_in_three_ways(method: str, server: ComfyServer, run: Run) -> None:
+    report = text_of("lora_tools", f"Merge LoRAs: {method}", server, run)
+    assert report.startswith(f"{method}: 1 × my_subject_00001_.safetensors (content)")
+    assert "88 UNet modules, 88 of them in both" in report
+
+
+def test_tools_workflow_unmuted_bakes_the_lora_into_a_checkpoint(
+    server: ComfyServer, run: Run
+) -> None:
+    run("lora_tools")
+    assert not list(server.output.rglob("my_subject_baked*"))
+    workflow = read("lora_tools")
+    (bake,) = (node for node in workflow["nodes"] if node["type"] == "CheckpointSave")
+    assert bake["mode"] == MUTED
+    bake["mode"] = ACTIVE
+    prompt = to_prompt(workflow, server.object_info(), OVERRIDES)
+    assert server.run(prompt, partial=[str(bake["id"])]).status == "success"
+    graph = Graph()
+    name = "my_subject_baked_00001_.safetensors"
+    assert (server.output / "checkpoints" / name).is_file()
+    model = graph.out("CheckpointLoaderSimple", ckpt_name=name)
+    lora = graph.stock_lora(graph.model, graph.clip, "my_subject.safetensors", 0.8)
+    baked = graph.render(model, [lora, 1], "baked")
+    loaded = graph.render([lora, 0], [lora, 1], "loaded")
+    result = succeeded(server, graph)
+    assert_close(saved_latent(server, result, baked), saved_latent(server, result, loaded), 0.05)
 
 
 def test_workflow_values_are_those_of_sdxl(name: str, server: ComfyServer) -> None:

@@ -19,8 +19,10 @@ def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[
         ZipLoRAError: as many captions as pictures are needed, or none; and some text.
     """
     lines = list(captions)
-    if len(lines) == 1:
+    if len(lines) == 1 and pictures > 1:
         lines = lines[0].splitlines()
+        while len(lines) > pictures and not lines[-1].strip():
+            lines.pop()
     if not any(line.strip() for line in lines):
         lines = [""] * pictures
     if len(lines) != pictures:
@@ -31,7 +33,7 @@ def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[
             advice="Give a list of texts or one text with a line for each picture; an empty line "
             "stands for the prompt.",
         )
-    matched = [line.strip() or prompt.strip() for line in lines]
+    matched = [" ".join(line.split()) or prompt.strip() for line in lines]
     if not all(matched):
         raise problem(
             "prompt",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from torch import Tensor
 
 from ..checkpoint import fingerprint
 from ..dreambooth import Example, View
+from ..errors import ZipLoRAError, problem
 from ..files.atomic import write_bytes
 from ..framing import Framing
 from ..states import generator
+from ..trainable import Watch
 from . import conditioning as cond
 from .references import TRAJECTORY_STEPS
 from .samples import draw_latent
@@ -32,7 +33,7 @@ def draw_class_pictures(
     count: int,
     seed: int,
     root: Path,
-    on_evaluation: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch,
 ) -> list[Example]:
     """Draw `count` pictures without the branches: Euler, 25 steps, guidance 5.
 
@@ -46,24 +47,24 @@ def draw_class_pictures(
         frame: size of the pictures.
         count, seed: how many, and of what noise.
         root: folder of all class pictures.
-        on_evaluation: told how many of how many samples have gone through the UNet.
+        watch: told how many of how many samples have gone through the UNet.
+
+    Raises:
+        ZipLoRAError: it was asked to stop: nothing has been learned that could be kept.
     """
     caption, positive = prompt
-    tensors = opened.fingerprint()
-    for name, conditioning in (("positive", positive), ("negative", negative)):
-        tensors[f"{name} context"] = conditioning[0][0]
-        tensors[f"{name} pooled"] = conditioning[0][1]["pooled_output"]
-    folder = root / fingerprint({"size": frame.target, "seed": seed}, tensors)
+    files = _files(opened, positive, negative, frame, count, seed, root)
     size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
     like = torch.zeros(1, *size, device=opened.device)
     pair = [cond.prepare(opened.model, c, like) for c in (positive, negative)]
-    files = [folder / f"{n:04}.safetensors" for n in range(count)]
     latents = [_read(file, size) for file in files]
     already = opened.evaluations
     total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
-    opened.on_evaluation = lambda done: on_evaluation(done - already, total)
+    opened.on_evaluation = lambda done: watch.on_prepare(done - already, total)
     examples = []
     for n, (file, latent) in enumerate(zip(files, latents, strict=True)):
+        if watch.should_stop():
+            raise _stopped(n, count)
         if latent is None:
             noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n))
             with torch.no_grad():
@@ -73,6 +74,33 @@ def draw_class_pictures(
         examples.append(Example((view,), caption))
     opened.on_evaluation = lambda done: None
     return examples
+
+
+def _files(
+    opened: TrainingModel,
+    positive: Any,
+    negative: Any,
+    frame: Framing,
+    count: int,
+    seed: int,
+    root: Path,
+) -> list[Path]:
+    """Name each picture's file by everything it depends on."""
+    tensors = opened.fingerprint()
+    for name, conditioning in (("positive", positive), ("negative", negative)):
+        tensors[f"{name} context"] = conditioning[0][0]
+        tensors[f"{name} pooled"] = conditioning[0][1]["pooled_output"]
+    folder = root / fingerprint({"size": frame.target, "seed": seed}, tensors)
+    return [folder / f"{n:04}.safetensors" for n in range(count)]
+
+
+def _stopped(done: int, count: int) -> ZipLoRAError:
+    return problem(
+        "training",
+        found=f"a stop before the first step, after {done} of {count} class pictures",
+        expected="something learned that can be kept",
+        advice="The pictures drawn so far are kept: press Run to go on, or lower class_count.",
+    )
 
 
 def _read(path: Path, size: tuple[int, ...]) -> Tensor | None:

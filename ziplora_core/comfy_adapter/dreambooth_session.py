@@ -14,9 +14,9 @@ from torch import Tensor
 from ..branches import Branches
 from ..checkpoint import CheckpointFolder, fingerprint
 from ..dreambooth import DreamBoothObjective, Example, most_common_frame
+from ..dreambooth_metadata import dreambooth_metadata
 from ..dreambooth_report import Trained, dreambooth_report
 from ..errors import problem
-from ..files.training_metadata import training_metadata
 from ..framing import Framing
 from ..lora import LoraFactors
 from ..lora_parameters import LearnedLoRA
@@ -29,14 +29,17 @@ from .memory import PeakMemory, plan_memory
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
 from .pictures import encode_pictures, split_pictures
-from .private_copy import refuse_patched
+from .private_copy import refuse_patched, source_name
 from .samples import draw_samples
 from .targets import unet_targets
 from .text_encoder import refuse_weighted, text_encoder_targets, trainable_text_encoder
 from .training_model import TrainingModel, training_model
 
 _UNWATCHED = Watch()
-_WITHOUT_EFFECT = ("resume", "checkpoint_every", "held_out_draws", "sample_every", "sample_prompts")
+_WITHOUT_EFFECT = (
+    *("resume", "checkpoint_every", "held_out_draws", "early_stop"),
+    *("sample_every", "sample_prompts"),
+)
 """Options that a result does not depend on."""
 
 
@@ -108,18 +111,20 @@ class DreamBoothSession:
         """
         settings, studio = self.settings, self.studio
         prior = bool(self.class_prompt) and settings.prior_weight > 0
+        watch.on_status(f"encoding {len(self.pictures)} pictures and their captions")
         examples = self._encode(self.pictures, self.captions)
         given = self.class_pictures if prior else []
         classes = self._encode(given, [self.class_prompt] * len(given))
         texts = ["", self.class_prompt, *self.captions, *self._sample_prompts()]
         encoded = encode_captions(studio.clip, texts, studio.model.model)
+        watch.on_status("loading a copy of the model")
         with ExitStack() as stack:
             opened, encode = self._open(stack, encoded)
             if prior and not classes:
                 classes = draw_class_pictures(
                     opened, (self.class_prompt, encoded[self.class_prompt]), encoded[""],
                     most_common_frame(examples), settings.class_count, settings.seed,
-                    root / "class_pictures", watch.on_prepare,
+                    root / "class_pictures", watch,
                 )  # fmt: skip
             frozen = self.text_lora is None
             conditioner = Conditioner(opened.model, encode, frozen, opened.device)
@@ -130,7 +135,7 @@ class DreamBoothSession:
             trained = self._train(opened, task, folder, watch)
         if not trained.record.asked_to_stop:
             folder.remove()
-        metadata = training_metadata(trained, settings)
+        metadata = dreambooth_metadata(trained, settings)
         report = dreambooth_report(trained, settings)
         return DreamBoothResult(trained.modules, metadata, trained.record, report)
 
@@ -155,18 +160,19 @@ class DreamBoothSession:
     ) -> Trained:
         """Run the loop, with its measurements before and after."""
         settings, options = self.settings, self.settings.options
-        passes = options.batch * (2 if task.classes else 1)
+        terms = 2 if task.classes else 1
         largest = max(_sizes(task), key=lambda hw: hw[0] * hw[1])
-        plan = plan_memory(opened, settings.memory, passes, largest, task.parameters)
-        watch.on_plan(str(plan))
+        plan = plan_memory(opened, settings.memory, options.batch, terms, largest, task.parameters)
+        watch.on_status(f"measuring; {plan}" if options.held_out_draws else str(plan))
         peak = PeakMemory(opened.device)
         before, after = task.held_out(), []
+        watch.on_status(str(plan))
 
         def on_step(record: TrainingRecord) -> None:
             peak.look()
-            watch.on_step(record)
             if options.sample_every and record.step % options.sample_every == 0:
                 self._draw_samples(opened, task, record.step, watch)
+            watch.on_step(record)
 
         hooks = Hooks(
             task.factors, on_step, watch.should_stop, lambda: after.append(task.held_out())
@@ -181,7 +187,9 @@ class DreamBoothSession:
             loss=None if before is None or not after else (before, after[0]),
             v_prediction=opened.v_prediction,
             dtype=opened.dtype,
+            low_memory=task.low_memory,
             memory=(str(plan), str(peak)),
+            checkpoint=source_name(self.studio.model),
             evaluations=opened.evaluations,
         )
 

@@ -51,7 +51,8 @@ class MemoryPlan:
 def plan_memory(
     opened: TrainingModel,
     memory: str,
-    samples: int,
+    batch: int,
+    terms: int,
     size: Sequence[int],
     learned: Sequence[torch.Tensor],
 ) -> MemoryPlan:
@@ -63,7 +64,8 @@ def plan_memory(
     Args:
         opened: the loaded model; its `checkpointing` is set.
         memory: `auto`, `fast` or `low`.
-        samples: in one pass.
+        batch: samples of each term in one pass.
+        terms: of the loss; `low` takes them in turn.
         size: latent `(h, w)` of the largest.
         learned: the parameters.
     """
@@ -71,13 +73,16 @@ def plan_memory(
     model = float(sum(p.model_size() for p in opened.patchers))
     copies = 2 * itemsize if itemsize < 4 else 0  # cast factors, and their gradients
     held = sum(p.numel() for p in learned) * (4 + 4 + 8 + copies)
-    share = samples * (size[0] * size[1] / 128**2) * itemsize / 2 * _GIB
+    share = batch * (size[0] * size[1] / 128**2) * itemsize / 2 * _GIB
+    needed = {
+        "fast": terms * share * _ACTIVATIONS["fast"] + opened.cast_bytes,
+        "low": share * _ACTIVATIONS["low"],
+    }
     whole = float(comfy.model_management.get_total_memory(opened.device))  # pyright: ignore
     room = 0.8 * whole - model - held
-    fits = share * _ACTIVATIONS["fast"] <= room
-    chosen = memory if memory != "auto" else ("fast" if fits else "low")
+    chosen = memory if memory != "auto" else ("fast" if needed["fast"] <= room else "low")
     opened.checkpointing = chosen == "low"
-    return MemoryPlan(chosen, memory == "auto", model, held, share * _ACTIVATIONS[chosen], room)
+    return MemoryPlan(chosen, memory == "auto", model, held, needed[chosen], room)
 
 
 class PeakMemory:

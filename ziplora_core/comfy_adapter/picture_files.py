@@ -14,6 +14,7 @@ from ..errors import problem
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 _CAPTION = ".txt"
+_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,17 @@ def picture_files(folder: Path) -> list[Path]:
     """List the pictures of a folder by name."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _PICTURES and not path.name.startswith(".")
+    )
 
 
 def caption_file(picture: Path) -> Path:
-    """Name the file of a picture's caption: `dog.jpg` has `dog.txt`."""
-    return picture.with_suffix(_CAPTION)
+    """Name the file of a picture's caption: `dog.jpg` has `dog.txt`, or `dog.TXT`."""
+    upper = picture.with_suffix(_CAPTION.upper())
+    return upper if upper.exists() else picture.with_suffix(_CAPTION)
 
 
 def read_pictures(folder: Path) -> PictureFolder:
@@ -70,11 +76,16 @@ def _picture(path: Path) -> Tensor:
     try:
         with Image.open(path) as image:
             frames = getattr(image, "n_frames", 1)
-            turned = ImageOps.exif_transpose(image).convert("RGBA") if frames == 1 else None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+            mode = image.mode
+            turned = ImageOps.exif_transpose(image)
+            turned.load()
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise _unusable(path, f"an unreadable file ({error})") from error
-    if turned is None:
+    if frames > 1:
         raise _unusable(path, f"an animation of {frames} pictures")
+    if mode.startswith(("I", "F")):  # 16 or 32 bits: conversion would clip them
+        raise _unusable(path, f"a picture of more than 8 bits a channel ({mode})")
+    turned = turned.convert("RGBA")
     white = Image.new("RGBA", turned.size, "white")
     pixels = np.asarray(Image.alpha_composite(white, turned).convert("RGB"), np.float32)
     return torch.from_numpy(pixels / 255)[None]
@@ -84,6 +95,6 @@ def _unusable(path: Path, found: str) -> Exception:
     return problem(
         path.name,
         found=found,
-        expected="a picture",
+        expected="a still picture of 8 bits a channel",
         advice="Save it again as .png or .jpg, or take it out of the folder.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -68,6 +69,12 @@ def private_copy(model: Any) -> Any:
     shared = [getattr(original, name, None) for name in ("model_config", "current_patcher")]
     copied = copy.deepcopy(original, {id(part): part for part in shared})
     return model.clone(model_override=(copied, ({}, {}, {}, set())))
+
+
+def source_name(model: Any) -> str:
+    """Name the file a MODEL was loaded from, without its folder; empty where that is unknown."""
+    arguments = model.cached_patcher_init[1] if model.cached_patcher_init else ()
+    return Path(arguments[0]).name if arguments and isinstance(arguments[0], str) else ""
 
 
 def refuse_patched(model: Any, name: str = "model") -> None:

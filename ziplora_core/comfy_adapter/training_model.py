@@ -70,6 +70,13 @@ class TrainingModel:
         return isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
 
     @property
+    def cast_bytes(self) -> int:
+        """What autograd keeps of weights that are cast in every layer (fp8): a copy of each."""
+        weights = list(self.model.diffusion_model.parameters())
+        cast = sum(w.numel() for w in weights if w.dtype != self.dtype)
+        return cast * self.dtype.itemsize
+
+    @property
     def timesteps(self) -> int:
         return len(self.sampling.sigmas)
 
@@ -93,11 +100,7 @@ class TrainingModel:
         both, so that eps, v and zero-terminal-SNR models need no case of their own.
         """
         x, sigma = x.to(self.device), sigma.to(self.device)
-        x0 = self.denoised(x, sigma, conditioning, gates)
-        zeros = torch.zeros_like(x)
-        base = self.sampling.calculate_denoised(sigma, zeros, x)
-        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)
-        return (x0 - base) / slope
+        return self._prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
 
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right.
@@ -105,13 +108,16 @@ class TrainingModel:
         The right one solves x0 = base + slope · prediction (see `denoise`), in float64: noise for
         eps, (noise − σ·x0)/√(1+σ²) for v.
         """
-        sampling, x0 = self.sampling, x0.double()
-        sigma = sampling.sigmas[timestep].cpu()
-        x = sampling.noise_scaling(sigma.double(), noise.double(), x0)
+        x0, sigma = x0.double(), self.sampling.sigmas[timestep].cpu()
+        x = self.sampling.noise_scaling(sigma.double(), noise.double(), x0)
+        return x.float(), sigma, self._prediction(x, sigma.double(), x0).float()
+
+    def _prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+        """The prediction at `x` that means `x0`."""
         zeros = torch.zeros_like(x)
-        base = sampling.calculate_denoised(sigma.double(), zeros, x)
-        slope = sampling.calculate_denoised(sigma.double(), torch.ones_like(x), zeros)
-        return x.float(), sigma, ((x0 - base) / slope).float()
+        base = self.sampling.calculate_denoised(sigma, zeros, x)
+        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)
+        return (x0 - base) / slope
 
     def denoised(
         self,

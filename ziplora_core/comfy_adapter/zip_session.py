@@ -120,14 +120,14 @@ class ZipSession:
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
-            plan = plan_memory(opened, settings.memory, 2 * options.batch, largest, task.parameters)
+            plan = plan_memory(opened, settings.memory, options.batch, 2, largest, task.parameters)
             after: list[Retention | None] = []
 
             def on_end() -> None:
                 task.fold()
                 after.append(_measure(opened, held_out))
 
-            watch.on_plan(str(plan))
+            watch.on_status(str(plan))
             hooks = Hooks(
                 lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end
             )

@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-from ..dreambooth_report import Trained
-from ..options import DreamBoothSettings
+from .dreambooth_report import Trained
+from .options import DreamBoothSettings
 
 _PRECISION = {"torch.bfloat16": "bf16", "torch.float32": "no"}
 
 
-def training_metadata(trained: Trained, settings: DreamBoothSettings) -> dict[str, str]:
+def dreambooth_metadata(trained: Trained, settings: DreamBoothSettings) -> dict[str, str]:
     """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings of a training.
 
     No dates, paths or session ids: the same inputs give the same file, bit for bit. What belongs to
@@ -38,10 +38,11 @@ def training_metadata(trained: Trained, settings: DreamBoothSettings) -> dict[st
         "batch_size_per_device": batch,
         "total_batch_size": batch * options.accumulation,
         "gradient_accumulation_steps": options.accumulation,
-        "gradient_checkpointing": "memory=low" in trained.memory[0],
+        "gradient_checkpointing": trained.low_memory,
         "mixed_precision": _PRECISION.get(str(trained.dtype), "no"),
         "cache_latents": True,
         "seed": settings.seed,
+        "sd_model_name": trained.checkpoint or None,
         "num_train_images": len(trained.examples),
         "num_reg_images": len(trained.class_examples),
         "prior_loss_weight": settings.prior_weight,
