@@ -196,8 +196,7 @@ def test_prior_preservation_lowers_the_drift_on_the_class_prompt(
     rehearsed = run(replace(settings, class_prompt=CLASS_PROMPT), tmp_path)
     losses = [float(r.report.split("(× ")[1].split(")")[0]) for r in (alone, rehearsed)]
     drifts = [drift(r, model, clip, CLASS_PROMPT) for r in (alone, rehearsed)]
-    print(losses, drifts)
-    assert losses[1] < losses[0] < 0.9 and drifts[1] < 0.95 * drifts[0]
+    assert losses[1] < losses[0] < 0.9 and drifts[1] < 0.8 * drifts[0]
     assert "prior preservation: 4 class pictures, drawn by this model" in rehearsed.report
 
 
