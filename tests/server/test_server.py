@@ -14,7 +14,10 @@ from sandbox.server import ComfyServer, PromptRejected, ServerError, fresh_base
 def test_server_start_offers_stock_nodes_and_tiny_files(server: ComfyServer) -> None:
     nodes = server.object_info()
     checkpoints = nodes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0]
-    assert checkpoints == ["sd_xl_base_1.0.safetensors"]
+    assert checkpoints == [
+        "my_finetuned_sdxl.safetensors",
+        "sd_xl_base_1.0.safetensors",
+    ]
     assert "IMPORT FAILED" not in server.log()
 
 
