@@ -71,8 +71,8 @@ class TrainingOptionsNode(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="Weighs down easy timesteps (Hang et al. 2023; 5 is usual); 0 weighs "
-                    "all alike.",
+                    tooltip="Weighs down easy timesteps (Hang et al. 2023; 5 is usual), of class "
+                    "pictures too; 0 weighs all alike.",
                 ),
                 io.Int.Input(
                     "checkpoint_every",

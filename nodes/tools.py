@@ -18,6 +18,7 @@ from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.low_rank import RESIZE_METHODS, resized
 from ..ziplora_core.report import resize_report
 from ..ziplora_core.states import generator
+from .training_inputs import seed_input
 from .types import bias_and_norm_input
 
 
@@ -111,14 +112,7 @@ class ExtractLoRA(io.ComfyNode):
                     tooltip="Which layers of the UNet: all of them, or a smaller choice for a "
                     "smaller file.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of the randomised SVD; hardly changes the result.",
-                ),
+                seed_input("Of the randomised SVD; hardly changes the result."),
                 io.Clip.Input(
                     "clip_tuned", optional=True, tooltip="The tuned CLIP, with clip_base."
                 ),

@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..ziplora_core import runs
-from ..ziplora_core.comfy_adapter.dreambooth_session import Studio, train_dreambooth
+from ..ziplora_core.comfy_adapter.dreambooth_inputs import Studio
+from ..ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
 from ..ziplora_core.comfy_adapter.paths import work_root
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox import tiny
-from ziplora_core.comfy_adapter.dreambooth_session import Studio, train_dreambooth
+from ziplora_core.comfy_adapter.dreambooth_inputs import Studio
+from ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
 from ziplora_core.options import DreamBoothSettings, TrainingOptions
 from ziplora_core.trainable import Watch
 

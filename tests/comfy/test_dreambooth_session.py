@@ -17,11 +17,8 @@ from torch import Tensor
 
 from sandbox import tiny
 from ziplora_core.comfy_adapter.captions import match_captions
-from ziplora_core.comfy_adapter.dreambooth_session import (
-    DreamBoothResult,
-    Studio,
-    train_dreambooth,
-)
+from ziplora_core.comfy_adapter.dreambooth_inputs import Studio
+from ziplora_core.comfy_adapter.dreambooth_session import DreamBoothResult, train_dreambooth
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.lora import LoraFactors, is_unet

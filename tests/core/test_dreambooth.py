@@ -136,6 +136,17 @@ def test_loss_is_the_instance_error_and_the_weighted_prior() -> None:
     )
 
 
+def test_min_snr_weighs_instance_and_class_pictures_alike() -> None:
+    shown = [example(1.0, "sks")], [example(3.0, "dog")]
+    plain = toy(*shown).task.backward(0)
+    opened = toy(*shown, options=TrainingOptions(min_snr_gamma=5.0))
+    weighted = opened.task.backward(0)
+    for draw in opened.task._draws(0):
+        snr = float(draw.sigma) ** -2
+        ratio = float(weighted[draw.term] / plain[draw.term])
+        assert ratio == pytest.approx(min(snr, 5.0) / snr, rel=1e-4)
+
+
 def test_pictures_of_two_sizes_go_through_in_two_batches() -> None:
     opened = toy([example(1.0, "a"), example(2.0, "b", WIDE)], options=TrainingOptions(batch=4))
     opened.task.backward(0)

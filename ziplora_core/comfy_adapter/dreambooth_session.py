@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ..branches import Branches
-from ..checkpoint import CheckpointFolder, fingerprint
+from ..checkpoint import CheckpointFolder
 from ..dreambooth import DreamBoothObjective, Example, most_common_frame
 from ..dreambooth_metadata import dreambooth_metadata
 from ..dreambooth_report import Trained, dreambooth_report
-from ..errors import problem
 from ..framing import Framing
 from ..lora import LoraFactors
 from ..lora_parameters import LearnedLoRA
@@ -25,6 +24,7 @@ from ..trainable import Hooks, TrainingRecord, Watch
 from ..training import train
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
+from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
 from .memory import PeakMemory, plan_memory
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
@@ -36,30 +36,6 @@ from .text_encoder import refuse_weighted, text_encoder_targets, trainable_text_
 from .training_model import TrainingModel, training_model
 
 _UNWATCHED = Watch()
-_WITHOUT_EFFECT = (
-    *("resume", "checkpoint_every", "held_out_draws", "early_stop"),
-    *("sample_every", "sample_prompts"),
-)
-"""Options that a result does not depend on."""
-
-
-@dataclass(frozen=True)
-class Studio:
-    """What a training takes from the canvas beside its settings.
-
-    Args:
-        model, clip, vae: of the checkpoint; none of them is changed.
-        images: batches `(b, h, w, 3)` in 0…1, of any sizes.
-        captions: one text a picture, or one text with a line for each; empty for the prompt alone.
-        class_images: pictures of the class; None to have them drawn.
-    """
-
-    model: Any
-    clip: Any
-    vae: Any
-    images: Sequence[Tensor]
-    captions: Sequence[str] = ()
-    class_images: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +69,7 @@ class DreamBoothSession:
         self.pictures = split_pictures(studio.images, "images")
         self.captions = match_captions(studio.captions, settings.prompt, len(self.pictures))
         self.class_prompt = settings.class_prompt.strip()
-        self.class_pictures = _check_class(studio, self.class_prompt)
+        self.class_pictures = split_class_pictures(studio, self.class_prompt)
         self.targets = unet_targets(studio.model.model)
         self.lora = new_lora(studio.model, self.targets, settings.layers, settings)
         self.text_lora, self.text_targets = None, {}
@@ -131,7 +107,7 @@ class DreamBoothSession:
             task = DreamBoothObjective(
                 opened, self.lora, self.text_lora, examples, classes, conditioner, settings
             )
-            folder = self._checkpoint_folder(root, opened, task, encoded)
+            folder = CheckpointFolder(root / "checkpoints" / inputs_hash(opened, task, encoded))
             trained = self._train(opened, task, folder, watch)
         if not trained.record.asked_to_stop:
             folder.remove()
@@ -219,31 +195,6 @@ class DreamBoothSession:
             step, draw_samples(opened, prepared, frame, self.settings.seed, self.studio.vae)
         )
 
-    def _checkpoint_folder(
-        self,
-        root: Path,
-        opened: TrainingModel,
-        task: DreamBoothObjective,
-        encoded: Mapping[str, Any],
-    ) -> CheckpointFolder:
-        """Name the folder by everything the result depends on, the patched base included."""
-        tensors = opened.fingerprint()
-        shown: list[Any] = []
-        for term, examples in (("picture", task.instances), ("class", task.classes)):
-            for n, example in enumerate(examples):
-                for m, view in enumerate(example.views):
-                    tensors[f"{term} {n} {m} mean"] = view.mean
-                    tensors[f"{term} {n} {m} std"] = view.std
-                    shown.append([term, example.caption, asdict(view.frame)])
-        for caption in {example.caption for example in (*task.instances, *task.classes)}:
-            [[context, extras]] = encoded[caption]
-            tensors[f"caption {caption}"] = context
-            tensors[f"pooled {caption}"] = extras["pooled_output"]
-        settings = asdict(self.settings) | {"shown": shown, "v": opened.v_prediction}
-        for name in _WITHOUT_EFFECT:
-            settings["options"].pop(name)
-        return CheckpointFolder(root / "checkpoints" / fingerprint(settings, tensors))
-
 
 def _by_weight(lora: LearnedLoRA, targets: Mapping[str, str]) -> dict[str, Branches]:
     return {targets[name]: branches for name, branches in lora.branches.items()}
@@ -253,21 +204,3 @@ def _sizes(task: DreamBoothObjective) -> list[tuple[int, int]]:
     """Latent sizes that occur."""
     examples = (*task.instances, *task.classes)
     return [(view.mean.shape[1], view.mean.shape[2]) for e in examples for view in e.views]
-
-
-def _check_class(studio: Studio, class_prompt: str) -> list[Tensor]:
-    """Take the class pictures apart, if there are any.
-
-    Raises:
-        ZipLoRAError: class pictures without a class prompt.
-    """
-    if studio.class_images is None:
-        return []
-    if not class_prompt:
-        raise problem(
-            "class_prompt",
-            found="nothing, but class_images are connected",
-            expected="what the class pictures show, e.g. 'a photo of a dog'",
-            advice="Write the class prompt, or disconnect class_images.",
-        )
-    return split_pictures(studio.class_images, "class_images")
