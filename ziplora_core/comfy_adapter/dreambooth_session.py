@@ -87,7 +87,7 @@ class DreamBoothSession:
         """
         settings, studio = self.settings, self.studio
         prior = bool(self.class_prompt) and settings.prior_weight > 0
-        watch.on_status(f"encoding {len(self.pictures)} pictures and their captions")
+        watch.on_status("encoding pictures and captions")
         examples = self._encode(self.pictures, self.captions)
         given = self.class_pictures if prior else []
         classes = self._encode(given, [self.class_prompt] * len(given))
