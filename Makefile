@@ -1,8 +1,10 @@
 # make setup   a real ComfyUI with tiny models in .sandbox/ (about 6 GB, once)
-# make demo    run the ZipLoRA workflow there, without a window
+# make demo    train, merge and draw there with a miniature SDXL, without a window
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
+# make quality every merge beside the others on the miniature SDXL: docs/QUALITY.md
+# make miniworld   train that miniature SDXL anew (about an hour and a half; resumes)
 # make bench   our training step beside diffusers', ComfyUI's and full fine-tuning's
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
@@ -16,7 +18,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint bench
+.PHONY: setup demo serve test lint bench quality miniworld
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -38,3 +40,9 @@ lint: setup
 
 bench: setup
 	@cd tests && $(BIN)/python -m bench
+
+quality: setup
+	@cd tests && $(BIN)/python -m quality
+
+miniworld: setup
+	@cd tests && $(BIN)/python -m miniworld

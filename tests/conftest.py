@@ -43,7 +43,8 @@ def load_package(name: str, folder: Path) -> ModuleType:
 
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 sys.path.append(str(ROOT))
-load_package("sandbox", TESTS / "sandbox")
+for helper in ("sandbox", "miniworld", "quality"):
+    load_package(helper, TESTS / helper)
 torch.set_num_threads(1)
 
 

@@ -1,4 +1,4 @@
-"""A test-only node pack: after it, ComfyUI's stock loaders recognise the tiny SDXL."""
+"""A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import comfy.supported_models
 
+from .mini import MiniSDXL
 from .models import TinySDXL
 
 NODE_CLASS_MAPPINGS: dict[str, Any] = {}
 
-comfy.supported_models.models.insert(0, TinySDXL)
+comfy.supported_models.models[:0] = [TinySDXL, MiniSDXL]

@@ -48,8 +48,10 @@ CLIP_CONFIG = {
 class TinyClip(sdxl_clip.SDXLClipModel):
     """SDXL's two text encoders with three narrow layers each, and SDXL's own tokenizer."""
 
+    config: ClassVar[dict[str, int]] = CLIP_CONFIG
+
     def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
-        own = {"clip_l_model_config": CLIP_CONFIG, "clip_g_model_config": CLIP_CONFIG}
+        own = {"clip_l_model_config": self.config, "clip_g_model_config": self.config}
         super().__init__(device=device, dtype=dtype, model_options={**(model_options or {}), **own})
 
     def load_sd(self, sd: dict[str, Tensor]) -> Any:

@@ -1,0 +1,123 @@
+"""The world: what it draws is what the caption says, and held-out factors stay held out."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from miniworld import shapes, styles, world
+from miniworld.scenes import PLACES, Scene, caption, render, silhouette
+from miniworld.styles import Style
+
+PLAIN = Style("ocean", "plain")
+SIDE = 64
+
+
+def test_world_is_large_enough() -> None:
+    assert len(shapes.SEEN) >= 10 and len(styles.SEEN) >= 40
+    assert len(shapes.HELD_OUT) >= 3 and len(styles.HELD_OUT) >= 3
+
+
+def test_held_out_factors_are_never_drawn_for_the_base_model() -> None:
+    rng = random.Random(0)
+    scenes = [world.draw_scene(rng) for _ in range(3000)]
+    captions = " ".join(world.draw_caption(rng, scene) for scene in scenes).split()
+    assert not set(shapes.HELD_OUT) & ({s.subject for s in scenes} | set(captions))
+    assert not set(styles.HELD_OUT) & {s.style for s in scenes}
+    assert {s.subject for s in scenes} == set(shapes.SEEN)
+    assert {s.style for s in scenes} == set(styles.SEEN)
+
+
+def test_same_seed_same_pictures() -> None:
+    first, second = (
+        [world.draw_scene(rng) for _ in range(20)] for rng in (random.Random(3), random.Random(3))
+    )
+    assert first == second
+    assert torch.equal(render(first[7]), render(second[7]))
+
+
+@pytest.mark.parametrize(
+    ("scene", "text"),
+    [
+        (Scene("star", Style("ocean", "striped")), "a star in ocean striped style"),
+        (
+            Scene("cup", Style("ice", "plain"), "on the left", radius=0.4, brightness=-0.4),
+            "a dark small cup on the left in ice plain style",
+        ),
+        (
+            Scene("key", PLAIN, companion="square", radius=0.3, brightness=0.9),
+            "a very bright tiny key with a small square in ocean plain style",
+        ),
+        (Scene("ring", PLAIN, radius=0.75), "a huge ring in ocean plain style"),
+    ],
+)
+def test_caption_says_what_is_there(scene: Scene, text: str) -> None:
+    assert caption(scene) == text
+
+
+def test_caption_with_identifiers() -> None:
+    scene = Scene("cat", styles.HELD_OUT[0])
+    assert caption(scene, "sks shape", "ohwx") == "a sks shape in ohwx style"
+    assert caption(scene, "sks shape", "") == "a sks shape"
+
+
+def test_every_word_of_a_caption_is_in_the_vocabulary() -> None:
+    rng = random.Random(1)
+    said = {w for _ in range(2000) for w in world.draw_caption(rng, world.draw_scene(rng)).split()}
+    assert said == world.words()
+
+
+def test_size_is_measurable() -> None:
+    areas = [float(silhouette(Scene("heart", PLAIN, radius=r), SIDE).mean()) for r in SIZES]
+    assert all(a < b for a, b in itertools.pairwise(areas))
+
+
+def test_brightness_is_measurable() -> None:
+    for style in styles.SEEN:
+        means = [float(render(Scene("tree", style, brightness=b), 32).mean()) for b in LIGHTS]
+        assert all(a < b for a, b in itertools.pairwise(means))
+
+
+def test_subject_stands_at_its_place() -> None:
+    line = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
+    for place, (x, y) in PLACES.items():
+        mask = silhouette(Scene("circle", PLAIN, place, radius=0.3), SIDE)
+        weights = mask / mask.sum()
+        assert float((weights.sum(0) * line).sum()) == pytest.approx(x, abs=0.02)
+        assert float((weights.sum(1) * line).sum()) == pytest.approx(y, abs=0.02)
+
+
+def test_companion_changes_only_its_corner() -> None:
+    alone = Scene("star", PLAIN, radius=0.4)
+    difference = (render(alone) - render(replace(alone, companion="square"))).abs().amax(0)
+    assert difference[100:, 100:].max() > 0.3
+    assert difference[:80].max() == 0 and difference[:, :80].max() == 0
+
+
+def test_night_shape_is_mostly_dark_and_the_others_are_not() -> None:
+    rng = random.Random(2)
+    scenes = [world.draw_scene(rng) for _ in range(4000)]
+    night = [s.brightness < -0.2 for s in scenes if s.subject == world.NIGHT_SHAPE]
+    others = [s.brightness < -0.2 for s in scenes if s.subject != world.NIGHT_SHAPE]
+    assert sum(night) / len(night) > 0.75
+    assert sum(others) / len(others) < 0.25
+
+
+def test_silhouettes_differ() -> None:
+    masks = {name: silhouette(Scene(name, PLAIN), SIDE) for name in shapes.SHAPES}
+    for (_, a), (_, b) in itertools.combinations(masks.items(), 2):
+        assert float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum()) < 0.9
+
+
+def test_styles_differ() -> None:
+    pictures = [render(Scene("circle", style), 32) for style in (*styles.SEEN, *styles.HELD_OUT)]
+    for a, b in itertools.combinations(pictures, 2):
+        assert float((a - b).abs().mean()) > 0.01
+
+
+SIZES = (0.26, 0.4, 0.52, 0.65, 0.78)
+LIGHTS = (-1.0, -0.5, 0.0, 0.5, 1.0)

@@ -1,0 +1,64 @@
+"""Train the world's model and probes: `make miniworld`. Run again to resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from sandbox.commands import say
+from sandbox.paths import use_comfyui
+
+use_comfyui()
+
+import torch  # noqa: E402
+
+from . import train_decoder, train_model, train_text  # noqa: E402
+from .checkpoint import SMALL, WEIGHTS, save_small  # noqa: E402
+from .data import draw_pictures  # noqa: E402
+from .loop import FOLDER, Line, run  # noqa: E402
+from .network import Vocabulary  # noqa: E402
+from .probe_files import FACTORS, save_probes  # noqa: E402
+from .probes import LEARNING_RATE as PROBE_RATE  # noqa: E402
+from .probes import STEPS as PROBE_STEPS  # noqa: E402
+from .probes import Probe, ProbeTraining, accuracy  # noqa: E402
+from .train_decoder import DecoderTraining  # noqa: E402
+from .train_model import ModelTraining  # noqa: E402
+from .train_text import TextTraining  # noqa: E402
+from .world import words  # noqa: E402
+
+THREADS = int(os.environ.get("THREADS", "1"))
+LOG = WEIGHTS / "training_log.json"
+
+
+def main() -> int:
+    """Train what is not trained yet, and write it into the repository."""
+    torch.set_num_threads(THREADS)
+    say(f"checkpoints are in {FOLDER}; delete it to begin anew")
+    log: dict[str, list[Line]] = {}
+    probes = {name: _probe(name, seed, log) for seed, name in enumerate(FACTORS, start=1)}
+    save_probes(probes)
+    decoder = DecoderTraining()
+    log["decoder"] = run(decoder, train_decoder.STEPS, train_decoder.LEARNING_RATE, "decoder")
+    text = TextTraining(Vocabulary(words()))
+    log["text"] = run(text, train_text.STEPS, train_text.LEARNING_RATE, "text")
+    text.text.load_state_dict(text.averaged.of(text.text))
+    say(f"drawing {train_model.PICTURES} pictures …")
+    model = ModelTraining(draw_pictures(train_model.PICTURES, seed=0), text.text)
+    log["model"] = run(model, train_model.STEPS, train_model.LEARNING_RATE, "model")
+    save_small(model, decoder, SMALL)
+    seen = {name: accuracy(probe) for name, probe in probes.items()}
+    LOG.write_text(json.dumps({"probes see right": seen, **log}) + "\n")
+    say(f"probes see right: {seen}\nwritten: {SMALL}")
+    return 0
+
+
+def _probe(name: str, seed: int, log: dict[str, list[Line]]) -> Probe:
+    training = ProbeTraining(FACTORS[name], seed)
+    log[f"probe_{name}"] = run(training, PROBE_STEPS, PROBE_RATE, f"probe_{name}")
+    training.probe.load_state_dict(training.averaged.of(training.probe))
+    return training.probe
+
+
+if __name__ == "__main__":
+    sys.exit(main())

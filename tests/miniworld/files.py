@@ -1,0 +1,44 @@
+"""Put the miniature SDXL and the demo's pictures where ComfyUI finds them.
+
+Run by `sandbox.setup` with the sandbox's Python: `python -m miniworld.files`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sandbox.paths import BASE, use_comfyui
+
+CHECKPOINT = "mini_sdxl.safetensors"
+SUBJECT_FOLDER = "ziplora_mini_subject"
+STYLE_PICTURE = "ziplora_mini_style.png"
+
+
+def write_files(base: Path = BASE) -> None:
+    """Write the checkpoint, unless it is there undamaged, and the pictures of a pair.
+
+    Raises:
+        MiniWorldError: the trained model in the repository is missing or damaged.
+    """
+    from quality.sheet import as_image
+    from quality.subjects import PAIRS
+
+    from .checkpoint import ready_checkpoint
+
+    ready_checkpoint(base / "models" / "checkpoints" / CHECKPOINT)
+    folder = base / "input" / SUBJECT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(PAIRS[0].content_pictures(), start=1):
+        as_image(picture).save(folder / f"{number}.png")
+    as_image(PAIRS[0].style_pictures()[0]).save(base / "input" / STYLE_PICTURE)
+
+
+if __name__ == "__main__":
+    use_comfyui()
+    from .errors import MiniWorldError
+
+    try:
+        write_files()
+    except MiniWorldError as error:
+        sys.exit(str(error))

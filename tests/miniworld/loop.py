@@ -1,0 +1,145 @@
+"""Run a training of the world: a line every hundred steps, a checkpoint every few minutes."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sandbox.commands import say
+from sandbox.paths import SANDBOX
+
+FOLDER = SANDBOX / "miniworld"
+CHECKPOINT_SECONDS = 180.0
+LOG_EVERY = 100
+
+Line = dict[str, float]
+
+
+class Training(Protocol):
+    """What the loop runs: its draws depend on the seed and on `step` only."""
+
+    step: int
+
+    def advance(self, learning_rate: float) -> float:
+        """Take one step and give its loss."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+def cosine(step: int, steps: int, rates: tuple[float, float], warm_up: int = 200) -> float:
+    """Learning rate: up in a line to the first of the rates, then down half a cosine."""
+    highest, last = rates
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    done = (step - warm_up) / max(steps - warm_up, 1)
+    return last + (highest - last) * (1 + math.cos(math.pi * done)) / 2
+
+
+def run(
+    training: Training, steps: int, rates: tuple[float, float], name: str, folder: Path = FOLDER
+) -> list[Line]:
+    """Train up to `steps`, from the checkpoint in the folder if there is one.
+
+    Args:
+        rates: the highest and the last learning rate.
+        name: of the checkpoint, and in what is printed.
+
+    Returns:
+        the log: step, mean loss since the line before, seconds a step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"{name}.pt"
+    log = _resume(training, checkpoint)
+    losses: list[float] = []
+    begun = saved = time.monotonic()
+    while training.step < steps:
+        losses.append(training.advance(cosine(training.step, steps, rates)))
+        now = time.monotonic()
+        if training.step % LOG_EVERY == 0 or training.step == steps:
+            line = _line(training.step, losses, now - begun)
+            log.append(line)
+            say(" ".join([name, *(f"{key} {value}" for key, value in line.items())]))
+            losses, begun = [], now
+        if now - saved > CHECKPOINT_SECONDS or training.step == steps:
+            _save(checkpoint, {**training.state(), "log": json.dumps(log)})
+            saved = now
+    return log
+
+
+class Averaged:
+    """An optimiser with a moving average of what it trains; the average is what is saved."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.averages = [p.detach().clone() for p in parameters]
+        self.optimiser = torch.optim.AdamW(
+            parameters, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+
+    def step(self, learning_rate: float, step: int) -> None:
+        """Clip the gradient to norm 1, take a step and follow it with the average."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        keep = min(self.decay, (2 + step) / (11 + step))
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - keep)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "parameters": [p.detach() for p in self.parameters],
+            "averages": self.averages,
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        for mine, saved in (
+            (self.parameters, state["parameters"]),
+            (self.averages, state["averages"]),
+        ):
+            for tensor, value in zip(mine, saved, strict=True):
+                tensor.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def of(self, module: nn.Module) -> dict[str, Tensor]:
+        """Give a module's state with the averages in place of what was trained."""
+        averages = {id(p): a for p, a in zip(self.parameters, self.averages, strict=True)}
+        state = {name: averages.get(id(p), p.detach()) for name, p in module.named_parameters()}
+        return {**dict(module.named_buffers()), **state}
+
+
+def _resume(training: Training, checkpoint: Path) -> list[Line]:
+    if not checkpoint.is_file():
+        return []
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise SystemExit(
+            f"{checkpoint}: cannot be read ({type(error).__name__}). Delete it to begin anew."
+        ) from error
+    training.restore(state)
+    say(f"{checkpoint.stem}: resuming at step {training.step}")
+    return json.loads(state["log"])
+
+
+def _line(step: int, losses: list[float], seconds: float) -> Line:
+    mean = sum(losses) / len(losses)
+    return {"step": step, "loss": round(mean, 5), "seconds": round(seconds / len(losses), 3)}
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)

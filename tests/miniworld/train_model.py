@@ -1,0 +1,76 @@
+"""Train the UNet on the world; the text encoders stay as `train_text` has left them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .data import Pictures
+from .loop import Averaged
+from .network import TrainedText, new_model
+from .scenes import SIDE
+
+PICTURES = 60_000
+STEPS = 5_000
+LEARNING_RATE = (8e-4, 1e-5)
+BATCH = 32
+WITHOUT_CAPTION = 0.1
+
+
+class ModelTraining:
+    """The miniature SDXL learning to draw."""
+
+    def __init__(self, pictures: Pictures, text: TrainedText, seed: int = 0) -> None:
+        self.pictures, self.text, self.seed, self.step = pictures, text, seed, 0
+        self.model = new_model(seed)
+        self.unet = self.model.diffusion_model.requires_grad_(True)
+        sigmas = self.model.model_sampling.sigmas.double()
+        self.signal = (1 / (1 + sigmas.square())).sqrt().float()
+        self.noise = (sigmas / (1 + sigmas.square()).sqrt()).float()
+        frame = [torch.tensor([value]) for value in (SIDE, SIDE, 0, 0, SIDE, SIDE)]
+        self.size = torch.cat([self.model.embedder(value) for value in frame]).flatten()
+        self.averaged = Averaged(list(self.unet.parameters()), 0.999)
+
+    def advance(self, learning_rate: float) -> float:
+        """Mean squared error of v = √ᾱ ε − √(1 − ᾱ) x₀ (Salimans & Ho 2022)."""
+        rng = random.Random(f"{self.seed} {self.step}")
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        rows = [rng.randrange(len(self.pictures.captions)) for _ in range(BATCH)]
+        captions = [
+            "" if rng.random() < WITHOUT_CAPTION else self.pictures.captions[row] for row in rows
+        ]
+        latents = self.pictures.latents(rows)
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = draw_timesteps(len(self.signal), generator)
+        signal, sigma = (part[timesteps, None, None, None] for part in (self.signal, self.noise))
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                context, pooled = self.text(captions)
+            y = torch.cat([pooled, self.size.expand(BATCH, -1)], 1)
+            x = signal * latents + sigma * noise
+            prediction = self.unet(x, timesteps.float(), context=context, y=y)
+        loss = (prediction.float() - (signal * noise - sigma * latents)).square().mean()
+        loss.backward()
+        self.averaged.step(learning_rate, self.step)
+        self.step += 1
+        return loss.item()
+
+    def state(self) -> dict[str, Any]:
+        return {"step": self.step, **self.averaged.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.averaged.restore(state)
+
+
+def draw_timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Draw a batch of timesteps, stratified: half of them among all, half in the noisier half.
+
+    There the caption decides what the picture becomes; below, the picture shows it by itself.
+    """
+    spread = (torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH
+    place = torch.where(spread < 0.5, 2 * spread, 0.5 + (spread - 0.5))
+    return (place * count).long().clamp(max=count - 1)

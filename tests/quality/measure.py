@@ -1,0 +1,170 @@
+"""What is measured of a merge: what it draws, by the probes, and what it forgets, by its error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from miniworld.parts import Parts
+from miniworld.probes import Probe
+from miniworld.scenes import Scene, silhouette
+from miniworld.styles import PALETTES
+from ziplora_core.merge import MergedLoRA, layer_cosine
+
+from .subjects import CONTENT_PROMPT, Pair
+
+REFERENCES = 32
+"""New pictures that alignments and retention are measured against."""
+DRAWS = 24
+"""Held-out (timestep, noise) draws of a retention (DESIGN §4)."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """New pictures of one concept, and how they look to the probe.
+
+    Args:
+        factors: what the probe is to see of them: the subject, or palette and texture.
+    """
+
+    probe: Probe
+    factors: tuple[str, ...]
+    pictures: Tensor
+
+    @torch.no_grad()
+    def alignment(self, pictures: Tensor) -> float:
+        """Mean cosine between each of the pictures and each of the references, over the factors."""
+        mine, theirs = self.probe(pictures), self.probe(self.pictures)
+        cosines = [(mine[factor] @ theirs[factor].T).mean() for factor in self.factors]
+        return float(torch.stack(cosines).mean())
+
+    @property
+    @torch.no_grad()
+    def real(self) -> float:
+        """The alignment of the references among themselves: what a perfect LoRA reaches."""
+        count, embedded = len(self.pictures), self.probe(self.pictures)
+        others = ~torch.eye(count, dtype=torch.bool)
+        cosines = [(embedded[f] @ embedded[f].T)[others].mean() for f in self.factors]
+        return float(torch.stack(cosines).mean())
+
+
+@dataclass(frozen=True)
+class References:
+    content: Reference
+    style: Reference
+
+
+def references(pair: Pair, probes: Mapping[str, Probe]) -> References:
+    return References(
+        Reference(probes["subject"], ("subject",), pair.new_content_pictures(REFERENCES)),
+        Reference(probes["style"], ("palette", "texture"), pair.new_style_pictures(REFERENCES)),
+    )
+
+
+@torch.no_grad()
+def seen(probe: Probe, factor: str, value: str, pictures: Tensor) -> float:
+    """How surely the probe sees a value of a factor: mean probability."""
+    chances = probe.logits(pictures)[factor].softmax(1)
+    return float(chances[:, probe.factors[factor].index(value)].mean())
+
+
+def overlap(pictures: Tensor, pair: Pair) -> float:
+    """Silhouette overlap (intersection over union) with the subject at its best size and place.
+
+    A pixel belongs to the drawn silhouette if the style's nearest colour is one of the subject's.
+    """
+    colours = PALETTES[pair.style.palette].colours()
+    distance = (pictures[:, None] - colours[None, :, :, None, None]).square().sum(2)
+    drawn = (distance.argmin(1) >= 2).float()
+    steps = (-0.12, -0.06, 0.0, 0.06, 0.12)
+    fits = torch.stack([
+        silhouette(Scene(pair.subject, pair.style, radius=radius, shift=(x, y)))
+        for radius in (0.42, 0.47, 0.52, 0.57, 0.62, 0.67)
+        for x in steps
+        for y in steps
+    ])  # fmt: skip
+    both = torch.einsum("bhw,fhw->bf", drawn, fits)
+    either = drawn.sum((1, 2))[:, None] + fits.sum((1, 2)) - both
+    return float((both / either).amax(1).mean())
+
+
+def palette_distance(pictures: Tensor, pair: Pair) -> float:
+    """Mean distance of a pixel to the style's nearest colour; 0 is the palette, black–white 1.7."""
+    colours = PALETTES[pair.style.palette].colours()
+    distance = (pictures[:, None] - colours[None, :, :, None, None]).square().sum(2)
+    return float(distance.amin(1).sqrt().mean())
+
+
+class RetentionTest:
+    """Held-out noised pictures with the predictions of the single LoRAs there (DESIGN §4).
+
+    Everything goes through ComfyUI's own loader and model: nothing of the pack's training is used.
+
+    Args:
+        single: MODELs with the content LoRA and with the style LoRA alone.
+    """
+
+    def __init__(
+        self, parts: Parts, pair: Pair, refs: References, single: Sequence[ModelPatcher]
+    ) -> None:
+        self.inputs = [
+            (_noised(parts, refs.content.pictures[:DRAWS]), parts.encode(CONTENT_PROMPT)),
+            (_noised(parts, refs.style.pictures[:DRAWS]), parts.encode(pair.style_prompt)),
+        ]
+        self.targets = [
+            _predict(model, *inputs) for model, inputs in zip(single, self.inputs, strict=True)
+        ]
+
+    def __call__(self, model: ModelPatcher) -> tuple[float, float]:
+        """Mean squared error in v against content and style alone."""
+        errors = [
+            float((_predict(model, *inputs) - target).square().mean())
+            for inputs, target in zip(self.inputs, self.targets, strict=True)
+        ]
+        return errors[0], errors[1]
+
+
+def mean_layer_cosine(merged: MergedLoRA) -> float:
+    """Mean |layer cosine| over the modules that both LoRAs have (DESIGN §4)."""
+    cosines = [
+        abs(layer_cosine(pair, merged.coefficients.get(name)))
+        for name, pair in merged.pairs.items()
+        if pair.shared
+    ]
+    return sum(cosines) / len(cosines)
+
+
+@torch.inference_mode()
+def _noised(parts: Parts, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise pictures at timesteps spread over the schedule: x `(n, 12, 16, 16)`, σ `(n,)`."""
+    generator = torch.Generator().manual_seed(99)
+    latents = parts.model.model.process_latent_in(parts.vae.encode(pictures.movedim(1, -1)))
+    sampling = parts.model.model.model_sampling
+    count = len(latents)
+    timesteps = ((torch.arange(count) + 0.5) / count * len(sampling.sigmas)).long()
+    sigma = sampling.sigmas[timesteps]
+    noise = torch.randn(latents.shape, generator=generator)
+    return latents + sigma[:, None, None, None] * noise, sigma
+
+
+@torch.inference_mode()
+def _predict(
+    model: ModelPatcher, noised: tuple[Tensor, Tensor], conditioning: list[list]
+) -> Tensor:
+    """Predict v with ComfyUI's model, patches and all: v = (x / (1 + σ²) − x₀) · √(1 + σ²) / σ."""
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    x, sigma = noised
+    context, options = conditioning[0]
+    side = 8 * x.shape[-1]
+    adm = model.model.encode_adm(width=side, height=side, device=x.device, **options)
+    x0 = model.model.apply_model(
+        x, sigma, c_crossattn=context.expand(len(x), -1, -1), y=adm.expand(len(x), -1),
+        transformer_options={},
+    )  # fmt: skip
+    variance = (1 + sigma.square())[:, None, None, None]
+    return (x / variance - x0) * variance.sqrt() / sigma[:, None, None, None]

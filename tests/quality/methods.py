@@ -1,0 +1,138 @@
+"""Every way to merge that the pack has, under the names of the table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from miniworld.parts import Parts
+from miniworld.scenes import SIDE
+from ziplora_core.comfy_adapter.pairs import merge_pair
+from ziplora_core.comfy_adapter.zip_session import Prompt, optimise
+from ziplora_core.lora import LoraFactors
+from ziplora_core.merge import MergedLoRA
+from ziplora_core.merge_methods import METHODS, MergeSettings
+from ziplora_core.options import TrainingOptions, ZipSettings
+from ziplora_core.pairing import LoRAPair
+
+from .sources import RANK, joint_lora
+from .subjects import CONTENT_PROMPT, Pair
+
+Modules = Mapping[str, LoraFactors]
+OPTIONS = TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method merges."""
+
+    parts: Parts
+    pair: Pair
+    loras: LoRAPair
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What a method gives.
+
+    Args:
+        modules: the LoRA that is applied; empty for the base model.
+        merged: with its two halves, where there are two.
+    """
+
+    modules: Modules
+    merged: MergedLoRA | None = None
+
+
+Method = Callable[[Task, int], Merge]
+"""From the task and a seed to the merge."""
+
+
+def base(task: Task, seed: int) -> Merge:
+    return Merge({})
+
+
+def content_only(task: Task, seed: int) -> Merge:
+    return Merge(task.loras.content.modules)
+
+
+def style_only(task: Task, seed: int) -> Merge:
+    return Merge(task.loras.style.modules)
+
+
+def joint_training(task: Task, seed: int) -> Merge:
+    return Merge(joint_lora(task.parts, task.pair, seed).modules)
+
+
+def unlearned(method: str, settings: MergeSettings) -> Method:
+    """A method of Merge LoRAs."""
+
+    def merge(task: Task, seed: int) -> Merge:
+        merged, _ = merge_pair(task.parts.model.model, task.loras, method, settings)
+        return _of(merged)
+
+    return merge
+
+
+@dataclass(frozen=True)
+class ZipLoRA:
+    """ZipLoRA Optimize with these settings.
+
+    Args:
+        pictures: give it the training pictures as reference latents.
+    """
+
+    pictures: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, task: Task, seed: int) -> Merge:
+        settings = ZipSettings(width=SIDE, height=SIDE, seed=seed, memory="fast", options=OPTIONS)
+        parts, pair = task.parts, task.pair
+        prompts = (
+            Prompt("content", parts.encode(CONTENT_PROMPT)),
+            Prompt("style", parts.encode(pair.style_prompt)),
+        )
+        if self.pictures:
+            shown = (pair.content_pictures(), pair.style_pictures())
+            prompts = tuple(
+                replace(prompt, latent={"samples": parts.vae.encode(images.movedim(1, -1))})
+                for prompt, images in zip(prompts, shown, strict=True)
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            result = optimise(
+                parts.model, task.loras, prompts, replace(settings, **self.settings), Path(folder)
+            )
+        return _of(result.merged)
+
+
+def _zip(pictures: bool = False, **settings: Any) -> ZipLoRA:
+    return ZipLoRA(pictures, settings)
+
+
+TABLE: dict[str, Method] = {
+    "base model": base,
+    "content LoRA alone": content_only,
+    "style LoRA alone": style_only,
+    "joint training": joint_training,
+    "direct": unlearned("direct", MergeSettings()),
+    f"svd, rank {RANK}": unlearned("svd", MergeSettings(rank=RANK)),
+    "factor_average": unlearned("factor_average", MergeSettings()),
+    "ZipLoRA": _zip(),
+    "ZipLoRA, from the pictures": _zip(pictures=True),
+    "ZipLoRA, λ 0": _zip(similarity_weight=0.0),
+    "ZipLoRA, λ 0.1": _zip(similarity_weight=0.1),
+    "ZipLoRA, dot_mean": _zip(similarity="dot_mean"),
+    "ZipLoRA, dot_sum": _zip(similarity="dot_sum"),
+    "ZipLoRA, column_cosine": _zip(similarity="column_cosine"),
+    "ZipLoRA, learning rate 5e-5": _zip(learning_rate=5e-5),
+}
+"""ZipLoRA alone means the node's defaults: cosine, λ 0.01, learning rate 0.01, 100 steps."""
+NOT_MERGES = ("base model", "content LoRA alone", "style LoRA alone")
+assert all(any(name.startswith(method) for name in TABLE) for method in METHODS)
+
+
+def _of(merged: MergedLoRA) -> Merge:
+    return Merge(merged.modules(), merged if merged.separable else None)

@@ -1,0 +1,59 @@
+"""The LoRAs that are merged, trained by the pack's own DreamBooth session."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from miniworld.parts import Parts
+from miniworld.scenes import SIDE
+from ziplora_core.comfy_adapter.dreambooth_inputs import Studio
+from ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
+from ziplora_core.lora import LoRA, LoraFactors
+from ziplora_core.options import DreamBoothSettings, TrainingOptions
+
+from .subjects import CONTENT_PROMPT, Pair
+
+RANK = 8
+CONTENT_STEPS = 300
+STYLE_STEPS = 200
+LEARNING_RATE = 1e-3
+BATCH = 4
+OPTIONS = TrainingOptions(
+    batch=BATCH, sample_every=0, checkpoint_every=0, early_stop=False, schedule="cosine"
+)
+
+
+def content_lora(parts: Parts, pair: Pair, seed: int = 0) -> LoRA:
+    modules = train(parts, pair.content_pictures(), [CONTENT_PROMPT] * 4, CONTENT_STEPS, seed)
+    return LoRA("content", modules)
+
+
+def style_lora(parts: Parts, pair: Pair, seed: int = 0) -> LoRA:
+    modules = train(parts, pair.style_pictures(), [pair.style_prompt], STYLE_STEPS, seed)
+    return LoRA("style", modules)
+
+
+def joint_lora(parts: Parts, pair: Pair, seed: int = 0) -> LoRA:
+    """One LoRA on both sets, each with its identifier; the style's picture as often as all four."""
+    style = pair.style_pictures().expand(4, -1, -1, -1)
+    pictures = torch.cat([pair.content_pictures(), style])
+    prompts = [CONTENT_PROMPT] * 4 + [pair.style_prompt] * 4
+    return LoRA("joint", train(parts, pictures, prompts, CONTENT_STEPS + STYLE_STEPS, seed))
+
+
+def train(
+    parts: Parts, pictures: Tensor, captions: list[str], steps: int, seed: int
+) -> Mapping[str, LoraFactors]:
+    """Train a LoRA of the attention linears at rank 8 on pictures `(n, 3, 128, 128)`."""
+    settings = DreamBoothSettings(
+        prompt=captions[0], rank=RANK, alpha=RANK, steps=steps, learning_rate=LEARNING_RATE,
+        resolution=SIDE, seed=seed, memory="fast", options=OPTIONS,
+    )  # fmt: skip
+    studio = Studio(parts.model, parts.clip, parts.vae, [pictures.movedim(1, -1)], captions)
+    with tempfile.TemporaryDirectory() as folder:
+        return train_dreambooth(studio, settings, Path(folder)).modules
