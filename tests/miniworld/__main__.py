@@ -19,8 +19,7 @@ from .data import draw_pictures  # noqa: E402
 from .loop import FOLDER, Line, run  # noqa: E402
 from .network import Vocabulary  # noqa: E402
 from .probe_files import FACTORS, save_probes  # noqa: E402
-from .probes import LEARNING_RATE as PROBE_RATE  # noqa: E402
-from .probes import STEPS as PROBE_STEPS  # noqa: E402
+from .probes import SCHEDULE as PROBE_SCHEDULE  # noqa: E402
 from .probes import Probe, ProbeTraining, accuracy  # noqa: E402
 from .train_decoder import DecoderTraining  # noqa: E402
 from .train_model import ModelTraining  # noqa: E402
@@ -39,13 +38,13 @@ def main() -> int:
     probes = {name: _probe(name, seed, log) for seed, name in enumerate(FACTORS, start=1)}
     save_probes(probes)
     decoder = DecoderTraining()
-    log["decoder"] = run(decoder, train_decoder.STEPS, train_decoder.LEARNING_RATE, "decoder")
+    log["decoder"] = run(decoder, train_decoder.SCHEDULE, "decoder")
     text = TextTraining(Vocabulary(words()))
-    log["text"] = run(text, train_text.STEPS, train_text.LEARNING_RATE, "text")
+    log["text"] = run(text, train_text.SCHEDULE, "text")
     text.text.load_state_dict(text.averaged.of(text.text))
     say(f"drawing {train_model.PICTURES} pictures …")
     model = ModelTraining(draw_pictures(train_model.PICTURES, seed=0), text.text)
-    log["model"] = run(model, train_model.STEPS, train_model.LEARNING_RATE, "model")
+    log["model"] = run(model, train_model.SCHEDULE, "model")
     save_small(model, decoder, SMALL)
     seen = {name: accuracy(probe) for name, probe in probes.items()}
     LOG.write_text(json.dumps({"probes see right": seen, **log}) + "\n")
@@ -55,7 +54,7 @@ def main() -> int:
 
 def _probe(name: str, seed: int, log: dict[str, list[Line]]) -> Probe:
     training = ProbeTraining(FACTORS[name], seed)
-    log[f"probe_{name}"] = run(training, PROBE_STEPS, PROBE_RATE, f"probe_{name}")
+    log[f"probe_{name}"] = run(training, PROBE_SCHEDULE, f"probe_{name}")
     training.probe.load_state_dict(training.averaged.of(training.probe))
     return training.probe
 

@@ -24,7 +24,8 @@ from .train_decoder import DecoderTraining
 from .train_model import ModelTraining
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-SMALL = WEIGHTS / "mini_sdxl.safetensors"
+CHECKPOINT = "mini_sdxl.safetensors"
+SMALL = WEIGHTS / CHECKPOINT
 EMBEDDING = "transformer.text_model.embeddings.token_embedding.weight"
 PARTS = ("clip_l", "clip_g")
 

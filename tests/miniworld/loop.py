@@ -20,6 +20,8 @@ CHECKPOINT_SECONDS = 180.0
 LOG_EVERY = 100
 
 Line = dict[str, float]
+Schedule = tuple[tuple[int, float, float], ...]
+"""Cycles of the learning rate: the step at which each ends, its highest and its last rate."""
 
 
 class Training(Protocol):
@@ -36,34 +38,37 @@ class Training(Protocol):
     def restore(self, state: dict[str, Any]) -> None: ...
 
 
-def cosine(step: int, steps: int, rates: tuple[float, float], warm_up: int = 200) -> float:
-    """Learning rate: up in a line to the first of the rates, then down half a cosine."""
-    highest, last = rates
+def rate(step: int, schedule: Schedule, warm_up: int = 200) -> float:
+    """Learning rate: up in a line, then down half a cosine in every cycle.
+
+    Warm restarts: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5.
+    """
+    cycle = next(i for i, (end, *_) in enumerate(schedule) if step < end)
+    end, highest, last = schedule[cycle]
     if step < warm_up:
         return highest * (step + 1) / warm_up
-    done = (step - warm_up) / max(steps - warm_up, 1)
+    begin = schedule[cycle - 1][0] if cycle else warm_up
+    done = (step - begin) / max(end - begin, 1)
     return last + (highest - last) * (1 + math.cos(math.pi * done)) / 2
 
 
-def run(
-    training: Training, steps: int, rates: tuple[float, float], name: str, folder: Path = FOLDER
-) -> list[Line]:
-    """Train up to `steps`, from the checkpoint in the folder if there is one.
+def run(training: Training, schedule: Schedule, name: str, folder: Path = FOLDER) -> list[Line]:
+    """Train to the end of the schedule, from the checkpoint in the folder if there is one.
 
     Args:
-        rates: the highest and the last learning rate.
-        name: of the checkpoint, and in what is printed.
+        name: of the checkpoint, and in what is said.
 
     Returns:
         the log: step, mean loss since the line before, seconds a step.
     """
+    steps = schedule[-1][0]
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.pt"
     log = _resume(training, checkpoint)
     losses: list[float] = []
     begun = saved = time.monotonic()
     while training.step < steps:
-        losses.append(training.advance(cosine(training.step, steps, rates)))
+        losses.append(training.advance(rate(training.step, schedule)))
         now = time.monotonic()
         if training.step % LOG_EVERY == 0 or training.step == steps:
             line = _line(training.step, losses, now - begun)

@@ -9,7 +9,6 @@ from typing import Any
 
 import comfy.sample
 import comfy.sd
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -17,13 +16,11 @@ from torch import Tensor
 import sandbox.tiny_pack  # noqa: F401  ComfyUI recognises the model after this
 from sandbox.paths import BASE
 
-from .checkpoint import ready_checkpoint
-from .files import CHECKPOINT
+from .checkpoint import CHECKPOINT, ready_checkpoint
 from .scenes import SIDE
 
 STEPS = 16
 GUIDANCE = 4.0
-STATE_DICT = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Parts:
     def encode(self, prompt: str) -> list[list[Any]]:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
 
-    def with_lora(self, lora: STATE_DICT, strength: float = 1.0) -> ModelPatcher:
+    def with_lora(self, lora: Mapping[str, Tensor], strength: float = 1.0) -> ModelPatcher:
         """Patch a clone with ComfyUI's own LoRA loader."""
         return comfy.sd.load_lora_for_models(self.model, None, dict(lora), strength, 0.0)[0]
 

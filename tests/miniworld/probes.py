@@ -23,8 +23,7 @@ from .world import draw_scene
 
 SIDE = 64
 """Pixels that a probe looks at."""
-STEPS = 2_000
-LEARNING_RATE = (2e-3, 2e-5)
+SCHEDULE = ((1_500, 2e-3, 2e-5),)
 BATCH = 48
 WIDTH = 32
 SHARPNESS = 12.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -108,10 +108,6 @@ def render(scene: Scene, side: int = SIDE) -> Tensor:
     if scene.brightness < 0:
         return picture * (1 + 0.65 * scene.brightness)
     return picture + (1 - picture) * 0.55 * scene.brightness
-
-
-def in_style(scene: Scene, style: Style) -> Scene:
-    return replace(scene, style=style)
 
 
 def _grid(side: int) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,7 @@ from .loop import Averaged
 from .scenes import render
 from .world import draw_scene
 
-STEPS = 2500
-LEARNING_RATE = (1e-3, 1e-5)
+SCHEDULE = ((2_000, 1e-3, 1e-5),)
 BATCH = 16
 CROP = 64
 NOISE = 0.2

@@ -19,8 +19,7 @@ from .network import TrainedText, Vocabulary, new_text_encoders
 from .scenes import BRIGHTNESSES, COMPANIONS, PLACES, SIZES
 from .world import ANY_SHAPE, draw_caption, draw_scene
 
-STEPS = 800
-LEARNING_RATE = (1e-3, 1e-5)
+SCHEDULE = ((800, 1e-3, 1e-5),)
 BATCH = 32
 
 STATED = {

@@ -130,7 +130,6 @@ TABLE: dict[str, Method] = {
     "ZipLoRA, learning rate 5e-5": _zip(learning_rate=5e-5),
 }
 """ZipLoRA alone means the node's defaults: cosine, λ 0.01, learning rate 0.01, 100 steps."""
-NOT_MERGES = ("base model", "content LoRA alone", "style LoRA alone")
 assert all(any(name.startswith(method) for name in TABLE) for method in METHODS)
 
 

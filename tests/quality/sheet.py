@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +13,7 @@ from torch import Tensor
 
 INK, PAPER, MUTED = "#1c1c20", "#ffffff", "#66666e"
 GAP, BAND, MARGIN = 4, 14, 220
-FONT = 15
+FONT = 13
 
 Row = Mapping[str, Tensor]
 """Pictures `(n, 3, h, w)` in [0, 1] by the name of their column."""
@@ -35,8 +37,8 @@ def contact_sheet(title: str, rows: Mapping[str, Row], scale: float = 0.75) -> I
         at += count * (side + GAP) + BAND
     top = 64
     sheet = Image.new("RGB", (at, top + len(rows) * (side + GAP) + GAP), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
-    draw.text((GAP * 2, 10), title, INK, ImageFont.load_default(FONT + 3))
+    draw, font = ImageDraw.Draw(sheet), _font(FONT)
+    draw.text((GAP * 2, 10), title, INK, _font(FONT + 3))
     for column, x in left.items():
         draw.text((x, 40), column, MUTED, font)
     for n, (name, row) in enumerate(rows.items()):
@@ -49,20 +51,15 @@ def contact_sheet(title: str, rows: Mapping[str, Row], scale: float = 0.75) -> I
     return sheet
 
 
-def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
-    """Put sheets below each other."""
-    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), PAPER)
-    y = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, y))
-        y += sheet.height
-    return whole
-
-
 def as_image(picture: Tensor) -> Image.Image:
     """Convert `(3, h, w)` in [0, 1]."""
     values = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(np.asarray(values.permute(1, 2, 0)))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu, which matplotlib brings along: Pillow's own font has no Greek."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _wrapped(name: str, length: int = 24) -> str:

@@ -1,6 +1,6 @@
 """Put the miniature SDXL and the demo's pictures where ComfyUI finds them.
 
-Run by `sandbox.setup` with the sandbox's Python: `python -m miniworld.files`.
+Run by `sandbox.setup` with the sandbox's Python: `python -m sandbox.mini_files`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sandbox.paths import BASE, use_comfyui
+from .paths import BASE, use_comfyui
 
-CHECKPOINT = "mini_sdxl.safetensors"
 SUBJECT_FOLDER = "ziplora_mini_subject"
 STYLE_PICTURE = "ziplora_mini_style.png"
 
@@ -21,10 +20,9 @@ def write_files(base: Path = BASE) -> None:
     Raises:
         MiniWorldError: the trained model in the repository is missing or damaged.
     """
+    from miniworld.checkpoint import CHECKPOINT, ready_checkpoint
     from quality.sheet import as_image
     from quality.subjects import PAIRS
-
-    from .checkpoint import ready_checkpoint
 
     ready_checkpoint(base / "models" / "checkpoints" / CHECKPOINT)
     folder = base / "input" / SUBJECT_FOLDER
@@ -36,7 +34,7 @@ def write_files(base: Path = BASE) -> None:
 
 if __name__ == "__main__":
     use_comfyui()
-    from .errors import MiniWorldError
+    from miniworld.errors import MiniWorldError
 
     try:
         write_files()
