@@ -1,36 +1,80 @@
-"""Run the shipped ZipLoRA workflow in the sandbox's ComfyUI, without a window: `make demo`."""
+"""Show the pack at work in the sandbox's ComfyUI, without a window: `make demo`.
+
+Runs the demo's workflow on the miniature SDXL, or any workflow file it is given, with the sizes and
+steps of `overrides`.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from miniworld.errors import MiniWorldError
+
 from .overrides import OVERRIDES
-from .paths import BASE, ROOT
+from .paths import BASE, use_comfyui
 from .result import Result
 from .server import ComfyServer, PromptRejected, ServerError
 from .workflow import WorkflowError, to_prompt
 
-WORKFLOW = ROOT / "workflows" / "ziplora_merge.json"
+WORKFLOW = Path(__file__).with_name("demo.json")
+ROWS = ("subject LoRA alone", "style LoRA alone", "plain sum of both", "ZipLoRA of both")
+"""What the rows of the demo's picture show."""
 EVERY = 10
 
 
 def main(path: Path = WORKFLOW) -> int:
     """Run a workflow file and say what came of it; 1 when it failed."""
-    print(f"{path.name}: starting ComfyUI …", flush=True)
     try:
+        if path == WORKFLOW:
+            _prepare()
+        print(f"{path.name}: starting ComfyUI …", flush=True)
         workflow = json.loads(path.read_text(encoding="utf-8"))
+        overrides = {} if path == WORKFLOW else OVERRIDES
         with ComfyServer(BASE) as server:
             before = set(_files(server.output))
-            prompt = to_prompt(workflow, server.object_info(), OVERRIDES)
+            prompt = to_prompt(workflow, server.object_info(), overrides)
             result = server.run(prompt, timeout=1800, on_event=_Progress(prompt))
             made = [file for file in _files(server.output) if file not in before]
-    except (ServerError, PromptRejected, WorkflowError, OSError) as error:
+        if path == WORKFLOW and result.error is None:
+            made += side_by_side(made, server.output)
+    except (ServerError, PromptRejected, WorkflowError, OSError, MiniWorldError) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
     return _report(result, prompt, made)
+
+
+def _prepare() -> None:
+    """Write the miniature SDXL again if it was damaged."""
+    use_comfyui()
+    from .mini_files import write_files
+
+    write_files()
+
+
+def side_by_side(made: list[Path], output: Path) -> list[Path]:
+    """Name the rows of the picture, put the training pictures on top, keep the workflow with it."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from miniworld.scenes import SIDE
+    from quality.sheet import contact_sheet
+    from quality.subjects import PAIRS
+
+    grid = next(file for file in made if file.name.startswith("ziplora_demo"))
+    pixels = torch.from_numpy(np.asarray(Image.open(grid).convert("RGB")) / 255).float()
+    tiles = pixels.movedim(-1, 0).unfold(1, SIDE, SIDE + 4).unfold(2, SIDE, SIDE + 4)
+    subject, style = PAIRS[0].content_pictures(), PAIRS[0].style_pictures()
+    rows = {"training pictures": {"": torch.cat([subject, style])}}
+    rows |= {name: {"": tiles[:, n].movedim(1, 0)} for n, name in enumerate(ROWS)}
+    picture, workflow = output / "demo.png", output / "demo.json"
+    contact_sheet(f"ZipLoRA on a miniature SDXL: {PAIRS[0].name}", rows, scale=1.0).save(picture)
+    shutil.copyfile(WORKFLOW, workflow)
+    return [picture, workflow]
 
 
 class _Progress:

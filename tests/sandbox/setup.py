@@ -6,6 +6,7 @@ an existing ComfyUI, and COMFYUI_PYTHON that ComfyUI's own Python with the packa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -28,6 +29,11 @@ NOT_NEEDED = {"torch", "torchvision", "torchaudio"} | {
 CONSTRAINTS = HERE / "constraints.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 SOURCES = ("tiny.py", "tiny_weights.py", "tiny_pack/models.py", "files.py")
+MINI = ROOT / "tests" / "miniworld" / "weights" / "mini_sdxl.safetensors"
+MINI_SOURCES = (
+    *("miniworld/checkpoint.py", "miniworld/latents.py", "miniworld/shapes.py"),
+    *("miniworld/styles.py", "miniworld/scenes.py", "quality/subjects.py"),
+)
 GIGABYTE = 1024**3
 NEEDED_SPACE = 8 * GIGABYTE
 INSTALL = ("install", "--quiet", "--disable-pip-version-check", "--resume-retries", "5")
@@ -62,6 +68,8 @@ def stages() -> list[Stage]:
         versions += _text(COMFYUI / "requirements.txt")
     sources = "".join(_text(HERE / name) for name in SOURCES)
     checkpoint = BASE / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
+    mini_checkpoint = checkpoint.with_name("mini_sdxl.safetensors")
+    mini_sources = "".join(_text(ROOT / "tests" / name) for name in MINI_SOURCES) + _digest(MINI)
     every = (
         Stage("venv", "Python environment", str(COMFYUI_PYTHON), PYTHON, make_venv),
         Stage("torch", torch, torch, installed, get_torch),
@@ -70,6 +78,7 @@ def stages() -> list[Stage]:
         Stage("tests", "test packages", _text(TEST_REQUIREMENTS), installed, get_test_packages),
         Stage("link", "custom_nodes and folders", str(ROOT), BASE / "custom_nodes", link),
         Stage("files", "tiny SDXL checkpoint and LoRAs", sources, checkpoint, write_files),
+        Stage("mini", "miniature SDXL", mini_sources, mini_checkpoint, write_mini),
     )
     return [stage for stage in every if stage.name not in replaced]
 
@@ -150,6 +159,14 @@ def write_files() -> None:
     run([str(PYTHON), "-m", "sandbox.files"], doing="writing the tiny models", cwd=HERE.parent)
 
 
+def write_mini() -> None:
+    run(
+        [str(PYTHON), "-m", "sandbox.mini_files"],
+        doing="writing the miniature SDXL",
+        cwd=HERE.parent,
+    )
+
+
 def _constraints() -> list[str]:
     """The tested versions; an existing Python or ComfyUI brings its own."""
     return [] if COMFYUI_PYTHON or COMFYUI_PATH else ["--constraint", str(CONSTRAINTS)]
@@ -175,6 +192,10 @@ def _package(requirement: str) -> str:
     for separator in "=<>~! [;":
         name = name.split(separator)[0]
     return name.lower()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 def _text(path: Path) -> str:
