@@ -7,7 +7,7 @@ import math
 import pickle
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,6 @@ LOG_EVERY = 100
 Line = dict[str, float]
 Schedule = tuple[tuple[int, float, float], ...]
 """Cycles of the learning rate: the step at which each ends, its highest and its last rate."""
-
-
-class Training(Protocol):
-    """What the loop runs: its draws depend on the seed and on `step` only."""
-
-    step: int
-
-    def advance(self, learning_rate: float) -> float:
-        """Take one step and give its loss."""
-        ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 def rate(step: int, schedule: Schedule, warm_up: int = 200) -> float:
@@ -123,6 +109,32 @@ class Averaged:
         averages = {id(p): a for p, a in zip(self.parameters, self.averages, strict=True)}
         state = {name: averages.get(id(p), p.detach()) for name, p in module.named_parameters()}
         return {**dict(module.named_buffers()), **state}
+
+
+class Training:
+    """A loss and what follows it down; its draws depend on the seed and the step only."""
+
+    step = 0
+    averaged: Averaged
+
+    def loss(self) -> Tensor:
+        """Compute the loss of the current step."""
+        raise NotImplementedError
+
+    def advance(self, learning_rate: float) -> float:
+        """Take one step and give its loss."""
+        loss = self.loss()
+        loss.backward()
+        self.averaged.step(learning_rate, self.step)
+        self.step += 1
+        return loss.item()
+
+    def state(self) -> dict[str, Any]:
+        return {"step": self.step, **self.averaged.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.averaged.restore(state)
 
 
 def _resume(training: Training, checkpoint: Path) -> list[Line]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .loop import Averaged
+from .loop import Averaged, Training
 from .scenes import COMPANIONS, PLACES, Scene, render
 from .shapes import SHAPES
 from .styles import PALETTES, TEXTURES, Style
@@ -69,16 +68,16 @@ class Probe(nn.Module):
         }
 
 
-class ProbeTraining:
+class ProbeTraining(Training):
     """A probe learning from pictures drawn as it goes, roughened as a sampler's are."""
 
     def __init__(self, factors: dict[str, tuple[str, ...]], seed: int) -> None:
-        self.seed, self.step = seed, 0
+        self.seed = seed
         torch.manual_seed(seed)
         self.probe = Probe(factors)
         self.averaged = Averaged(list(self.probe.parameters()), 0.99)
 
-    def advance(self, learning_rate: float) -> float:
+    def loss(self) -> Tensor:
         rng = random.Random(f"probe {self.seed} {self.step}")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         scenes = [any_scene(rng) for _ in range(BATCH)]
@@ -89,17 +88,7 @@ class ProbeTraining:
             for name, names in self.probe.factors.items()
         )
         assert isinstance(loss, Tensor)
-        loss.backward()
-        self.averaged.step(learning_rate, self.step)
-        self.step += 1
-        return loss.item()
-
-    def state(self) -> dict[str, Any]:
-        return {"step": self.step, **self.averaged.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.averaged.restore(state)
+        return loss
 
 
 def any_scene(rng: random.Random) -> Scene:

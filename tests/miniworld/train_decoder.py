@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from .latents import latents_of, new_vae, quarter
-from .loop import Averaged
+from .loop import Averaged, Training
 from .scenes import render
 from .world import draw_scene
 
@@ -21,17 +20,17 @@ NOISE = 0.2
 """Largest deviation of the noise on the latents: what a sampler draws is not exact either."""
 
 
-class DecoderTraining:
+class DecoderTraining(Training):
     """The TAESD's decoder learning from crops of pictures drawn as it goes."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed, self.step = seed, 0
+        self.seed = seed
         self.vae = new_vae(seed)
         self.vae.requires_grad_(False)
         self.vae.taesd_decoder.requires_grad_(True)
         self.averaged = Averaged(list(self.vae.taesd_decoder.parameters()), 0.995)
 
-    def advance(self, learning_rate: float) -> float:
+    def loss(self) -> Tensor:
         """Mean absolute error of colours, and of the differences between neighbours (edges)."""
         rng = random.Random(f"decoder {self.seed} {self.step}")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -41,18 +40,7 @@ class DecoderTraining:
         latents += deviation * torch.randn(latents.shape, generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = self.vae.taesd_decoder(latents)
-        loss = _difference(drawn.float(), pictures)
-        loss.backward()
-        self.averaged.step(learning_rate, self.step)
-        self.step += 1
-        return loss.item()
-
-    def state(self) -> dict[str, Any]:
-        return {"step": self.step, **self.averaged.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.averaged.restore(state)
+        return _difference(drawn.float(), pictures)
 
 
 def _crop(picture: Tensor, rng: random.Random) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .data import Pictures
-from .loop import Averaged
+from .loop import Averaged, Training
 from .network import TrainedText, new_model
 from .scenes import SIDE
 
@@ -19,11 +18,11 @@ BATCH = 32
 WITHOUT_CAPTION = 0.1
 
 
-class ModelTraining:
+class ModelTraining(Training):
     """The miniature SDXL learning to draw."""
 
     def __init__(self, pictures: Pictures, text: TrainedText, seed: int = 0) -> None:
-        self.pictures, self.text, self.seed, self.step = pictures, text, seed, 0
+        self.pictures, self.text, self.seed = pictures, text, seed
         self.model = new_model(seed)
         self.unet = self.model.diffusion_model.requires_grad_(True)
         sigmas = self.model.model_sampling.sigmas.double()
@@ -33,7 +32,7 @@ class ModelTraining:
         self.size = torch.cat([self.model.embedder(value) for value in frame]).flatten()
         self.averaged = Averaged(list(self.unet.parameters()), 0.999)
 
-    def advance(self, learning_rate: float) -> float:
+    def loss(self) -> Tensor:
         """Mean squared error of v = √ᾱ ε − √(1 − ᾱ) x₀ (Salimans & Ho 2022)."""
         rng = random.Random(f"{self.seed} {self.step}")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -51,18 +50,7 @@ class ModelTraining:
             y = torch.cat([pooled, self.size.expand(BATCH, -1)], 1)
             x = signal * latents + sigma * noise
             prediction = self.unet(x, timesteps.float(), context=context, y=y)
-        loss = (prediction.float() - (signal * noise - sigma * latents)).square().mean()
-        loss.backward()
-        self.averaged.step(learning_rate, self.step)
-        self.step += 1
-        return loss.item()
-
-    def state(self) -> dict[str, Any]:
-        return {"step": self.step, **self.averaged.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.averaged.restore(state)
+        return (prediction.float() - (signal * noise - sigma * latents)).square().mean()
 
 
 def draw_timesteps(count: int, generator: torch.Generator) -> Tensor:

@@ -7,14 +7,13 @@ every attribute that the caption states, or that it does not state it.
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from . import shapes, styles
-from .loop import Averaged
+from .loop import Averaged, Training
 from .network import TrainedText, Vocabulary, new_text_encoders
 from .scenes import BRIGHTNESSES, COMPANIONS, PLACES, SIZES
 from .world import ANY_SHAPE, draw_caption, draw_scene
@@ -33,11 +32,11 @@ STATED = {
 }
 
 
-class TextTraining:
+class TextTraining(Training):
     """Both text encoders learning to be read."""
 
     def __init__(self, vocabulary: Vocabulary, seed: int = 0) -> None:
-        self.seed, self.step = seed, 0
+        self.seed = seed
         self.text = TrainedText(new_text_encoders(seed), vocabulary)
         torch.manual_seed(seed)
         classes = sum(len(names) for names in STATED.values())
@@ -46,7 +45,7 @@ class TextTraining:
         parameters = [*self.text.parameters(), *self.heads.parameters()]
         self.averaged = Averaged([p for p in parameters if p.requires_grad], 0.99)
 
-    def advance(self, learning_rate: float) -> float:
+    def loss(self) -> Tensor:
         rng = random.Random(f"text {self.seed} {self.step}")
         captions = [draw_caption(rng, draw_scene(rng)) for _ in range(BATCH)]
         known = {name: torch.tensor([stated(c)[name] for c in captions]) for name in STATED}
@@ -54,18 +53,7 @@ class TextTraining:
             context, pooled = self.text(captions)
             last = context[torch.arange(BATCH), self.text.vocabulary.ends(captions)]
             outputs = [head(x).float() for head, x in zip(self.heads, (pooled, last), strict=True)]
-        loss = torch.stack([_error(output, known) for output in outputs]).sum()
-        loss.backward()
-        self.averaged.step(learning_rate, self.step)
-        self.step += 1
-        return loss.item()
-
-    def state(self) -> dict[str, Any]:
-        return {"step": self.step, **self.averaged.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.averaged.restore(state)
+        return torch.stack([_error(output, known) for output in outputs]).sum()
 
 
 def stated(caption: str) -> dict[str, int]:
