@@ -15,6 +15,7 @@ def test_server_start_offers_stock_nodes_and_tiny_files(server: ComfyServer) -> 
     nodes = server.object_info()
     checkpoints = nodes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0]
     assert checkpoints == [
+        "mini_sdxl.safetensors",
         "my_finetuned_sdxl.safetensors",
         "sd_xl_base_1.0.safetensors",
     ]
