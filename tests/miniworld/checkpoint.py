@@ -33,7 +33,7 @@ StateDict = dict[str, Tensor]
 
 
 def save_small(model: ModelTraining, decoder: DecoderTraining, path: Path) -> None:
-    """Write the averaged weights in half precision, about 16 MB."""
+    """Write the averaged weights in half precision, about 18 MB."""
     text = model.text.weights()
     embeddings = {f"encoders.{part}.{EMBEDDING}" for part in PARTS}
     tensors = {

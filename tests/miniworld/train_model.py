@@ -54,7 +54,7 @@ class ModelTraining(Training):
 
 
 def draw_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """Draw a batch of timesteps, stratified: half of them among all, half in the noisier half.
+    """Draw a batch of timesteps, stratified: half of them among all, half among the noisier half.
 
     There the caption decides what the picture becomes; below, the picture shows it by itself.
     """

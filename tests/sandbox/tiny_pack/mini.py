@@ -2,7 +2,7 @@
 
 GroupNorm has 32 groups in ComfyUI's UNet. With 32 channels each channel would be a group of its
 own, and its mean, all that a time step, a pooled prompt or a flat colour can change, would be taken
-out again: such a model learns palettes several times as slowly. So the first level is 64 wide, as
+out again: such a model learns more slowly (docs/QUALITY.md). So the first level is 64 wide, as
 wide as the second.
 
 A latent holds 8 × 8 pixels as the four colours of their 4 × 4 quarters, in Haar's basis: their mean
