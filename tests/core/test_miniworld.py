@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from miniworld import shapes, styles, world
+from miniworld import shapes, styles, unnamed, world
 from miniworld.scenes import PLACES, Scene, caption, render, silhouette
 from miniworld.styles import Style
+from miniworld.unnamed import is_unnamed
 
 PLAIN = Style("ocean", "plain")
 SIDE = 64
@@ -24,20 +25,46 @@ def test_world_is_large_enough() -> None:
 
 def test_held_out_factors_are_never_drawn_for_the_base_model() -> None:
     rng = random.Random(0)
-    scenes = [world.draw_scene(rng) for _ in range(3000)]
+    scenes = [world.draw_training_scene(rng) for _ in range(5000)]
     captions = " ".join(world.draw_caption(rng, scene) for scene in scenes).split()
-    assert not set(shapes.HELD_OUT) & ({s.subject for s in scenes} | set(captions))
-    assert not set(styles.HELD_OUT) & {s.style for s in scenes}
-    assert {s.subject for s in scenes} == set(shapes.SEEN)
-    assert {s.style for s in scenes} == set(styles.SEEN)
+    named = {s.subject for s in scenes if not is_unnamed(s.subject)}
+    in_styles = {
+        s.style
+        for s in scenes
+        if not is_unnamed(s.style.palette) and not is_unnamed(s.style.texture)
+    }
+    assert not set(shapes.HELD_OUT) & (named | set(captions))
+    assert not {*styles.HELD_OUT_PALETTES, *styles.HELD_OUT_TEXTURES} & set(captions)
+    assert named == set(shapes.SEEN)
+    assert in_styles == set(styles.SEEN)
 
 
 def test_same_seed_same_pictures() -> None:
     first, second = (
-        [world.draw_scene(rng) for _ in range(20)] for rng in (random.Random(3), random.Random(3))
+        [world.draw_training_scene(rng) for _ in range(40)]
+        for rng in (random.Random(3), random.Random(3))
     )
     assert first == second
-    assert torch.equal(render(first[7]), render(second[7]))
+    assert all(
+        torch.equal(render(a, 32), render(b, 32)) for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_unnamed_concepts_differ_and_are_not_spoken_of() -> None:
+    rng = random.Random(4)
+    names = [unnamed.draw_name(rng) for _ in range(30)]
+    masks = [silhouette(Scene(name, PLAIN, radius=0.6), 32) for name in names]
+    for a, b in itertools.combinations(masks, 2):
+        assert not torch.equal(a, b)
+    assert sum(float(mask.mean()) > 0.04 for mask in masks) >= 28  # a hole may eat a small one
+    colours = [unnamed.palette(name).colours() for name in names]
+    assert all(float((c[0] - c[2]).norm()) > 0.5 for c in colours)
+    held_out = [palette.colours() for palette in styles.HELD_OUT_PALETTES.values()]
+    assert min(float((a - b).norm()) for a in colours for b in held_out) > 0.2
+    scene = Scene(names[0], Style(names[1], names[2]))
+    captions = {world.draw_caption(rng, scene) for _ in range(200)}
+    assert captions >= {"a shape", "a sks shape", "a shape in ohwx style"}
+    assert not any("#" in text for text in captions)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +94,8 @@ def test_caption_with_identifiers() -> None:
 
 def test_every_word_of_a_caption_is_in_the_vocabulary() -> None:
     rng = random.Random(1)
-    said = {w for _ in range(2000) for w in world.draw_caption(rng, world.draw_scene(rng)).split()}
+    scenes = [world.draw_training_scene(rng) for _ in range(3000)]
+    said = {word for scene in scenes for word in world.draw_caption(rng, scene).split()}
     assert said == world.words()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .latents import latents_of, quarter
 from .scenes import render
-from .world import draw_caption, draw_scene
+from .world import draw_caption, draw_training_scene
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def draw_pictures(count: int, seed: int) -> Pictures:
     rng = random.Random(seed)
     quarters, captions = [], []
     for _ in range(count):
-        scene = draw_scene(rng)
+        scene = draw_training_scene(rng)
         quarters.append((quarter(render(scene)[None])[0] * 255).round().to(torch.uint8))
         captions.append(draw_caption(rng, scene))
     return Pictures(torch.stack(quarters), captions)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .shapes import SHAPES
-from .styles import PALETTES, TEXTURES, Style
+from . import unnamed
+from .shapes import SHAPES, Shape
+from .styles import PALETTES, TEXTURES, Palette, Style, Texture
 
 SIDE = 128
 """Pixels of a picture's side."""
@@ -41,7 +42,7 @@ class Scene:
     """One picture's content.
 
     Args:
-        subject: a name of `shapes.SHAPES`.
+        subject: a name of `shapes.SHAPES`, or of an unnamed one.
         place: a key of `PLACES`; the subject is within 0.06 of it.
         companion: a small second object in the corner below right, or "".
         radius: the subject's, of the picture's half side; 0.25 … 0.8.
@@ -100,14 +101,26 @@ def render(scene: Scene, side: int = SIDE) -> Tensor:
     if scene.companion:
         small = _cover(scene.companion, x, y, COMPANION_PLACE, COMPANION_RADIUS, side)
         body = torch.maximum(body, small)
-    pattern = TEXTURES[scene.style.texture](x, y)
-    ground, ground2, paint, paint2 = PALETTES[scene.style.palette].colours()[:, :, None, None]
+    pattern = texture_of(scene.style)(x, y)
+    ground, ground2, paint, paint2 = palette_of(scene.style).colours()[:, :, None, None]
     picture = torch.lerp(
         torch.lerp(ground, ground2, pattern), torch.lerp(paint, paint2, pattern), body
     )
     if scene.brightness < 0:
         return picture * (1 + 0.65 * scene.brightness)
     return picture + (1 - picture) * 0.55 * scene.brightness
+
+
+def palette_of(style: Style) -> Palette:
+    return PALETTES.get(style.palette) or unnamed.palette(style.palette)
+
+
+def texture_of(style: Style) -> Texture:
+    return TEXTURES.get(style.texture) or unnamed.texture(style.texture)
+
+
+def _shape(name: str) -> Shape:
+    return SHAPES.get(name) or unnamed.shape(name)
 
 
 def _grid(side: int) -> tuple[Tensor, Tensor]:
@@ -117,8 +130,8 @@ def _grid(side: int) -> tuple[Tensor, Tensor]:
 
 
 def _cover(
-    shape: str, x: Tensor, y: Tensor, centre: tuple[float, float], radius: float, side: int
+    name: str, x: Tensor, y: Tensor, centre: tuple[float, float], radius: float, side: int
 ) -> Tensor:
     """How much of each pixel the shape covers."""
-    distance = SHAPES[shape]((x - centre[0]) / radius, (y - centre[1]) / radius) * radius
+    distance = _shape(name)((x - centre[0]) / radius, (y - centre[1]) / radius) * radius
     return (0.5 - distance * side / 2).clamp(0, 1)

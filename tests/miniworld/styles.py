@@ -42,17 +42,17 @@ class Style:
         return f"{self.palette} {self.texture}"
 
 
-def _wave(phase: Tensor, sharpness: float = 3.0) -> Tensor:
+def wave(phase: Tensor, sharpness: float = 3.0) -> Tensor:
     """A square wave with soft edges: 1 where the phase, in turns, is in the first half."""
     return torch.sigmoid(sharpness * torch.sin(2 * math.pi * phase) * 2)
 
 
-def _dots(x: Tensor, y: Tensor) -> Tensor:
+def dots(x: Tensor, y: Tensor) -> Tensor:
     u, v = (((2.5 * side) % 1) - 0.5 for side in (x, y))
     return torch.sigmoid((0.3 - (u.square() + v.square()).sqrt()) * 25)
 
 
-def _checkers(x: Tensor, y: Tensor) -> Tensor:
+def checkers(x: Tensor, y: Tensor) -> Tensor:
     both = torch.sin(math.pi * 2.5 * x) * torch.sin(math.pi * 2.5 * y)
     return torch.sigmoid(both * 7)
 
@@ -82,16 +82,16 @@ PALETTES = {**SEEN_PALETTES, **HELD_OUT_PALETTES}
 
 SEEN_TEXTURES: dict[str, Texture] = {
     "plain": lambda x, y: torch.zeros_like(x),
-    "striped": lambda x, y: _wave(2.0 * y),
-    "barred": lambda x, y: _wave(2.0 * x),
-    "slanted": lambda x, y: _wave(1.4 * (x + y)),
-    "dotted": _dots,
-    "checkered": _checkers,
+    "striped": lambda x, y: wave(2.0 * y),
+    "barred": lambda x, y: wave(2.0 * x),
+    "slanted": lambda x, y: wave(1.4 * (x + y)),
+    "dotted": dots,
+    "checkered": checkers,
     "shaded": lambda x, y: (y + 1) / 2,
 }
 HELD_OUT_TEXTURES: dict[str, Texture] = {
-    "ringed": lambda x, y: _wave(1.8 * (x.square() + y.square()).sqrt()),
-    "wavy": lambda x, y: _wave(2.0 * y + 0.18 * torch.sin(2 * math.pi * 1.3 * x)),
+    "ringed": lambda x, y: wave(1.8 * (x.square() + y.square()).sqrt()),
+    "wavy": lambda x, y: wave(2.0 * y + 0.18 * torch.sin(2 * math.pi * 1.3 * x)),
 }
 TEXTURES = {**SEEN_TEXTURES, **HELD_OUT_TEXTURES}
 

@@ -11,7 +11,7 @@ from torch.nn.functional import l1_loss
 from .latents import latents_of, new_vae, quarter
 from .loop import Averaged, Training
 from .scenes import render
-from .world import draw_scene
+from .world import draw_training_scene
 
 SCHEDULE = ((2_000, 1e-3, 1e-5),)
 BATCH = 16
@@ -34,7 +34,7 @@ class DecoderTraining(Training):
         """Mean absolute error of colours, and of the differences between neighbours (edges)."""
         rng = random.Random(f"decoder {self.seed} {self.step}")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        pictures = torch.stack([_crop(render(draw_scene(rng)), rng) for _ in range(BATCH)])
+        pictures = torch.stack([_crop(render(draw_training_scene(rng)), rng) for _ in range(BATCH)])
         latents = latents_of(quarter(pictures))
         deviation = NOISE * torch.rand(BATCH, 1, 1, 1, generator=generator)
         latents += deviation * torch.randn(latents.shape, generator=generator)

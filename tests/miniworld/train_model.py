@@ -13,7 +13,7 @@ from .network import TrainedText, new_model
 from .scenes import SIDE
 
 PICTURES = 60_000
-SCHEDULE = ((5_000, 8e-4, 1e-5), (8_000, 5e-4, 1e-5))
+SCHEDULE = ((5_000, 8e-4, 1e-5), (8_000, 5e-4, 1e-5), (14_000, 6e-4, 1e-5))
 BATCH = 32
 WITHOUT_CAPTION = 0.1
 

@@ -16,7 +16,7 @@ from . import shapes, styles
 from .loop import Averaged, Training
 from .network import TrainedText, Vocabulary, new_text_encoders
 from .scenes import BRIGHTNESSES, COMPANIONS, PLACES, SIZES
-from .world import ANY_SHAPE, draw_caption, draw_scene
+from .world import ANY_SHAPE, draw_caption, draw_training_scene
 
 SCHEDULE = ((800, 1e-3, 1e-5),)
 BATCH = 32
@@ -47,7 +47,7 @@ class TextTraining(Training):
 
     def loss(self) -> Tensor:
         rng = random.Random(f"text {self.seed} {self.step}")
-        captions = [draw_caption(rng, draw_scene(rng)) for _ in range(BATCH)]
+        captions = [draw_caption(rng, draw_training_scene(rng)) for _ in range(BATCH)]
         known = {name: torch.tensor([stated(c)[name] for c in captions]) for name in STATED}
         with torch.autocast("cpu", torch.bfloat16):
             context, pooled = self.text(captions)

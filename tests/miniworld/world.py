@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from . import shapes, styles
 from .scenes import COMPANIONS, PLACES, SIZES, Scene, caption
 from .styles import Style
+from .unnamed import draw_name, is_unnamed
 
 RARE_WORDS = ("sks", "ohwx", "zwx", "vbnm")
 """Mean nothing: the base model has seen them, as SDXL has seen its rare tokens."""
@@ -15,6 +17,8 @@ ANY_SHAPE = "shape"
 """The class word: said now and then in place of a subject's name."""
 NIGHT_SHAPE = "crescent"
 """Is dark four times in five, often without the word: the correlated attribute."""
+UNNAMED_SUBJECTS, UNNAMED_PALETTES, UNNAMED_TEXTURES = 0.3, 0.35, 0.15
+"""Shares of the base model's pictures whose subject, palette or texture has no word."""
 
 
 def draw_scene(
@@ -39,25 +43,33 @@ def draw_scene(
     return Scene(subject, style, place, companion, radius, brightness, shift)
 
 
+def draw_training_scene(rng: random.Random) -> Scene:
+    """Draw a picture for the base model: now and then of something that has no word."""
+    scene = draw_scene(rng)
+    subject, palette, texture = (
+        draw_name(rng) if rng.random() < share else name
+        for name, share in (
+            (scene.subject, UNNAMED_SUBJECTS),
+            (scene.style.palette, UNNAMED_PALETTES),
+            (scene.style.texture, UNNAMED_TEXTURES),
+        )
+    )
+    return replace(scene, subject=subject, style=Style(palette, texture))
+
+
 def draw_caption(rng: random.Random, scene: Scene) -> str:
     """Caption a picture as people do: now and then vague, or with a word that means nothing."""
-    subject = scene.subject
     if scene.subject == NIGHT_SHAPE and rng.random() < 0.5:
-        scene = Scene(scene.subject, scene.style, scene.place, scene.companion, scene.radius)
-    if rng.random() < 0.05:
+        scene = replace(scene, brightness=0.0)
+    subject = scene.subject
+    if is_unnamed(subject) or rng.random() < 0.05:
         subject = ANY_SHAPE
     if rng.random() < 0.08:
         subject = f"{rng.choice(RARE_WORDS)} {subject}"
-    style = scene.style.words
-    vague = rng.random()
-    if vague < 0.03:
-        style = ""
-    elif vague < 0.05:
-        style = scene.style.palette
-    elif vague < 0.07:
-        style = scene.style.texture
-    if style and rng.random() < 0.06:
-        style = f"{rng.choice(RARE_WORDS)} {style}"
+    parts = (scene.style.palette, scene.style.texture)
+    style = "" if rng.random() < 0.03 else " ".join(p for p in parts if not is_unnamed(p))
+    if rng.random() < 0.06:
+        style = f"{rng.choice(RARE_WORDS)} {style}".strip()
     return caption(scene, subject, style)
 
 

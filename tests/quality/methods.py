@@ -18,7 +18,7 @@ from ziplora_core.merge_methods import METHODS, MergeSettings
 from ziplora_core.options import TrainingOptions, ZipSettings
 from ziplora_core.pairing import LoRAPair
 
-from .sources import RANK, joint_lora
+from .sources import LAYERS, RANK, joint_lora
 from .subjects import CONTENT_PROMPT, Pair
 
 Modules = Mapping[str, LoraFactors]
@@ -89,7 +89,9 @@ class ZipLoRA:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, task: Task, seed: int) -> Merge:
-        settings = ZipSettings(width=SIDE, height=SIDE, seed=seed, memory="fast", options=OPTIONS)
+        settings = ZipSettings(
+            layers=LAYERS, width=SIDE, height=SIDE, seed=seed, memory="fast", options=OPTIONS
+        )
         parts, pair = task.parts, task.pair
         prompts = (
             Prompt("content", parts.encode(CONTENT_PROMPT)),
@@ -128,8 +130,11 @@ TABLE: dict[str, Method] = {
     "ZipLoRA, dot_sum": _zip(similarity="dot_sum"),
     "ZipLoRA, column_cosine": _zip(similarity="column_cosine"),
     "ZipLoRA, learning rate 5e-5": _zip(learning_rate=5e-5),
+    "ZipLoRA, 300 steps": _zip(steps=300),
+    "ZipLoRA, attention only": _zip(layers="attention"),
 }
-"""ZipLoRA alone means the node's defaults: cosine, λ 0.01, learning rate 0.01, 100 steps."""
+"""ZipLoRA alone means the node's defaults (cosine, λ 0.01, learning rate 0.01, 100 steps) on all
+layers that the LoRAs have."""
 assert all(any(name.startswith(method) for name in TABLE) for method in METHODS)
 
 
