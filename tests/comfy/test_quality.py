@@ -1,10 +1,48 @@
-"""The record of the quality run: what counts as worse."""
+"""The quality run, trimmed: nothing got worse than recorded. And what counts as worse."""
 
 from __future__ import annotations
 
+from statistics import mean
+
 import pytest
 
+from miniworld.parts import load_parts
+from miniworld.probe_files import load_probes
 from quality import record
+from quality.experiment import Bench, make_bench
+from quality.subjects import PAIRS
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return make_bench(load_parts(), PAIRS[record.PAIR], load_probes())
+
+
+@pytest.fixture(scope="module")
+def measured(bench: Bench) -> record.Measured:
+    return record.trimmed_run(bench)
+
+
+def test_nothing_is_worse_than_recorded(measured: record.Measured) -> None:
+    assert not record.missing(record.recorded())
+    assert record.worse(measured, record.recorded()) == []
+
+
+def test_loras_alone_draw_their_subject_and_style(bench: Bench, measured: record.Measured) -> None:
+    subject = mean(measured["content LoRA alone"]["subject"])
+    style = mean(measured["style LoRA alone"]["style"])
+    assert subject >= 0.8 * bench.refs.content.real
+    assert style >= 0.8 * bench.refs.style.real
+
+
+def test_ziplora_keeps_both_loras_better_than_the_direct_merge(measured: record.Measured) -> None:
+    errors = {
+        method: [mean(measured[method][f"{c}_retention"]) for c in ("content", "style")]
+        for method in ("direct", "ZipLoRA")
+    }
+    assert errors["ZipLoRA"][0] < 0.5 * errors["direct"][0]
+    assert errors["ZipLoRA"][1] < errors["direct"][1]
+    assert sum(errors["ZipLoRA"]) < 0.5 * sum(errors["direct"])
 
 
 @pytest.mark.parametrize(("figure", "change"), [("subject", -0.2), ("content_retention", 0.06)])

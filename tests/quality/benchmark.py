@@ -20,15 +20,13 @@ from miniworld.parts import load_parts  # noqa: E402
 from miniworld.probe_files import load_probes  # noqa: E402
 from ziplora_core.files.writer import kohya_tensors  # noqa: E402
 
+from . import record  # noqa: E402
 from .experiment import Bench, Outcome, make_bench  # noqa: E402
 from .methods import TABLE  # noqa: E402
-from .record import Measured, trimmed_run  # noqa: E402
 from .sheet import Row  # noqa: E402
 from .subjects import CONTEXTS, JOINT_PROMPT, PAIRS, Pair  # noqa: E402
 
 SEED = 1
-RECORDED_PAIR = 0
-"""The pair of the trimmed run."""
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTH_METHOD = "ZipLoRA"
 
@@ -49,7 +47,7 @@ class PairResult:
     figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     strengths: Row = field(default_factory=dict)
-    trimmed: Measured | None = None
+    trimmed: record.Measured | None = None
 
 
 def run_pair(number: int) -> PairResult:
@@ -72,8 +70,8 @@ def run_pair(number: int) -> PairResult:
             result.strengths = style_strengths(bench, outcome)
         figures = {k: v and round(v, 4) for k, v in result.figures[name].items()}
         say(f"{pair.name}, {name}: {json.dumps(figures)}")
-    if number == RECORDED_PAIR:
-        result.trimmed = trimmed_run(bench)
+    if number == record.PAIR:
+        result.trimmed = record.trimmed_run(bench)
     return result
 
 

@@ -12,12 +12,20 @@ from .methods import TABLE
 from .table import SMALLER_IS_BETTER
 
 RECORD = Path(__file__).resolve().parent / "recorded.json"
+PAIR = 0
+"""The number of the pair that is run."""
 SEEDS = (1, 2, 3)
-METHODS = ("content LoRA alone", "style LoRA alone", "direct", "ZipLoRA")
 FIGURES = (
     *("subject", "style", "joint_subject", "joint_style"),
     *("content_retention", "style_retention"),
 )
+METHODS = {
+    "content LoRA alone": ("subject",),
+    "style LoRA alone": ("style",),
+    "direct": FIGURES,
+    "ZipLoRA": FIGURES,
+}
+"""What is recorded of each method."""
 
 Measured = dict[str, dict[str, list[float]]]
 """Each seed's figure, by method and name."""
@@ -26,9 +34,9 @@ Measured = dict[str, dict[str, list[float]]]
 def trimmed_run(bench: Bench) -> Measured:
     """Run the methods of the record on one pair with every seed."""
     measured: Measured = {}
-    for method in METHODS:
+    for method, figures in METHODS.items():
         runs = [bench.run(TABLE[method], seed).figures.as_dict() for seed in SEEDS]
-        measured[method] = {name: [_number(run[name]) for run in runs] for name in FIGURES}
+        measured[method] = {name: [_number(run[name]) for run in runs] for name in figures}
     return measured
 
 
