@@ -4,7 +4,7 @@
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
 # make quality every merge beside the others on the miniature SDXL: docs/QUALITY.md
-# make miniworld   train that miniature SDXL anew (about an hour and a half; resumes)
+# make miniworld   train that miniature SDXL anew (two to three hours; resumes)
 # make bench   our training step beside diffusers', ComfyUI's and full fine-tuning's
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 
-from miniworld.parts import load_parts
-from miniworld.probe_files import load_probes
 from quality import record
-from quality.experiment import Bench, make_bench
-from quality.subjects import PAIRS
+from quality.experiment import Bench
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return make_bench(load_parts(), PAIRS[record.PAIR], load_probes())
+def bench() -> Iterator[Bench]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record.THREADS)
+    yield record.trimmed_bench()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +70,22 @@ def test_worse_allows_three_sigma_where_that_is_more_than_a_tenth() -> None:
     assert record.worse(now, before) == []
 
 
-def test_missing_names_methods_without_figures() -> None:
-    assert record.missing({"direct": {}}) == set(record.METHODS) - {"direct"}
+def test_not_a_number_is_worse() -> None:
+    before = {"direct": {"subject": [0.5, 0.5, 0.5]}}
+    assert record.worse({"direct": {"subject": [float("nan")] * 3}}, before)
+
+
+def test_missing_names_what_has_no_figures() -> None:
+    before = record.recorded()
+    assert record.missing({**before, "style LoRA alone": {}}) == {"style LoRA alone, style"}
+    assert len(record.missing({})) == sum(map(len, record.METHODS.values()))
+
+
+def test_worse_figures_are_recorded_only_if_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RECORD", tmp_path / "recorded.json")
+    good, bad = ({"direct": {"subject": [value] * 3}} for value in (0.5, 0.1))
+    assert record.keep(good, accept=False) == []
+    assert len(record.keep(bad, accept=False)) == 1 and record.recorded() == good
+    assert len(record.keep(bad, accept=True)) == 1 and record.recorded() == bad

@@ -20,7 +20,6 @@ from miniworld.parts import load_parts  # noqa: E402
 from miniworld.probe_files import load_probes  # noqa: E402
 from ziplora_core.files.writer import kohya_tensors  # noqa: E402
 
-from . import record  # noqa: E402
 from .experiment import Bench, Outcome, make_bench  # noqa: E402
 from .methods import TABLE  # noqa: E402
 from .sheet import Row  # noqa: E402
@@ -39,7 +38,6 @@ class PairResult:
         real: alignments of real pictures among themselves.
         figures, rows: by method; what was measured and drawn.
         strengths: the joint prompt with the style at 0 … 1.
-        trimmed: the trimmed run, for the one pair that has it.
     """
 
     pair: Pair
@@ -47,7 +45,6 @@ class PairResult:
     figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     strengths: Row = field(default_factory=dict)
-    trimmed: record.Measured | None = None
 
 
 def run_pair(number: int) -> PairResult:
@@ -70,8 +67,6 @@ def run_pair(number: int) -> PairResult:
             result.strengths = style_strengths(bench, outcome)
         figures = {k: v and round(v, 4) for k, v in result.figures[name].items()}
         say(f"{pair.name}, {name}: {json.dumps(figures)}")
-    if number == record.PAIR:
-        result.trimmed = record.trimmed_run(bench)
     return result
 
 

@@ -14,7 +14,6 @@ from sandbox.commands import say
 from sandbox.paths import ROOT
 
 from .benchmark import PairResult
-from .record import record
 from .sheet import contact_sheet
 from .table import averaged, markdown
 
@@ -40,12 +39,11 @@ def write(results: Sequence[PairResult], seconds: float) -> None:
     say(f"\n{table}\n\n{seconds / 60:.0f} minutes")
     saved = {r.pair.name: {"real": r.real, "figures": r.figures} for r in results}
     FIGURES.write_text(json.dumps(saved, indent=1) + "\n")
-    for result in results:
-        if result.trimmed is not None:
-            record(result.trimmed)
     write_sheets(results)
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(_TABLE.sub(lambda _: f"\n{table}\n\n", text), encoding="utf-8")
+    text, found = _TABLE.subn(lambda _: f"\n{table}\n\n", DOCUMENT.read_text(encoding="utf-8"))
+    if found != 1:
+        raise SystemExit(f"{DOCUMENT}: found {found} places for the table, expected one")
+    DOCUMENT.write_text(text, encoding="utf-8")
 
 
 def write_sheets(results: Sequence[PairResult]) -> None:
@@ -72,8 +70,5 @@ def short_sheet(results: Sequence[PairResult]) -> Image.Image:
 
 
 def _save(sheet: Image.Image, name: str) -> None:
-    """Write 256 colours, dithered: a quarter of the size."""
-    palette = sheet.quantize(256, Image.Quantize.MAXCOVERAGE)
-    reduced = sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    reduced.save(IMAGES / name, optimize=True)
+    sheet.save(IMAGES / name, optimize=True)
     say(f"written: {IMAGES / name}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from miniworld.parts import Parts
@@ -27,7 +28,7 @@ from .measure import (
     seen,
 )
 from .methods import Merge, Method, Task
-from .sources import content_lora, style_lora
+from .sources import CONTENT_STEPS, STYLE_STEPS, content_lora, style_lora
 from .subjects import CONTENT_PROMPT, CONTEXTS, JOINT_PROMPT, Pair, context_prompt
 
 PICTURES = 4
@@ -79,15 +80,26 @@ class Bench:
         ]
         self.retention = RetentionTest(self.task.parts, self.task.pair, self.refs, single)
 
+    def merged(self, method: Method, seed: int) -> tuple[Merge, ModelPatcher]:
+        """Merge by a method, and put the merge on the model."""
+        torch.manual_seed(seed)
+        merge, parts = method(self.task, seed), self.task.parts
+        if not merge.modules:
+            return merge, parts.model
+        return merge, parts.with_lora(kohya_tensors(merge.modules))
+
+    def draw(self, model: ModelPatcher, concept: str, seed: int) -> Tensor:
+        """Draw from the prompt of the content, of the style or of both (joint)."""
+        style = self.task.pair.style_prompt
+        prompts = {"content": CONTENT_PROMPT, "style": style, "joint": JOINT_PROMPT}
+        return self.task.parts.draw(model, prompts[concept], PICTURES, seed)
+
     def run(self, method: Method, seed: int) -> Outcome:
         """Merge by a method and measure; the seed is the merge's and the pictures'."""
-        torch.manual_seed(seed)
         with Cost() as cost:
-            merge = method(self.task, seed)
+            merge, model = self.merged(method, seed)
         parts, pair = self.task.parts, self.task.pair
-        model = parts.with_lora(kohya_tensors(merge.modules)) if merge.modules else parts.model
-        prompts = {"content": CONTENT_PROMPT, "style": pair.style_prompt, "joint": JOINT_PROMPT}
-        drawn = {name: parts.draw(model, p, PICTURES, seed) for name, p in prompts.items()}
+        drawn = {name: self.draw(model, name, seed) for name in ("content", "style", "joint")}
         for context in CONTEXTS:
             drawn[context] = parts.draw(model, context_prompt(context), PICTURES // 2, seed)
         content, style = self.retention(model)
@@ -112,10 +124,15 @@ class Bench:
         return Outcome(figures, drawn, merge)
 
 
-def make_bench(parts: Parts, pair: Pair, probes: Mapping[str, Probe]) -> Bench:
-    """Train the pair's two LoRAs."""
-    loras = LoRAPair(content_lora(parts, pair), style_lora(parts, pair))
-    return Bench(Task(parts, pair, loras), probes, references(pair, probes))
+def make_bench(
+    parts: Parts,
+    pair: Pair,
+    probes: Mapping[str, Probe],
+    steps: tuple[int, int] = (CONTENT_STEPS, STYLE_STEPS),
+) -> Bench:
+    """Train the pair's two LoRAs, content and style, for so many steps."""
+    content, style = content_lora(parts, pair, steps[0]), style_lora(parts, pair, steps[1])
+    return Bench(Task(parts, pair, LoRAPair(content, style)), probes, references(pair, probes))
 
 
 class Cost:

@@ -15,6 +15,7 @@ from ziplora_core.comfy_adapter.zip_session import Prompt, optimise
 from ziplora_core.lora import LoraFactors
 from ziplora_core.merge import MergedLoRA
 from ziplora_core.merge_methods import METHODS, MergeSettings
+from ziplora_core.objective import SIMILARITIES
 from ziplora_core.options import TrainingOptions, ZipSettings
 from ziplora_core.pairing import LoRAPair
 
@@ -136,6 +137,7 @@ TABLE: dict[str, Method] = {
 """ZipLoRA alone means the node's defaults (cosine, λ 0.01, learning rate 0.01, 100 steps) on all
 layers that the LoRAs have."""
 assert all(any(name.startswith(method) for name in TABLE) for method in METHODS)
+assert {*SIMILARITIES} - {"cosine"} <= {name.removeprefix("ZipLoRA, ") for name in TABLE}
 
 
 def _of(merged: MergedLoRA) -> Merge:

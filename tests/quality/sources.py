@@ -31,13 +31,13 @@ OPTIONS = TrainingOptions(
 )
 
 
-def content_lora(parts: Parts, pair: Pair, seed: int = 0) -> LoRA:
-    modules = train(parts, pair.content_pictures(), [CONTENT_PROMPT] * 4, CONTENT_STEPS, seed)
+def content_lora(parts: Parts, pair: Pair, steps: int = CONTENT_STEPS, seed: int = 0) -> LoRA:
+    modules = train(parts, pair.content_pictures(), [CONTENT_PROMPT] * 4, steps, seed)
     return LoRA("content", modules)
 
 
-def style_lora(parts: Parts, pair: Pair, seed: int = 0) -> LoRA:
-    modules = train(parts, pair.style_pictures(), [pair.style_prompt], STYLE_STEPS, seed)
+def style_lora(parts: Parts, pair: Pair, steps: int = STYLE_STEPS, seed: int = 0) -> LoRA:
+    modules = train(parts, pair.style_pictures(), [pair.style_prompt], steps, seed)
     return LoRA("style", modules)
 
 

@@ -35,7 +35,7 @@ def averaged(rows: list[Row]) -> dict[str, float | None]:
 
 
 def markdown(rows: Mapping[str, Row]) -> str:
-    """Write the table; a retention also says how many times the direct merge's it is."""
+    """Write the table."""
     lines = [
         "| method | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",

@@ -48,7 +48,7 @@ def main(path: Path = WORKFLOW) -> int:
 
 
 def _prepare() -> None:
-    """Write the miniature SDXL again if it was damaged."""
+    """Write the demo's pictures, and the miniature SDXL if it is missing or damaged."""
     use_comfyui()
     from .mini_files import write_files
 
