@@ -17,8 +17,10 @@ from quality.experiment import Bench
 def bench() -> Iterator[Bench]:
     threads = torch.get_num_threads()
     torch.set_num_threads(record.THREADS)
-    yield record.trimmed_bench()
-    torch.set_num_threads(threads)
+    try:
+        yield record.trimmed_bench()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

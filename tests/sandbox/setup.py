@@ -31,8 +31,9 @@ TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 SOURCES = ("tiny.py", "tiny_weights.py", "tiny_pack/models.py", "files.py")
 MINI = ROOT / "tests" / "miniworld" / "weights" / "mini_sdxl.safetensors"
 MINI_SOURCES = (
-    *("miniworld/checkpoint.py", "miniworld/latents.py", "miniworld/shapes.py"),
-    *("miniworld/styles.py", "miniworld/scenes.py", "quality/subjects.py"),
+    *("miniworld/checkpoint.py", "miniworld/latents.py", "miniworld/network.py"),
+    *("miniworld/shapes.py", "miniworld/styles.py", "miniworld/scenes.py"),
+    *("quality/subjects.py", "quality/sheet.py"),
 )
 GIGABYTE = 1024**3
 NEEDED_SPACE = 8 * GIGABYTE
