@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..ziplora_core.blocks import PRESETS, Blocks, parse_blocks
 from ..ziplora_core.comfy_adapter.apply import apply_lora
 from ..ziplora_core.comfy_adapter.pairs import merge_pair
 from ..ziplora_core.errors import problem
@@ -17,6 +18,37 @@ from ..ziplora_core.pairing import LoRAPair
 from .types import LoRAPairType, MergedLoRAType, no_clip
 
 logger = logging.getLogger(__name__)
+
+
+def block_inputs(method: str, default: str) -> list[io.Combo.Input | io.String.Input]:
+    """The two inputs that weigh content and style by block."""
+    return [
+        io.Combo.Input(
+            "block_preset",
+            options=list(PRESETS),
+            default=default,
+            optional=True,
+            advanced=True,
+            tooltip=f"{method}which blocks of the UNet get which LoRA. b_lora: the subject in "
+            "output_blocks.0.1 only, the style in output_blocks.1.1 only. b_lora_protected: so "
+            "there, both everywhere else. content_deep_…: the subject only where the UNet sees "
+            "the picture at its smallest, the style elsewhere or everywhere.",
+        ),
+        io.String.Input(
+            "blocks",
+            default="",
+            multiline=True,
+            optional=True,
+            advanced=True,
+            tooltip=f"{method}your own weights in place of the preset: a line per block, with "
+            "content and style weight, as “output_blocks.0.1 1 0”; “*” is all the rest.",
+        ),
+    ]
+
+
+def chosen_blocks(preset: str, text: str) -> Blocks:
+    """A person's own weights by block, else the preset's; always with the rest, "", in it."""
+    return {"": (1.0, 1.0), **(parse_blocks(text) if text.strip() else PRESETS[preset])}
 
 
 def _weight_input(concept: str) -> io.Float.Input:
@@ -47,6 +79,11 @@ class MergeLoRAs(io.ComfyNode):
                 "join loras",
                 "svd",
                 "lpl",
+                "np-lora",
+                "b-lora",
+                "ties",
+                "knots",
+                "tsv",
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the LoRAs belong to."),
@@ -59,7 +96,12 @@ class MergeLoRAs(io.ComfyNode):
                     "two LoRA loaders in a row. factor_average: cloneofsimo's lpl, which averages "
                     "the factors. It is NOT a weighted sum (products of one LoRA's up with the "
                     "other's down come in) and is here for compatibility. svd: the weighted sum "
-                    "by its strongest directions, as many as rank says.",
+                    "by its strongest directions, as many as rank says. null_space: the content "
+                    "gives way where the style acts (NP-LoRA). norm_balance: the style gets the "
+                    "content's strength in every layer. norm_cap: the sum, no stronger than the "
+                    "stronger of the two. block_masks: each in its own blocks (B-LoRA). ties, "
+                    "knots: where the two disagree, the stronger decides. tsv: both made "
+                    "independent of each other.",
                 ),
                 _weight_input("content"),
                 _weight_input("style"),
@@ -72,6 +114,29 @@ class MergeLoRAs(io.ComfyNode):
                     tooltip="0: all there is, rank content + style. Otherwise the closest LoRA of "
                     "this rank; then the two can no longer be weighed separately.",
                 ),
+                io.Float.Input(
+                    "mu",
+                    default=0.5,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="null_space: how strongly the style is protected. 0: the plain sum; "
+                    "0.5, the paper's: a third of the content's part in the style's directions "
+                    "goes; 1000: nearly all of it.",
+                ),
+                io.Float.Input(
+                    "density",
+                    default=0.5,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="ties and knots: the share of each LoRA's largest entries that counts.",
+                ),
+                *block_inputs("block_masks: ", "b_lora"),
             ],
             outputs=[
                 MergedLoRAType.Output("merged"),
@@ -89,8 +154,13 @@ class MergeLoRAs(io.ComfyNode):
         content_weight: float,
         style_weight: float,
         rank: int = 0,
+        mu: float = 0.5,
+        density: float = 0.5,
+        block_preset: str = "b_lora",
+        blocks: str = "",
     ) -> io.NodeOutput:
-        settings = MergeSettings(content_weight, style_weight, rank)
+        by_block = chosen_blocks(block_preset, blocks)
+        settings = MergeSettings(content_weight, style_weight, rank, mu, density, by_block)
         merged, report = merge_pair(model.model, pair, method, settings)
         lora = lora_model(merged.modules(), merged.metadata)
         return io.NodeOutput(merged, lora, report, ui=ui.PreviewText(report))
@@ -127,6 +197,7 @@ class ApplyMergedLoRA(io.ComfyNode):
                     tooltip="How strongly the style counts: 1 as merged; the paper shows 1, 0.7 "
                     "and 0.4.",
                 ),
+                *block_inputs("", "all"),
             ],
             outputs=[io.Model.Output("MODEL"), io.Clip.Output("CLIP")],
         )
@@ -139,15 +210,20 @@ class ApplyMergedLoRA(io.ComfyNode):
         clip: Any | None = None,
         content_strength: float = 1.0,
         style_strength: float = 1.0,
+        block_preset: str = "all",
+        blocks: str = "",
     ) -> io.NodeOutput:
-        if not merged.separable and content_strength != style_strength:
+        by_block = chosen_blocks(block_preset, blocks)
+        weights = [(content_strength * c, style_strength * s) for c, s in by_block.values()]
+        unequal = [pair for pair in weights if pair[0] != pair[1]]
+        if not merged.separable and unequal:
             raise problem(
-                "content_strength and style_strength",
-                found=f"{content_strength:g} and {style_strength:g}",
+                "content_strength, style_strength and blocks",
+                found="{:g} and {:g}".format(*unequal[0]),
                 expected="equal strengths: content and style are one LoRA in this merge",
                 advice="Set both alike, or merge with method=direct and rank 0.",
             )
-        modules = merged.modules(content_strength, style_strength)
+        modules = merged.modules(content_strength, style_strength, by_block)
         if clip is None and merged.text_encoder:
             logger.warning(
                 "ApplyMergedLoRA: no CLIP is connected, so the merge's %d text-encoder modules are "

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .blocks import Blocks, weights_of
 from .lora import LoraFactors
 from .low_rank import Approximation, inner_product, overall_error, truncate
 from .pairing import ModulePair
+
+_EVERYWHERE: Blocks = {}
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,23 @@ class MergedLoRA:
     prompt_separated: bool = False
 
     def modules(
-        self, content_strength: float = 1.0, style_strength: float = 1.0
+        self,
+        content_strength: float = 1.0,
+        style_strength: float = 1.0,
+        blocks: Blocks = _EVERYWHERE,
     ) -> dict[str, LoraFactors]:
         """Join every pair, UNet and text encoders, into one LoRA of rank r_c + r_s (content first).
 
-        A half whose strength is 0 is left out rather than multiplied by zero.
+        A half whose strength is 0 is left out rather than multiplied by zero. Weights by block
+        multiply the strengths in the UNet.
         """
-        strengths = (content_strength, style_strength)
+
+        def strengths(name: str) -> tuple[float, float]:
+            content, style = weights_of(blocks, name) if name in self.pairs else (1.0, 1.0)
+            return content_strength * content, style_strength * style
+
         joined = {
-            name: join(pair, self.coefficients.get(name), strengths)
+            name: join(pair, self.coefficients.get(name), strengths(name))
             for name, pair in {**self.pairs, **self.text_encoder}.items()
         }
         return {name: factors for name, factors in joined.items() if factors is not None}

@@ -11,7 +11,7 @@ from ..errors import problem
 from ..files.metadata import source_metadata
 from ..layers import choose_layers
 from ..merge import MergedLoRA
-from ..merge_methods import METHODS, MergeSettings
+from ..merge_methods import METHODS, MergeSettings, kept_norm
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
 from .targets import resolve_unet
 
@@ -71,7 +71,7 @@ def merge_pair(
         f"{len(unet)} UNet modules, {shared} of them in both; "
         f"{len(text_encoder)} text-encoder modules",
     ]
-    return merged, "\n".join(lines + notes)
+    return merged, "\n".join([*lines, *notes, *kept_norm(merged, sources, settings)])
 
 
 def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair) -> list[str]:

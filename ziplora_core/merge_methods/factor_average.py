@@ -1,51 +1,15 @@
-"""The ways to merge a pair without training. A new one is a function here and a line in METHODS."""
+"""The average of the factors, kept for files that were made so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
-from .errors import problem
-from .lora import LoraFactors
-from .low_rank import approximate
-from .merge import MergedLoRA, approximated, truncated
-from .pairing import ModulePair, pair_modules, scaled
-from .report import truncation_line
-
-
-@dataclass(frozen=True)
-class MergeSettings:
-    """What a person asks of a merge; a method uses what it needs.
-
-    Args:
-        content_weight, style_weight: w_c and w_s.
-        rank: 0 for all there is, otherwise the closest LoRA of this rank.
-    """
-
-    content_weight: float = 1.0
-    style_weight: float = 1.0
-    rank: int = 0
-
-
-Merged = tuple[MergedLoRA, list[str]]
-"""A merge, and lines for the report."""
-Method = Callable[[MergedLoRA, MergeSettings], Merged]
-"""Takes the pairs before any weights."""
-
-
-def direct(sources: MergedLoRA, settings: MergeSettings) -> Merged:
-    """Join exactly: delta = w_c delta_c + w_s delta_s (arXiv:2311.13600, eq. 1)."""
-    return _to_rank(_weighted(sources, settings), settings.rank)
-
-
-def svd(sources: MergedLoRA, settings: MergeSettings) -> Merged:
-    """Write the same sum by its first `rank` singular directions, of which there are r_c + r_s."""
-    rank = settings.rank
-    merged, error = approximated(
-        _weighted(sources, settings), lambda f: approximate(f, lambda s: rank or f.rank)
-    )
-    kept = f"the first {rank}" if rank else "all"
-    return merged, [f"{kept} singular directions kept: relative error {error:.2%} of the sum"]
+from ..errors import problem
+from ..lora import LoraFactors
+from ..merge import MergedLoRA
+from ..pairing import ModulePair
+from .settings import Merged, MergeSettings, to_rank
 
 
 def factor_average(sources: MergedLoRA, settings: MergeSettings) -> Merged:
@@ -78,32 +42,9 @@ def factor_average(sources: MergedLoRA, settings: MergeSettings) -> Merged:
         text_encoder=average(sources.text_encoder),
         separable=False,
     )
-    merged, lines = _to_rank(averaged, settings.rank)
+    merged, lines = to_rank(averaged, settings.rank)
     line = f"({a:.3g} up_c + {1 - a:.3g} up_s)({a:.3g} down_c + {1 - a:.3g} down_s), not the sum"
     return merged, [line, *lines]
-
-
-METHODS: dict[str, Method] = {"direct": direct, "factor_average": factor_average, "svd": svd}
-
-
-def _weighted(sources: MergedLoRA, settings: MergeSettings) -> MergedLoRA:
-    """Multiply the updates by w_c and w_s."""
-
-    def weigh(pairs: Mapping[str, ModulePair]) -> dict[str, ModulePair]:
-        content = {name: pair.content for name, pair in pairs.items() if pair.content}
-        style = {name: pair.style for name, pair in pairs.items() if pair.style}
-        return pair_modules(
-            scaled(content, settings.content_weight), scaled(style, settings.style_weight)
-        )
-
-    return replace(sources, pairs=weigh(sources.pairs), text_encoder=weigh(sources.text_encoder))
-
-
-def _to_rank(merged: MergedLoRA, rank: int) -> Merged:
-    if not rank:
-        return merged, []
-    reduced, error = truncated(merged, rank)
-    return reduced, [truncation_line(rank, error, reduced is not merged)]
 
 
 def _average(pair: ModulePair, a: float) -> LoraFactors:

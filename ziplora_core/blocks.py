@@ -1,0 +1,51 @@
+"""Content and style weights by block of the UNet: B-LoRA's two blocks, presets, a person's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .errors import problem
+
+Blocks = Mapping[str, tuple[float, float]]
+"""Content and style weight by block in sgm spelling, e.g. `output_blocks.0.1`; "" is the rest."""
+
+_DEEP = ("input_blocks.7", "input_blocks.8", "middle_block", "output_blocks.0", "output_blocks.1",
+         "output_blocks.2")  # fmt: skip
+PRESETS: dict[str, Blocks] = {
+    "all": {"": (1.0, 1.0)},
+    "b_lora": {"output_blocks.0.1": (1.0, 0.0), "output_blocks.1.1": (0.0, 1.0), "": (0.0, 0.0)},
+    "b_lora_protected": {"output_blocks.0.1": (1.0, 0.0), "output_blocks.1.1": (0.0, 1.0)},
+    "content_deep_style_shallow": {**dict.fromkeys(_DEEP, (1.0, 0.0)), "": (0.0, 1.0)},
+    "content_deep_style_everywhere": {**dict.fromkeys(_DEEP, (1.0, 1.0)), "": (0.0, 1.0)},
+}
+"""`b_lora`: content and style have one block each (Frenkel et al. 2024, arXiv:2403.14572, sec. 4);
+`b_lora_protected`: all other blocks get both. *Deep* blocks see the picture at its smallest."""
+
+
+def weights_of(blocks: Blocks, name: str) -> tuple[float, float]:
+    """Look up a module by its kohya name: the longest block it lies in, else "", else (1, 1)."""
+    inside = name.removeprefix("lora_unet_")
+    fitting = [b for b in blocks if b and f"{inside}_".startswith(f"{b.replace('.', '_')}_")]
+    return blocks.get(max(fitting, key=len, default=""), (1.0, 1.0))
+
+
+def parse_blocks(text: str) -> Blocks:
+    """Read one block a line: its name, content weight, style weight; `*` is the rest.
+
+    Raises:
+        ZipLoRAError: a line is none of that.
+    """
+    blocks: dict[str, tuple[float, float]] = {}
+    for line in filter(None, (line.split("#")[0].strip() for line in text.splitlines())):
+        try:
+            name, content, style = line.replace(":", " ").replace(",", " ").split()
+            blocks["" if name == "*" else name] = (float(content), float(style))
+        except ValueError as error:
+            raise problem(
+                "blocks",
+                found=f"“{line}”",
+                expected="a block, its content weight and its style weight, as in "
+                "“output_blocks.0.1 1 0”; “*” stands for all other blocks",
+                advice="Correct the line, or leave the text empty and choose a preset.",
+            ) from error
+    return blocks

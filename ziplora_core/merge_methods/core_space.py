@@ -1,0 +1,153 @@
+"""Merges of the small matrix that two LoRAs are in a basis common to both.
+
+Rules that keep or drop single entries, applied to a dense delta, leave the LoRA family: bringing
+the result back to rank r_c + r_s costs a third to four fifths of it. In the space that both LoRAs
+span, the result has that rank by itself (core-space merging, arXiv:2509.17786).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..lora import LoraFactors
+from ..low_rank import approximate, svd_of_factors
+from ..merge import MergedLoRA
+from ..pairing import ModulePair
+from .settings import Merged, MergeSettings, shared_only, to_rank, weighted
+
+Rule = Callable[[LoraFactors, LoraFactors], LoraFactors]
+SMALLEST = 1e-6
+"""Directions that both LoRAs share to within this are one direction."""
+
+
+def ties(sources: MergedLoRA, settings: MergeSettings) -> Merged:
+    """Trim, elect signs and sum (TIES, arXiv:2306.01708, Alg. 1) in the core space.
+
+    With U, V the singular vectors of [delta_c delta_s] and [delta_c ; delta_s], each LoRA is a core
+    C_k = Uᵀ delta_k V `(R, R)`; the merge is U · elected(C_c, C_s) · Vᵀ. The basis is that of the
+    dense updates, so how a file splits an update into up and down does not matter.
+    """
+
+    def rule(content: LoraFactors, style: LoraFactors) -> LoraFactors:
+        basis_up, basis_down, (c, s) = common_basis(content, style)
+        core = elected(c, s, settings.density)
+        return _factors(basis_up, core @ basis_down.T, content)
+
+    return _merge(sources, settings, rule)
+
+
+def knots(sources: MergedLoRA, settings: MergeSettings) -> Merged:
+    """TIES on rows aligned by one SVD of both (KnOTS, arXiv:2410.19735, Alg. 1).
+
+    [delta_c delta_s] = U S [V_cᵀ V_sᵀ]; the merge is U · elected(S V_cᵀ, S V_sᵀ).
+    """
+
+    def rule(content: LoraFactors, style: LoraFactors) -> LoraFactors:
+        ups = [f.scale * f.up.flatten(1).double() for f in (content, style)]
+        (q_c, l_c), (q_s, l_s) = (
+            torch.linalg.qr(f.down.flatten(1).double().T) for f in (content, style)
+        )
+        q_up, r_up = torch.linalg.qr(torch.cat(ups, 1))
+        u, s, wh = torch.linalg.svd(r_up @ torch.block_diag(l_c.T, l_s.T), full_matrices=False)
+        rows_c, rows_s = (s[:, None] * wh).split([l_c.shape[1], l_s.shape[1]], 1)
+        merged = elected(rows_c @ q_c.T, rows_s @ q_s.T, settings.density)
+        return _factors(q_up @ u, merged, content)
+
+    return _merge(sources, settings, rule)
+
+
+def tsv(sources: MergedLoRA, settings: MergeSettings) -> Merged:
+    """Make the singular vectors of both orthonormal together (TSV-M, arXiv:2412.00081, Alg. 1).
+
+        delta = polar([U_c U_s]) diag(S_c, S_s) polar([V_c V_s])ᵀ,    polar(X) = X (XᵀX)^(−1/2)
+
+    Neither LoRA is before the other: null_space's symmetric cousin. Orthogonal LoRAs give the sum.
+    """
+
+    def rule(content: LoraFactors, style: LoraFactors) -> LoraFactors:
+        parts = [_thin(factors) for factors in (content, style)]
+        u, s, v = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+        root = s.sqrt()
+        return _factors(polar(u) * root, (polar(v) * root).T, content)
+
+    return _merge(sources, settings, rule)
+
+
+def common_basis(
+    content: LoraFactors, style: LoraFactors
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Write both updates in one orthonormal basis: delta_k = U C_k Vᵀ, float64, lossless.
+
+    Returns:
+        U `(out, R)`, V `(in·k, R)` and the cores `(R, R)`.
+    """
+    ups = torch.cat([f.scale * f.up.flatten(1).double() for f in (content, style)], 1)
+    downs = torch.cat([f.down.flatten(1).double() for f in (content, style)])
+    q_up, r_up = torch.linalg.qr(ups)
+    q_down, r_down = torch.linalg.qr(downs.T)
+    ranks = [content.rank, style.rank]
+    small = [
+        up @ down.T for up, down in zip(r_up.split(ranks, 1), r_down.split(ranks, 1), strict=True)
+    ]
+    u = torch.linalg.svd(torch.cat(small, 1), full_matrices=False)[0]
+    v = torch.linalg.svd(torch.cat(small), full_matrices=False)[2].T
+    c, s = (u.T @ m @ v for m in small)
+    return q_up @ u, q_down @ v, (c, s)
+
+
+def elected(content: Tensor, style: Tensor, density: float) -> Tensor:
+    """Keep the largest entries of each, elect a sign per entry, sum what agrees with it.
+
+    The original averages what agrees, which halves what both LoRAs want; for two, the sum is what
+    merging them is meant to be.
+    """
+    kept = [_trimmed(part, density) for part in (content, style)]
+    sign = torch.sign(kept[0] + kept[1])
+    return sum((part * (part * sign > 0) for part in kept), torch.zeros_like(content))
+
+
+def polar(x: Tensor) -> Tensor:
+    """Find the orthonormal matrix nearest to X `(n, r)`: X (XᵀX)^(−1/2).
+
+    Directions that X does not have (the same LoRA twice) stay zero instead of being made up.
+    """
+    values, vectors = torch.linalg.eigh(x.T @ x)
+    inverse = torch.where(values > SMALLEST, values.clamp_min(SMALLEST).rsqrt(), 0.0)
+    return x @ (vectors * inverse) @ vectors.T
+
+
+def _trimmed(values: Tensor, density: float) -> Tensor:
+    count = max(1, int(density * values.numel()))
+    if count >= values.numel():
+        return values
+    limit = values.abs().flatten().kthvalue(values.numel() - count + 1).values
+    return values * (values.abs() >= limit)
+
+
+def _thin(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor]:
+    u, s, vh = svd_of_factors(factors)
+    return u, s, vh.T
+
+
+def _factors(up: Tensor, down: Tensor, like: LoraFactors) -> LoraFactors:
+    """Shape `(out, R)` and `(R, in·k)` as factors of a module, balanced: fp16 files keep more."""
+    rank = len(down)
+    shaped = LoraFactors(
+        down.float().view(rank, *like.down.shape[1:]),
+        up.float().view(len(up), rank, *like.up.shape[2:]),
+    )
+    return approximate(shaped, lambda s: rank).factors
+
+
+def _merge(sources: MergedLoRA, settings: MergeSettings, rule: Rule) -> Merged:
+    """Merge by a rule what both LoRAs have; the two cannot be told apart afterwards."""
+
+    def merge(content: LoraFactors, style: LoraFactors) -> ModulePair:
+        return ModulePair(content=rule(content, style))
+
+    merged = shared_only(weighted(sources, settings), merge)
+    return to_rank(replace(merged, separable=False), settings.rank)

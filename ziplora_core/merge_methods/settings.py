@@ -1,0 +1,110 @@
+"""What a person asks of a merge, and what a method gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from ..lora import LoraFactors
+from ..low_rank import inner_product
+from ..merge import MergedLoRA, join, truncated
+from ..pairing import ModulePair, pair_modules, scaled
+from ..report import truncation_line
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """A method uses what it needs of these.
+
+    Args:
+        content_weight, style_weight: w_c and w_s; where one is 0, its LoRA is left out before the
+            method runs.
+        rank: 0 for all there is, otherwise the closest LoRA of this rank.
+        mu: how strongly null_space protects the style, 0 … ∞.
+        density: the share of the largest entries that ties and knots keep, 0 … 1.
+        blocks: content and style weight by block, for block_masks.
+    """
+
+    content_weight: float = 1.0
+    style_weight: float = 1.0
+    rank: int = 0
+    mu: float = 0.5
+    density: float = 0.5
+    blocks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+Merged = tuple[MergedLoRA, list[str]]
+"""A merge, and lines for the report."""
+Method = Callable[[MergedLoRA, MergeSettings], Merged]
+"""Takes the pairs before any weights."""
+
+
+def weighted(sources: MergedLoRA, settings: MergeSettings) -> MergedLoRA:
+    """Multiply the updates by w_c and w_s; what is zero then is left out, module by module.
+
+    So a method never spends anything on a LoRA that is not there: null_space with w_s = 0 is the
+    content LoRA.
+    """
+
+    def weigh(pairs: Mapping[str, ModulePair]) -> dict[str, ModulePair]:
+        content = {name: pair.content for name, pair in pairs.items() if pair.content}
+        style = {name: pair.style for name, pair in pairs.items() if pair.style}
+        return pair_modules(
+            _living(scaled(content, settings.content_weight)),
+            _living(scaled(style, settings.style_weight)),
+        )
+
+    return replace(sources, pairs=weigh(sources.pairs), text_encoder=weigh(sources.text_encoder))
+
+
+def shared_only(
+    sources: MergedLoRA, merge: Callable[[LoraFactors, LoraFactors], ModulePair]
+) -> MergedLoRA:
+    """Merge the UNet modules that both LoRAs have; the others stay as they are.
+
+    Text encoders are joined exactly: ZipLoRA and its followers leave them frozen.
+    """
+    pairs = {
+        name: merge(pair.content, pair.style) if pair.content and pair.style else pair
+        for name, pair in sources.pairs.items()
+    }
+    return replace(sources, pairs=pairs)
+
+
+def to_rank(merged: MergedLoRA, rank: int) -> Merged:
+    """Reduce a merge to `rank`, 0 for not at all, and say what that has cost."""
+    if not rank:
+        return merged, []
+    reduced, error = truncated(merged, rank)
+    return reduced, [truncation_line(rank, error, reduced is not merged)]
+
+
+def _living(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
+    return {n: f for n, f in modules.items() if f.scale and f.up.any() and f.down.any()}
+
+
+def kept_norm(merged: MergedLoRA, sources: MergedLoRA, settings: MergeSettings) -> list[str]:
+    """Say how strong the merge is beside the plain sum: ‖merged‖_F / ‖direct‖_F over the UNet."""
+    pairs = weighted(sources, settings).pairs
+    squares = [
+        (_square(merged.pairs.get(name)), _square(pair))
+        for name, pair in pairs.items()
+        if pair.shared
+    ]
+    layers = sorted((ours / plain) ** 0.5 for ours, plain in squares if plain > 0)
+    if not layers:
+        return []
+    ours, plain = (sum(part) for part in zip(*squares, strict=True))
+    span = f"{layers[0]:.2f} / {median(layers):.2f} / {layers[-1]:.2f}"
+    rank = max(factors.rank for factors in merged.modules().values())
+    return [
+        f"‖merged‖ / ‖direct‖ in the modules of both: {(ours / plain) ** 0.5:.2f} "
+        f"(min / median / max: {span})",
+        f"rank {rank}" + ("" if merged.separable else ", content and style in one"),
+    ]
+
+
+def _square(pair: ModulePair | None) -> float:
+    factors = join(pair) if pair else None
+    return inner_product(factors, factors) if factors else 0.0
