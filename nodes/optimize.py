@@ -12,7 +12,7 @@ from ..ziplora_core.comfy_adapter.zip_session import Prompt, optimise
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.objective import SIMILARITIES
-from ..ziplora_core.options import TrainingOptions, ZipSettings
+from ..ziplora_core.options import SOLVERS, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
 from .progress import TrainingProgress, log_warnings
 from .training_inputs import learning_rate_input, memory_input, seed_input
@@ -72,9 +72,11 @@ class ZipLoRAOptimize(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "solver",
-                    options=["adam"],
+                    options=list(SOLVERS),
                     default="adam",
-                    tooltip="adam: gradient steps, as in the paper.",
+                    tooltip="adam: gradient steps, as in the paper. closed_form: solves for the "
+                    "coefficients layer by layer, without steps and without the penalty, in a "
+                    "fraction of the time. closed_form_then_adam: the steps start from there.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -113,6 +115,25 @@ class ZipLoRAOptimize(io.ComfyNode):
                 seed_input("Of noise, timesteps and their order."),
                 memory_input("takes content and style in turn"),
                 OptionsType.Input("options", optional=True, tooltip="From Training Options."),
+                io.Int.Input(
+                    "passes",
+                    default=2,
+                    min=1,
+                    max=10,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of the closed form: 1 looks at the single LoRAs only; every further "
+                    "pass also makes good what the merge of the one before got wrong.",
+                ),
+                io.Int.Input(
+                    "calibration_states",
+                    default=25,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Noisy pictures per concept that the closed form looks at.",
+                ),
             ],
             outputs=[
                 MergedLoRAType.Output("merged"),
@@ -130,7 +151,6 @@ class ZipLoRAOptimize(io.ComfyNode):
         pair: LoRAPair,
         content_conditioning: Any,
         style_conditioning: Any,
-        solver: str,
         content_latent: Any | None = None,
         style_latent: Any | None = None,
         options: TrainingOptions | None = None,
@@ -142,7 +162,7 @@ class ZipLoRAOptimize(io.ComfyNode):
             Prompt("style", style_conditioning, style_latent),
         )
         node_id = str(cls.hidden.unique_id)
-        progress = TrainingProgress(node_id, settings.steps)
+        progress = TrainingProgress(node_id, settings.gradient_steps)
         with runs.registered(node_id) as stop:
             result = optimise(
                 model, pair, prompts, settings, checkpoint_root(), progress.watch(stop)

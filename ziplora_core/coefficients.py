@@ -31,6 +31,12 @@ class MergerCoefficients:
         pieces = self.flat.split([2 * width for width in self.widths.values()])
         return {name: piece.view(2, -1) for name, piece in zip(self.widths, pieces, strict=True)}
 
+    def set(self, columns: Mapping[str, Tensor]) -> None:
+        """Take over coefficients per module."""
+        with torch.no_grad():
+            for name, mine in self.columns().items():
+                mine.copy_(columns[name])
+
     def detached(self) -> dict[str, Tensor]:
         """Copy the coefficients out, per module `(2, in)`, on the CPU."""
         return {name: m.detach().to("cpu", copy=True) for name, m in self.columns().items()}

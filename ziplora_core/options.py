@@ -8,6 +8,7 @@ OPTIMISERS = ("auto", "adam", "adamw", "adamw_8bit", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 RESUME = ("auto", "restart")
 MEMORY = ("auto", "fast", "low")
+SOLVERS = ("adam", "closed_form", "closed_form_then_adam")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class ZipSettings:
         seed: of every draw.
         memory: `auto`, `fast` or `low`.
         options: the loop's.
+        solver: one of `SOLVERS`.
+        passes, calibration_states: of the closed form; states are per concept.
     """
 
     steps: int = 100
@@ -73,6 +76,17 @@ class ZipSettings:
     seed: int = 0
     memory: str = "auto"
     options: TrainingOptions = TrainingOptions()
+    solver: str = "adam"
+    passes: int = 2
+    calibration_states: int = 25
+
+    @property
+    def gradient_steps(self) -> int:
+        return 0 if self.solver == "closed_form" else self.steps
+
+    @property
+    def closed_form_states(self) -> int:
+        return 0 if self.solver == "adam" else self.calibration_states
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def zip_report(
         notes: lines to append.
     """
     coefficients, pairs = merged.coefficients, merged.pairs
-    warnings = coefficient_warnings(coefficients, settings.learning_rate) if record.step else []
+    learned = record.step or settings.closed_form_states
+    warnings = coefficient_warnings(coefficients, settings.learning_rate) if learned else []
     if record.failed and record.stopped:
         warnings.insert(0, record.stopped)
     flat = _flat(coefficients)
@@ -82,8 +83,9 @@ def zip_report(
         f"ZipLoRA: {pair.content.name} (content) + {pair.style.name} (style)",
         f"{len(coefficients)} of {len(pairs)} modules optimised, {flat.numel():,} coefficients"
         + (f"; {half} modules are in one LoRA only and stay as they are" if half else ""),
-        steps_line(record, settings.steps),
     ]
+    if settings.gradient_steps:
+        lines.append(steps_line(record, settings.steps))
     lines += loss_line(record.history, ("content", "style", "penalty"))
     if retention is not None:
         lines += _retention_lines(*retention)

@@ -91,7 +91,7 @@ def with_targets(
     done: list[State] = []
     row = torch.nn.functional.one_hot(torch.tensor(branch), branches).float()
     with torch.no_grad():
-        for group in _batches(states, batch):
+        for group in batches(states, batch):
             target = predict(denoise, group, Gates(row.expand(len(group), -1), learned=False))
             done += [
                 State(s.x, s.sigma, s.conditioning, t) for s, t in zip(group, target, strict=True)
@@ -103,14 +103,14 @@ def retention(denoise: Denoise, states: Sequence[State], batch: int) -> float:
     """Mean squared difference between the merged and the single-LoRA predictions (DESIGN §4)."""
     errors = []
     with torch.no_grad():
-        for group in _batches(states, batch):
+        for group in batches(states, batch):
             prediction = predict(denoise, group, Gates())
             target = torch.stack([s.target for s in group if s.target is not None])
             errors.append(mean_squared_error(prediction, target))
     return float(torch.cat(errors).mean())
 
 
-def _batches(states: Sequence[State], batch: int) -> list[list[State]]:
+def batches(states: Sequence[State], batch: int) -> list[list[State]]:
     """Cut into batches of at most `batch` neighbours of one size."""
     groups: list[list[State]] = []
     for state in states:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ziplora_core.branches import Branches, Gates
+from ziplora_core.closed_form import Observer
 from ziplora_core.lora import LoraFactors
 
 
@@ -32,7 +34,7 @@ class ToyModel:
     The latents are `(b, width, 1, 1)`; `conditioning` is added to them.
     """
 
-    def __init__(self, branches: dict[str, Branches], width: int) -> None:
+    def __init__(self, branches: Mapping[str, Branches], width: int) -> None:
         rng = torch.Generator().manual_seed(7)
         self.branches = branches
         self.layers = {name: nn.Linear(width, width, bias=False) for name in branches}
@@ -42,6 +44,7 @@ class ToyModel:
             )
         self.checkpointing = False
         self.calls: list[int] = []
+        self.observer: Observer | None = None
 
     def denoise(
         self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates
@@ -49,5 +52,14 @@ class ToyModel:
         self.calls.append(len(x))
         h = x.flatten(1) / (1 + sigma[:, None] ** 2) ** 0.5 + torch.stack(list(conditioning))
         for name, layer in self.layers.items():
-            h = torch.tanh(layer(h) + self.branches[name].delta(h, gates, layer))
+            out = layer(h)
+            if self.observer:
+                self.observer(name, h, out, layer)
+            h = torch.tanh(out + self.branches[name].delta(h, gates, layer))
         return h.view_as(x)
+
+    @contextmanager
+    def observed(self, branches: Mapping[str, Branches], observer: Observer) -> Iterator[None]:
+        own, self.branches, self.observer = self.branches, branches, observer
+        yield
+        self.branches, self.observer = own, None

@@ -10,6 +10,7 @@ from typing import Any
 
 from miniworld.parts import Parts
 from miniworld.scenes import SIDE
+from ziplora_core.blocks import PRESETS
 from ziplora_core.comfy_adapter.pairs import merge_pair
 from ziplora_core.comfy_adapter.zip_session import Prompt, optimise
 from ziplora_core.lora import LoraFactors
@@ -123,6 +124,18 @@ TABLE: dict[str, Method] = {
     "direct": unlearned("direct", MergeSettings()),
     f"svd, rank {RANK}": unlearned("svd", MergeSettings(rank=RANK)),
     "factor_average": unlearned("factor_average", MergeSettings()),
+    "null_space": unlearned("null_space", MergeSettings()),
+    "norm_balance": unlearned("norm_balance", MergeSettings()),
+    "norm_cap": unlearned("norm_cap", MergeSettings()),
+    "block_masks, b_lora": unlearned("block_masks", MergeSettings(blocks=PRESETS["b_lora"])),
+    "ties": unlearned("ties", MergeSettings()),
+    "knots": unlearned("knots", MergeSettings()),
+    "tsv": unlearned("tsv", MergeSettings()),
+    "closed form": _zip(solver="closed_form"),
+    "closed form, 1 pass": _zip(solver="closed_form", passes=1),
+    "closed form, 8 states": _zip(solver="closed_form", calibration_states=8),
+    "closed form, then 20 steps": _zip(solver="closed_form_then_adam", steps=20),
+    "closed form, then 100 steps": _zip(solver="closed_form_then_adam"),
     "ZipLoRA": _zip(),
     "ZipLoRA, from the pictures": _zip(pictures=True),
     "ZipLoRA, λ 0": _zip(similarity_weight=0.0),

@@ -11,6 +11,7 @@ from comfy.patcher_extension import PatcherInjection
 from torch import Tensor, nn
 
 from ..branches import Branches, Gates
+from ..closed_form import Observer
 
 
 class BranchHooks:
@@ -18,10 +19,13 @@ class BranchHooks:
 
     Args:
         branches: by weight key.
+
+    `observer` is told the weight key, a layer's input, its output without branches, and the layer.
     """
 
     def __init__(self, branches: Mapping[str, Branches]) -> None:
         self.branches = branches
+        self.observer: Observer | None = None
         self.gates: Gates | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -30,18 +34,20 @@ class BranchHooks:
         return PatcherInjection(inject=self._inject, eject=self._eject)
 
     def _inject(self, patcher: Any) -> None:
-        for key, branches in self.branches.items():
+        for key in self.branches:
             layer = comfy.utils.get_attr(patcher.model, key.removesuffix(".weight"))
-            self._handles.append(layer.register_forward_hook(self._hook(branches)))
+            self._handles.append(layer.register_forward_hook(self._hook(key)))
 
     def _eject(self, _patcher: Any) -> None:
         while self._handles:
             self._handles.pop().remove()
 
-    def _hook(self, branches: Branches) -> Callable[..., Tensor | None]:
+    def _hook(self, key: str) -> Callable[..., Tensor | None]:
         def add_branches(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor):
             if self.gates is None:
                 return None
-            return out + branches.delta(inputs[0], self.gates, layer)
+            if self.observer is not None:
+                self.observer(key, inputs[0], out, layer)
+            return out + self.branches[key].delta(inputs[0], self.gates, layer)
 
         return add_branches

@@ -95,7 +95,12 @@ def draw_pictures(
 
 
 def noised_states(
-    model: TrainingModel, references: Sequence[Reference], concept: int, draws: int, *seed: int
+    model: TrainingModel,
+    references: Sequence[Reference],
+    concept: int,
+    draws: int,
+    *seed: int,
+    targets: bool = True,
 ) -> list[State]:
     """Noise the latents of a concept and ask its single-LoRA teacher.
 
@@ -107,10 +112,13 @@ def noised_states(
         concept: which one; its reference has latents.
         draws: how many states.
         seed: of timesteps and noise.
+        targets: whether the teacher is asked at all.
     """
     reference = references[concept]
     assert reference.latents is not None
     noised = _noised(model, reference.latents, reference.prompt, draws, seed)
+    if not targets:
+        return noised
     return with_targets(model.denoise, noised, concept, len(references), batch=2)
 
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..branches import Branches, Gates
 from ..checkpoint import sampled
+from ..closed_form import Observer
 from . import conditioning as cond
 from .branch_hooks import BranchHooks
 from .private_copy import compute_dtype, private_copy, refuse_patched, set_compute_dtype
@@ -83,6 +84,23 @@ class TrainingModel:
     @property
     def device(self) -> torch.device:
         return self.patcher.load_device
+
+    @contextmanager
+    def observed(self, branches: Mapping[str, Branches], observer: Observer) -> Iterator[None]:
+        """Put these branches in the place of its own, and tell the observer what layers see.
+
+        Args:
+            branches: by weight key, for the same layers.
+            observer: see `BranchHooks`.
+        """
+        hooks, own = self.hooks, self.hooks.branches
+        for branch in branches.values():
+            branch.to(self.device, self.dtype)
+        hooks.branches, hooks.observer = branches, observer
+        try:
+            yield
+        finally:
+            hooks.branches, hooks.observer = own, None
 
     def fingerprint(self) -> dict[str, Tensor]:
         """Sample every weight, patches included, and the noise schedule: which base it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from ..branches import Branches
 from ..checkpoint import CheckpointFolder, fingerprint
+from ..closed_form import ClosedFormSettings, solve_coefficients
 from ..coefficients import MergerCoefficients
 from ..files.metadata import source_metadata
 from ..merge import MergedLoRA
@@ -119,6 +121,7 @@ class ZipSession:
             states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
+            notes = self._solve(opened, task, states)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(opened, settings.memory, options.batch, 2, largest, task.parameters)
             after: list[Retention | None] = []
@@ -127,13 +130,14 @@ class ZipSession:
                 task.fold()
                 after.append(_measure(opened, held_out))
 
+            opened.on_evaluation = lambda done: None
             watch.on_status(str(plan))
             hooks = Hooks(
                 lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end
             )
             folder = self._checkpoint_folder(checkpoints, opened)
-            record = train(task, settings.steps, options, hooks, folder)
-            notes = [str(plan), f"UNet evaluations: {opened.evaluations} samples"]
+            record = train(task, settings.gradient_steps, options, hooks, folder)
+            notes += [str(plan), f"UNet evaluations: {opened.evaluations} samples"]
         if not record.asked_to_stop:
             folder.remove()
         merged = self._merged(task)
@@ -147,20 +151,48 @@ class ZipSession:
     ) -> tuple[list[list[State]], list[list[State]]]:
         """Make the states to train on and the held-out ones, with their teachers' targets."""
         settings, options = self.settings, self.settings.options
-        draws = min(settings.steps * options.batch * options.accumulation, POOL)
+        pool = min(settings.gradient_steps * options.batch * options.accumulation, POOL)
+        draws = max(pool, settings.closed_form_states)
         references = [self._reference(opened, i) for i in range(2)]
         total = evaluations(references, draws, options.held_out_draws)
+        total += 2 * options.held_out_draws  # how the direct merge does
+        total += 2 * settings.closed_form_states * (2 * settings.passes - 1)
         opened.on_evaluation = lambda done: watch.on_prepare(done, total)
         states, references = draw_pictures(opened, references, self._size, draws, settings.seed)
         for i, drawn in enumerate(states):
             if not drawn:
-                states[i] = noised_states(opened, references, i, draws, settings.seed, _TRAINING)
+                states[i] = noised_states(
+                    opened, references, i, draws, settings.seed, _TRAINING, targets=pool > 0
+                )
         held_out = [
             noised_states(opened, references, i, options.held_out_draws, settings.seed, _HELD_OUT)
             for i in range(2)
         ]
-        opened.on_evaluation = lambda done: None
         return states, held_out
+
+    def _solve(
+        self, opened: TrainingModel, task: ZipObjective, states: list[list[State]]
+    ) -> list[str]:
+        """Put the closed form's coefficients in the place of ones; returns lines for the report."""
+        settings, count = self.settings, self.settings.closed_form_states
+        if not count:
+            return []
+        started = time.perf_counter()
+        keys = unet_targets(self.model.model)
+        columns, notes = solve_coefficients(
+            opened,
+            {keys[name]: pair for name, pair in self.pairs.items()},
+            [keys[name] for name in self.trained],
+            [of_concept[:count] for of_concept in states],
+            ClosedFormSettings(settings.passes),
+            opened.device,
+        )
+        task.coefficients.set({name: columns[keys[name]] for name in self.trained})
+        return [
+            f"closed form: {settings.passes} passes over {count} + {count} states in "
+            f"{time.perf_counter() - started:.1f} s",
+            *notes,
+        ]
 
     def _reference(self, opened: TrainingModel, concept: int) -> Reference:
         latents, prompt = self.latents[concept], self.prompts[concept].conditioning

@@ -1,0 +1,101 @@
+"""The closed form in process: beside gradient steps, in every layer choice, and after a cancel."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ziplora_core.comfy_adapter.zip_session import Prompt, ZipResult, optimise
+from ziplora_core.options import TrainingOptions, ZipSettings
+from ziplora_core.trainable import Watch
+
+from . import helpers
+
+SETTINGS = ZipSettings(
+    width=128, height=128, solver="closed_form", memory="fast", options=TrainingOptions()
+)
+
+
+def run(
+    model: ModelPatcher, clip: comfy.sd.CLIP, folder: Path, settings: ZipSettings, **hooks: Any
+) -> ZipResult:
+    with torch.inference_mode():
+        prompts = helpers.prompts(clip)
+        return optimise(
+            model,
+            helpers.lora_pair(),
+            (Prompt("content", prompts[0]), Prompt("style", prompts[1])),
+            settings,
+            folder,
+            Watch(**hooks),
+        )
+
+
+def retention(result: ZipResult) -> float:
+    match = re.search(r"sum: [\d.]+ → ([\d.]+)", result.report)
+    assert match
+    return float(match.group(1))
+
+
+def test_closed_form_keeps_more_than_a_hundred_steps(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        settings = replace(SETTINGS, seed=seed)
+        solved = run(model, clip, tmp_path, settings)
+        stepped = run(model, clip, tmp_path, replace(settings, solver="adam"))
+        assert retention(solved) <= 0.7 * retention(stepped)
+        assert "WARNING" not in solved.report
+        assert "closed form: 2 passes over 25 + 25 states" in solved.report
+        assert len(solved.merged.coefficients) == 88
+
+
+def test_warm_start_needs_a_fifth_of_the_steps(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    warm = run(model, clip, tmp_path, replace(SETTINGS, solver="closed_form_then_adam", steps=20))
+    cold = run(model, clip, tmp_path, replace(SETTINGS, solver="adam"))
+    assert retention(warm) <= 0.9 * retention(cold)
+    assert "20 of 20 steps" in warm.report
+
+
+def test_closed_form_is_bit_identical_and_depends_on_the_seed(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, calibration_states=4)
+    first, second, other = (
+        run(model, clip, tmp_path, s).merged.coefficients for s in (few, few, replace(few, seed=1))
+    )
+    for name, columns in first.items():
+        assert torch.equal(columns, second[name])
+    assert any(not torch.equal(columns, other[name]) for name, columns in first.items())
+
+
+@pytest.mark.parametrize("layers", ["attention_without_cross_kv", "all"])
+def test_closed_form_of_other_layers(
+    layers: str, model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, calibration_states=4, layers=layers)
+    result = run(model, clip, tmp_path, few)
+    assert all(torch.isfinite(m).all() for m in result.merged.coefficients.values())
+    assert "keep their coefficients" not in result.report
+
+
+def test_cancel_in_the_closed_form_leaves_the_model_clean(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    def cancel(done: int, total: int) -> None:
+        assert done <= total
+        if done > 0.8 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, clip, tmp_path, SETTINGS, on_prepare=cancel)
+    assert not model.injections and not model.patches

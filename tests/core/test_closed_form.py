@@ -1,0 +1,209 @@
+"""The closed form against least squares on the dense problem, by NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ziplora_core.branches import Branches, Gates
+from ziplora_core.closed_form import (
+    Calibration,
+    ClosedFormSettings,
+    solve_coefficients,
+)
+from ziplora_core.lora import LoraFactors
+from ziplora_core.pairing import ModulePair
+from ziplora_core.states import State, retention, with_targets
+
+from .factors import ToyModel, random_factors
+
+WIDTH = 8
+CPU = torch.device("cpu")
+RIDGE = 1e-3
+
+
+def make_pair(kernel: int = 0, seed: int = 1) -> ModulePair:
+    return ModulePair(
+        random_factors(2, WIDTH, 5, kernel, alpha=1.0, seed=seed),
+        random_factors(3, WIDTH, 5, kernel, alpha=-3.0, seed=seed + 1),
+    )
+
+
+def make_layer(kernel: int) -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(WIDTH, 5, kernel, 2, 1) if kernel else nn.Linear(WIDTH, 5)
+    return layer.requires_grad_(False)
+
+
+def run(layer: nn.Module, weight: Tensor, x: Tensor) -> Tensor:
+    if isinstance(layer, nn.Conv2d):
+        return F.conv2d(x, weight, None, layer.stride, layer.padding)
+    return F.linear(x, weight)
+
+
+def dense_problem(
+    layer: nn.Module, pair: ModulePair, x: Tensor, y: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """One column per coefficient: what the layer adds when that one is 1 and the others are 0."""
+    columns = []
+    for factors in pair.factors:
+        assert factors is not None
+        delta = factors.delta()
+        for j in range(WIDTH):
+            only = torch.zeros_like(delta)
+            only[:, j] = delta[:, j]
+            columns.append(run(layer, only, x).flatten())
+    return torch.stack(columns, 1).double().numpy(), y.double().flatten().numpy()
+
+
+def ridged(problems: list[tuple[np.ndarray, np.ndarray]], before: float = 1.0) -> np.ndarray:
+    """Least squares with rows that hold every coefficient at `before`."""
+    design = np.concatenate([a for a, _ in problems])
+    target = np.concatenate([b for _, b in problems])
+    weight = (RIDGE * (design**2).sum(0).mean()) ** 0.5
+    design = np.concatenate([design, weight * np.eye(design.shape[1])])
+    target = np.concatenate([target, np.full(design.shape[1], weight * before)])
+    return np.linalg.lstsq(design, target, rcond=None)[0]
+
+
+@pytest.mark.parametrize("kernel", [0, 1, 3])
+def test_first_pass_minimises_both_output_errors(kernel: int) -> None:
+    layer, pair = make_layer(kernel), make_pair(kernel)
+    shape = (3, WIDTH, 6, 6) if kernel else (3, 7, WIDTH)
+    calibration, problems = Calibration({"a": pair}, CPU), []
+    for concept, factors in enumerate(pair.factors):
+        assert factors is not None
+        x = torch.randn(shape) + concept
+        calibration.concept = concept
+        calibration.observe("a", x, layer(x), layer)
+        problems.append(dense_problem(layer, pair, x, run(layer, factors.delta(), x)))
+    got = calibration.moments["a"].solve(torch.ones(2, WIDTH), RIDGE)
+    assert got is not None
+    np.testing.assert_allclose(got.flatten(), ridged(problems), atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [0, 3])
+def test_later_pass_also_makes_good_the_drift_of_the_base_layer(kernel: int) -> None:
+    layer, pair = make_layer(kernel), make_pair(kernel)
+    shape = (2, WIDTH, 6, 6) if kernel else (2, 7, WIDTH)
+    teacher, student = torch.randn(shape), torch.randn(shape)
+    calibration = Calibration({"a": pair}, CPU)
+    calibration.concept, calibration.with_student = 1, True
+    x = torch.cat([teacher, student])
+    calibration.observe("a", x, layer(x), layer)
+    assert pair.style is not None
+    target = run(layer, pair.style.delta(), teacher) + layer(teacher) - layer(student)
+    got = calibration.moments["a"].solve(torch.full((2, WIDTH), 0.5), RIDGE)
+    assert got is not None
+    want = ridged([dense_problem(layer, pair, student, target)], before=0.5)
+    np.testing.assert_allclose(got.flatten(), want, atol=1e-3)
+
+
+def test_layers_that_read_one_input_share_its_moments() -> None:
+    pairs = {name: make_pair(seed=seed) for name, seed in (("q", 1), ("k", 5), ("o", 9))}
+    layer, calibration = make_layer(0), Calibration(pairs, CPU)
+    for _ in range(2):
+        x, other = torch.randn(2, 4, WIDTH), torch.randn(2, 4, WIDTH)
+        for name, tensor in (("q", x), ("k", x), ("o", other)):
+            calibration.observe(name, tensor, layer(tensor), layer)
+        calibration.forget_input()
+    q, k, o = (calibration.moments[name].second for name in pairs)
+    assert q is k and q is not o
+
+
+def toy() -> tuple[ToyModel, dict[str, ModulePair], list[list[State]]]:
+    """A model with two layers, and states of each concept with their targets."""
+    pairs = {
+        name: ModulePair(
+            random_factors(2, WIDTH, WIDTH, alpha=0.3, seed=seed),
+            random_factors(2, WIDTH, WIDTH, alpha=0.3, seed=seed + 1),
+        )
+        for name, seed in (("a", 1), ("b", 3))
+    }
+    model = ToyModel({name: Branches(pair.factors) for name, pair in pairs.items()}, WIDTH)
+    states = []
+    for concept in range(2):
+        rng = torch.Generator().manual_seed(concept)
+        drawn = [
+            State(
+                torch.randn(WIDTH, 1, 1, generator=rng),
+                torch.rand((), generator=rng),
+                2 * concept * torch.ones(WIDTH),
+            )
+            for _ in range(40)
+        ]
+        states.append(with_targets(model.denoise, drawn, concept, 2, 8))
+    return model, pairs, states
+
+
+def kept(model: ToyModel, states: list[list[State]], columns: dict[str, Tensor] | None) -> float:
+    for name, branches in model.branches.items():
+        branches.fold(columns[name] if columns else torch.ones(2, WIDTH))
+    return sum(retention(model.denoise, part, 8) for part in states)
+
+
+def test_every_pass_keeps_more_of_both() -> None:
+    model, pairs, states = toy()
+    errors = [kept(model, states, None)]
+    for passes in (1, 2):
+        settings = ClosedFormSettings(passes, RIDGE, 8)
+        columns, notes = solve_coefficients(model, pairs, ["a", "b"], states, settings, CPU)
+        assert notes == []
+        errors.append(kept(model, states, columns))
+    assert errors[1] < 0.7 * errors[0] and errors[2] < errors[1]
+
+
+def test_modules_that_are_not_trained_stay_at_one() -> None:
+    model, pairs, states = toy()
+    columns, _ = solve_coefficients(model, pairs, ["b"], states, ClosedFormSettings(), CPU)
+    assert list(columns) == ["b"]
+
+
+def test_model_gets_its_own_branches_back() -> None:
+    model, pairs, states = toy()
+    own = model.branches
+    solve_coefficients(model, pairs, ["a"], states, ClosedFormSettings(), CPU)
+    assert model.branches is own and model.observer is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_layer_without_usable_moments_is_said_and_keeps_its_coefficients(value: float) -> None:
+    model, pairs, states = toy()
+    rank, out = 2, WIDTH
+    dead = LoraFactors(torch.full((rank, WIDTH), value), torch.zeros(out, rank))
+    pairs = {**pairs, "b": ModulePair(dead, dead)}
+    model.branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
+    columns, (note,) = solve_coefficients(
+        model, pairs, ["a", "b"], states, ClosedFormSettings(1, RIDGE, 8), CPU
+    )
+    assert "1 layers saw nothing" in note
+    assert torch.equal(columns["b"], torch.ones(2, WIDTH))
+    assert all(torch.isfinite(m).all() for m in columns.values())
+
+
+def test_layer_that_never_ran_is_said() -> None:
+    model, pairs, states = toy()
+    pairs = {**pairs, "c": pairs["a"]}
+    columns, (note,) = solve_coefficients(
+        model, pairs, ["a", "c"], states, ClosedFormSettings(1, RIDGE, 8), CPU
+    )
+    assert "saw nothing" in note and torch.equal(columns["c"], torch.ones(2, WIDTH))
+
+
+def test_gates_select_teacher_and_student() -> None:
+    """The four branches are content and style of the teacher, then of the student."""
+    pair, layer, x = make_pair(), make_layer(0), torch.randn(4, 3, WIDTH)
+    branches = Branches((*pair.factors, *pair.factors))
+    columns = torch.rand(2, WIDTH)
+    branches.fold(torch.cat([torch.ones(2, WIDTH), columns]))
+    rows = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
+    got = branches.delta(x, Gates(rows), layer)
+    assert pair.content and pair.style
+    content, style = pair.content.delta(), pair.style.delta()
+    torch.testing.assert_close(got[0], x[0] @ content.T)
+    torch.testing.assert_close(got[1], x[1] @ style.T)
+    torch.testing.assert_close(got[2], x[2] @ (columns[0] * content + columns[1] * style).T)
+    assert not got[3].any()
