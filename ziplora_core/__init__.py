@@ -10,6 +10,7 @@ Read it the way the data flows. A merge (`comfy_adapter.zip_session` calls these
     comfy_adapter.references             noisy states with their single-LoRA teacher's target
     coefficients.MergerCoefficients      what is learned
     zip_objective.ZipObjective           what it is learned from
+    closed_form.solve_coefficients       where it can start, or end: least squares, no gradients
     training.train                       the loop
     merge.MergedLoRA                     coefficients and factors → one exact LoRA
     files.writer.write_lora              → a file, or comfy_adapter.apply → a clone of MODEL

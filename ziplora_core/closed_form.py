@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .branches import Branches, Gates
+from .observation import ObservableModel, places, tokens
 from .pairing import ModulePair
 from .states import Denoise, State, batches, predict
 
-TOKENS = 1024
-"""Places of a picture that one layer looks at; more are thinned out evenly."""
 WIDEST = 6144
 """Inputs times taps of the widest layer that is solved; wider ones keep coefficient 1."""
-
-Observer = Callable[[str, Tensor, Tensor, nn.Module], None]
-"""Told, by module: a layer's input, its output without branches, and the layer."""
-
-
-class ObservableModel(Protocol):
-    """A model that shows what goes into its layers and comes out of them."""
-
-    denoise: Denoise
-
-    def observed(
-        self, branches: Mapping[str, Branches], observer: Observer
-    ) -> AbstractContextManager[None]:
-        """Put these branches in the place of the model's own, and tell the observer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -148,18 +130,18 @@ class Calibration:
         if moments is None:
             return
         half = len(x) // 2 if self.with_student else len(x)
-        tokens = _tokens(x, layer)
-        student = tokens[-half:].flatten(0, 1)
+        seen = tokens(x, layer)
+        student = seen[-half:].flatten(0, 1)
         if self._last is None or self._last[0] is not x:  # to_q, to_k and to_v read one input
             second = student.T @ student
             moments.second = second if moments.second is None else moments.second.add_(second)
             self._last = (x, moments)
         else:
             moments.second = self._last[1].second
-        y = moments.delta(self.concept, tokens[:half].flatten(0, 1))
+        y = moments.delta(self.concept, seen[:half].flatten(0, 1))
         if self.with_student:
-            places = _places(out)
-            y += (places[:half] - places[half:]).flatten(0, 1)
+            base = places(out)
+            y += (base[:half] - base[half:]).flatten(0, 1)
         moments.add_target(student, y)
 
     def forget_input(self) -> None:
@@ -231,23 +213,3 @@ def _forward(denoise: Denoise, batch: list[State], concept: int, with_student: b
     student = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(batch), -1)
     rows = torch.cat([teacher, student]) if with_student else teacher
     predict(denoise, [*batch, *batch] if with_student else batch, Gates(rows))
-
-
-def _tokens(x: Tensor, layer: nn.Module) -> Tensor:
-    """A layer's input as `(sample, place, in · taps)`, float32, at most TOKENS places."""
-    if isinstance(layer, nn.Conv2d):
-        assert not isinstance(layer.padding, str)
-        x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        x = x.transpose(1, 2)
-    return _thinned(x)
-
-
-def _places(out: Tensor) -> Tensor:
-    """A layer's output as `(sample, place, out)`, at the same places."""
-    return _thinned(out.flatten(2).transpose(1, 2) if out.ndim == 4 else out)
-
-
-def _thinned(x: Tensor) -> Tensor:
-    if x.ndim == 2:
-        return x.float()[:, None]
-    return x[:, :: -(-x.shape[1] // TOKENS)].float()

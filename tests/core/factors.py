@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ziplora_core.branches import Branches, Gates
-from ziplora_core.closed_form import Observer
 from ziplora_core.lora import LoraFactors
+from ziplora_core.observation import Observer
 
 
 def random_factors(

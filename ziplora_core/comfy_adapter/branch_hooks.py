@@ -11,7 +11,7 @@ from comfy.patcher_extension import PatcherInjection
 from torch import Tensor, nn
 
 from ..branches import Branches, Gates
-from ..closed_form import Observer
+from ..observation import Observer
 
 
 class BranchHooks:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..branches import Branches, Gates
 from ..checkpoint import sampled
-from ..closed_form import Observer
+from ..observation import Observer
 from . import conditioning as cond
 from .branch_hooks import BranchHooks
 from .private_copy import compute_dtype, private_copy, refuse_patched, set_compute_dtype
