@@ -1,0 +1,51 @@
+"""What the layers of a model see, for methods that look at it instead of asking for gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .branches import Branches
+from .states import Denoise
+
+TOKENS = 1024
+"""Places of a picture that one layer looks at; more are thinned out evenly."""
+
+Observer = Callable[[str, Tensor, Tensor, nn.Module], None]
+"""Told, by module: a layer's input, its output without branches, and the layer."""
+
+
+class ObservableModel(Protocol):
+    """A model that shows what goes into its layers and comes out of them."""
+
+    denoise: Denoise
+
+    def observed(
+        self, branches: Mapping[str, Branches], observer: Observer
+    ) -> AbstractContextManager[None]:
+        """Put these branches in the place of the model's own, and tell the observer."""
+        ...
+
+
+def tokens(x: Tensor, layer: nn.Module) -> Tensor:
+    """Take a layer's input as `(sample, place, in · taps)`, float32, at most TOKENS places."""
+    if isinstance(layer, nn.Conv2d):
+        assert not isinstance(layer.padding, str)
+        x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        x = x.transpose(1, 2)
+    return _thinned(x)
+
+
+def places(out: Tensor) -> Tensor:
+    """Take a layer's output as `(sample, place, out)`, at the same places."""
+    return _thinned(out.flatten(2).transpose(1, 2) if out.ndim == 4 else out)
+
+
+def _thinned(x: Tensor) -> Tensor:
+    if x.ndim == 2:
+        return x.float()[:, None]
+    return x[:, :: -(-x.shape[1] // TOKENS)].float()
