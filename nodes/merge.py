@@ -3,63 +3,25 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..ziplora_core.blocks import PRESETS, Blocks, parse_blocks
 from ..ziplora_core.comfy_adapter.apply import apply_lora
+from ..ziplora_core.comfy_adapter.calibration import CalibrationPrompts, calibrate
 from ..ziplora_core.comfy_adapter.pairs import merge_pair
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.merge import MergedLoRA
-from ..ziplora_core.merge_methods import METHODS, MergeSettings
+from ..ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
 from ..ziplora_core.pairing import LoRAPair
+from ..ziplora_core.trainable import Watch
+from .merge_inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
+from .progress import TrainingProgress
 from .types import LoRAPairType, MergedLoRAType, no_clip
 
 logger = logging.getLogger(__name__)
-
-
-def block_inputs(method: str, default: str) -> list[io.Combo.Input | io.String.Input]:
-    """The two inputs that weigh content and style by block."""
-    return [
-        io.Combo.Input(
-            "block_preset",
-            options=list(PRESETS),
-            default=default,
-            optional=True,
-            advanced=True,
-            tooltip=f"{method}which blocks of the UNet get which LoRA. b_lora: the subject in "
-            "output_blocks.0.1 only, the style in output_blocks.1.1 only. b_lora_protected: so "
-            "there, both everywhere else. content_deep_…: the subject only where the UNet sees "
-            "the picture at its smallest, the style elsewhere or everywhere.",
-        ),
-        io.String.Input(
-            "blocks",
-            default="",
-            multiline=True,
-            optional=True,
-            advanced=True,
-            tooltip=f"{method}your own weights in place of the preset: a line per block, with "
-            "content and style weight, as “output_blocks.0.1 1 0”; “*” is all the rest.",
-        ),
-    ]
-
-
-def chosen_blocks(preset: str, text: str) -> Blocks:
-    """A person's own weights by block, else the preset's; always with the rest, "", in it."""
-    return {"": (1.0, 1.0), **(parse_blocks(text) if text.strip() else PRESETS[preset])}
-
-
-def _weight_input(concept: str) -> io.Float.Input:
-    return io.Float.Input(
-        f"{concept}_weight",
-        default=1.0,
-        min=-10.0,
-        max=10.0,
-        step=0.05,
-        tooltip=f"How much of the {concept} LoRA goes into the merge.",
-    )
 
 
 class MergeLoRAs(io.ComfyNode):
@@ -84,6 +46,7 @@ class MergeLoRAs(io.ComfyNode):
                 "ties",
                 "knots",
                 "tsv",
+                "ssr-merge",
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the LoRAs belong to."),
@@ -101,10 +64,11 @@ class MergeLoRAs(io.ComfyNode):
                     "content's strength in every layer. norm_cap: the sum, no stronger than the "
                     "stronger of the two. block_masks: each in its own blocks (B-LoRA). ties, "
                     "knots: where the two disagree, the stronger decides. tsv: both made "
-                    "independent of each other.",
+                    "independent of each other. rank_space: each keeps doing what it does at its "
+                    "own prompt (SSR-Merge; needs both prompts).",
                 ),
-                _weight_input("content"),
-                _weight_input("style"),
+                weight_input("content"),
+                weight_input("style"),
                 io.Int.Input(
                     "rank",
                     default=0,
@@ -137,12 +101,14 @@ class MergeLoRAs(io.ComfyNode):
                     tooltip="ties and knots: the share of each LoRA's largest entries that counts.",
                 ),
                 *block_inputs("block_masks: ", "b_lora"),
+                *calibration_inputs(),
             ],
             outputs=[
                 MergedLoRAType.Output("merged"),
                 io.LoraModel.Output("lora"),
                 io.String.Output("report"),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -158,10 +124,25 @@ class MergeLoRAs(io.ComfyNode):
         density: float = 0.5,
         block_preset: str = "b_lora",
         blocks: str = "",
+        content_conditioning: Any | None = None,
+        style_conditioning: Any | None = None,
+        joint_conditioning: Any | None = None,
+        **drawing: int,
     ) -> io.NodeOutput:
         by_block = chosen_blocks(block_preset, blocks)
         settings = MergeSettings(content_weight, style_weight, rank, mu, density, by_block)
+        prompts = CalibrationPrompts(
+            content_conditioning, style_conditioning, joint_conditioning, **drawing
+        )
+        notes = []
+        if prompts.connected() and (method in CALIBRATED or rank):
+            progress = TrainingProgress(str(cls.hidden.unique_id), prompts.evaluations)
+            seen = calibrate(model, pair, prompts, Watch(on_prepare=progress.prepare))
+            settings, notes = replace(settings, moments=seen.moments), [seen.report]
+        elif prompts.connected():
+            notes = [f"the prompts change nothing: {method} with rank 0 does not look at pictures"]
         merged, report = merge_pair(model.model, pair, method, settings)
+        report = "\n".join([report, *notes])
         lora = lora_model(merged.modules(), merged.metadata)
         return io.NodeOutput(merged, lora, report, ui=ui.PreviewText(report))
 

@@ -11,7 +11,7 @@ from ..ziplora_core.errors import problem
 from ..ziplora_core.options import MEMORY
 
 
-def seed_input(what: str) -> io.Int.Input:
+def seed_input(what: str, **others: Any) -> io.Int.Input:
     """A seed that stays as it is: otherwise every Run would train again."""
     return io.Int.Input(
         "seed",
@@ -20,7 +20,13 @@ def seed_input(what: str) -> io.Int.Input:
         max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=io.ControlAfterGenerate.fixed,
         tooltip=f"{what} On the CPU the same seed gives the same file, bit for bit.",
+        **others,
     )
+
+
+def size_input(side: str, tooltip: str, **others: Any) -> io.Int.Input:
+    """Width or height of pictures, in pixels."""
+    return io.Int.Input(side, default=1024, min=64, max=4096, step=8, tooltip=tooltip, **others)
 
 
 def memory_input(low: str) -> io.Combo.Input:

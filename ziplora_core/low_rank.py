@@ -116,6 +116,41 @@ def truncate(factors: LoraFactors, rank: int) -> Approximation:
     return approximate(factors, lambda s: rank)
 
 
+def cut_by_activation(
+    factors: LoraFactors, rank: int, seen: Tensor, ridge: float = 0.0
+) -> tuple[Approximation, float]:
+    """Reduce an update to the directions that matter most for the inputs its layer sees.
+
+        min ‖(delta − delta_r) S^½‖_F  →  delta_r = U_r U_rᵀ delta,    S = E[x xᵀ]
+        scale · up = Q R,    down S downᵀ = L Lᵀ,    R L = W Σ Vᵀ,     U = Q W
+
+    Args:
+        factors: the update.
+        rank: r.
+        seen: down S downᵀ `(R, R)`, float64.
+        ridge: how much inputs without any preference count beside those seen, where few were seen.
+
+    Returns:
+        the approximation, whose `lost` and `total` are squares of ‖· S^½‖_F, and what plain SVD
+        would have lost.
+    """
+    up, down = factors.scale * factors.up.flatten(1).double(), factors.down.flatten(1).double()
+    flat = down @ down.T
+    values, vectors = torch.linalg.eigh(seen + ridge * seen.trace() / flat.trace() * flat)
+    q, r = torch.linalg.qr(up)
+    directions = q @ torch.linalg.svd(r @ (vectors * values.clamp_min(0).sqrt()))[0][:, :rank]
+    gram = up.T @ up
+    total = float((gram * seen).sum())
+
+    def lost(u: Tensor) -> float:
+        part = u.T @ up
+        return max(total - float((part.T @ part * seen).sum()), 0.0)
+
+    kept = LoraFactors((directions.T @ up @ down).view(-1, *factors.down.shape[1:]), directions)
+    plain = lost(svd_of_factors(factors)[0][:, :rank])
+    return Approximation(approximate(kept, len).factors, lost(directions), total), plain
+
+
 def smallest_rank(s: Tensor, share: float) -> int:
     """Find the smallest r ≥ 1 with σ_1² + … + σ_r² ≥ share · ‖σ‖²."""
     energy = s.square().cumsum(0)

@@ -15,12 +15,13 @@ from ziplora_core.blocks import PRESETS, parse_blocks, weights_of
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora import LoraFactors
 from ziplora_core.merge import MergedLoRA
-from ziplora_core.merge_methods import METHODS, MergeSettings
+from ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
 from ziplora_core.merge_methods.core_space import common_basis
 from ziplora_core.merge_methods.null_space import overlap, row_space
 from ziplora_core.pairing import ModulePair
 
 from .factors import random_factors
+from .rank_task import seen_by_default
 
 Matrix = npt.NDArray[np.float64]
 KERNELS = [0, 3]
@@ -28,7 +29,7 @@ NAME = "lora_unet_output_blocks_0_1_transformer_blocks_0_attn1_to_q"
 OTHER = "lora_unet_output_blocks_1_1_transformer_blocks_0_attn1_to_q"
 TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
 BLOCKS = PRESETS["b_lora_protected"]
-SEPARABLE = ("direct", "null_space", "norm_balance", "block_masks")
+SEPARABLE = ("direct", "null_space", "norm_balance", "block_masks", "rank_space")
 SYMMETRIC = ("direct", "norm_cap", "ties", "knots", "tsv")
 GAUGE_FREE = [name for name in METHODS if name != "factor_average"]
 
@@ -42,7 +43,8 @@ def make_pair(kernel: int = 0, ranks: tuple[int, int] = (4, 3), seed: int = 1) -
 
 def merged_by(method: str, pair: ModulePair, **settings: Any) -> MergedLoRA:
     sources = MergedLoRA({NAME: pair}, text_encoder={TEXT: make_pair(ranks=(3, 3), seed=5)})
-    return METHODS[method](sources, MergeSettings(blocks=BLOCKS, **settings))[0]
+    moments = {NAME: seen_by_default(pair)} if method in CALIBRATED else {}
+    return METHODS[method](sources, MergeSettings(blocks=BLOCKS, moments=moments, **settings))[0]
 
 
 def dense(factors: LoraFactors | None) -> Matrix:

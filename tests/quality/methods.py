@@ -11,6 +11,7 @@ from typing import Any
 from miniworld.parts import Parts
 from miniworld.scenes import SIDE
 from ziplora_core.blocks import PRESETS
+from ziplora_core.comfy_adapter.calibration import CalibrationPrompts, calibrate
 from ziplora_core.comfy_adapter.pairs import merge_pair
 from ziplora_core.comfy_adapter.zip_session import Prompt, optimise
 from ziplora_core.lora import LoraFactors
@@ -21,7 +22,7 @@ from ziplora_core.options import TrainingOptions, ZipSettings
 from ziplora_core.pairing import LoRAPair
 
 from .sources import LAYERS, RANK, joint_lora
-from .subjects import CONTENT_PROMPT, Pair
+from .subjects import CONTENT_PROMPT, JOINT_PROMPT, Pair
 
 Modules = Mapping[str, LoraFactors]
 OPTIONS = TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0)
@@ -69,11 +70,28 @@ def joint_training(task: Task, seed: int) -> Merge:
     return Merge(joint_lora(task.parts, task.pair, seed).modules)
 
 
-def unlearned(method: str, settings: MergeSettings) -> Method:
-    """A method of Merge LoRAs."""
+def unlearned(
+    method: str, settings: MergeSettings, prompts: bool = False, joint: bool = False
+) -> Method:
+    """A method of Merge LoRAs.
+
+    Args:
+        prompts: connect both LoRAs' own prompts.
+        joint: connect the joint prompt, too.
+    """
 
     def merge(task: Task, seed: int) -> Merge:
-        merged, _ = merge_pair(task.parts.model.model, task.loras, method, settings)
+        parts, chosen = task.parts, settings
+        if prompts:
+            shown = CalibrationPrompts(
+                parts.encode(CONTENT_PROMPT),
+                parts.encode(task.pair.style_prompt),
+                parts.encode(JOINT_PROMPT) if joint else None,
+                *(seed, SIDE, SIDE),
+            )
+            seen = calibrate(parts.model, task.loras, shown)
+            chosen = replace(settings, moments=seen.moments)
+        merged, _ = merge_pair(parts.model.model, task.loras, method, chosen)
         return _of(merged)
 
     return merge
@@ -131,6 +149,8 @@ TABLE: dict[str, Method] = {
     "ties": unlearned("ties", MergeSettings()),
     "knots": unlearned("knots", MergeSettings()),
     "tsv": unlearned("tsv", MergeSettings()),
+    "rank_space": unlearned("rank_space", MergeSettings(), prompts=True),
+    "rank_space, joint": unlearned("rank_space", MergeSettings(), prompts=True, joint=True),
     "closed form": _zip(solver="closed_form"),
     "closed form, 1 pass": _zip(solver="closed_form", passes=1),
     "closed form, 8 states": _zip(solver="closed_form", calibration_states=8),

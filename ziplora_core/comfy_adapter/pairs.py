@@ -11,7 +11,7 @@ from ..errors import problem
 from ..files.metadata import source_metadata
 from ..layers import choose_layers
 from ..merge import MergedLoRA
-from ..merge_methods import METHODS, MergeSettings, kept_norm
+from ..merge_methods import CALIBRATED, MergeSettings, kept_norm, merge
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
 from .targets import resolve_unet
 
@@ -59,11 +59,23 @@ def merge_pair(
 
     Returns:
         the merge and a report.
+
+    Raises:
+        ZipLoRAError: a LoRA does not fit the model, or the method needs moments and has none.
     """
+    if method in CALIBRATED and not settings.moments:
+        raise problem(
+            f"method={method}",
+            found="no prompts",
+            expected="content_conditioning and style_conditioning: it looks at what each LoRA "
+            "draws at its own",
+            advice="Connect CLIP Text Encode to both, each with the prompt that LoRA was trained "
+            "on, encoded with Load LoRA Pair's content_clip and style_clip.",
+        )
     unet, text_encoder = pair_on_model(pair, model)
     metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": method}
     sources = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
-    merged, notes = METHODS[method](sources, settings)
+    merged, notes = merge(method, sources, settings)
     shared = sum(p.shared for p in unet.values())
     lines = [
         f"{method}: {settings.content_weight:g} × {pair.content.name} (content), "

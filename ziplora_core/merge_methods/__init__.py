@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..merge import MergedLoRA
+from .activation_rank import to_rank_by_activation
 from .block_masks import block_masks
 from .core_space import knots, ties, tsv
 from .factor_average import factor_average
 from .null_space import null_space
+from .rank_space import rank_space
 from .settings import Merged, MergeSettings, Method, kept_norm
 from .sums import direct, norm_balance, norm_cap, svd
 
@@ -20,5 +25,17 @@ METHODS: dict[str, Method] = {
     "ties": ties,
     "knots": knots,
     "tsv": tsv,
+    "rank_space": rank_space,
 }
-__all__ = ["METHODS", "MergeSettings", "Merged", "Method", "kept_norm"]
+CALIBRATED = frozenset({"rank_space"})
+"""Methods that look at what the layers see."""
+__all__ = ["CALIBRATED", "METHODS", "MergeSettings", "Merged", "Method", "kept_norm", "merge"]
+
+
+def merge(method: str, sources: MergedLoRA, settings: MergeSettings) -> Merged:
+    """Merge by a method; where moments are known, they decide what a lower rank keeps."""
+    if not (settings.rank and settings.moments):
+        return METHODS[method](sources, settings)
+    merged, lines = METHODS[method](sources, replace(settings, rank=0))
+    reduced, said = to_rank_by_activation(merged, settings.rank, settings.moments)
+    return reduced, [*lines, *said]

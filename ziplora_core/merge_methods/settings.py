@@ -10,6 +10,7 @@ from ..lora import LoraFactors
 from ..low_rank import inner_product
 from ..merge import MergedLoRA, join, truncated
 from ..pairing import ModulePair, pair_modules, scaled
+from ..rank_moments import RankMoments
 from ..report import truncation_line
 
 
@@ -24,6 +25,7 @@ class MergeSettings:
         mu: how strongly null_space protects the style, 0 … ∞.
         density: the share of the largest entries that ties and knots keep, 0 … 1.
         blocks: content and style weight by block, for block_masks.
+        moments: what UNet modules saw, by module, for CALIBRATED methods and for the rank.
     """
 
     content_weight: float = 1.0
@@ -32,6 +34,7 @@ class MergeSettings:
     mu: float = 0.5
     density: float = 0.5
     blocks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    moments: Mapping[str, RankMoments] = field(default_factory=dict)
 
 
 Merged = tuple[MergedLoRA, list[str]]

@@ -1,0 +1,367 @@
+"""SSR-Merge against least squares by NumPy and its limits, and the rank cut by activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from ziplora_core.branches import Gates
+from ziplora_core.lora import LoraFactors
+from ziplora_core.low_rank import cut_by_activation, truncate
+from ziplora_core.merge import MergedLoRA, join
+from ziplora_core.merge_methods import METHODS, MergeSettings, kept_norm, merge
+from ziplora_core.pairing import ModulePair
+from ziplora_core.rank_moments import RIDGE, RankCalibration, RankMoments
+
+from .factors import ToyModel, random_factors
+from .rank_task import columns_of, draw_inputs, make_layer, seen, seen_by_default
+
+Matrix = npt.NDArray[np.float64]
+KERNELS = [0, 3]
+NAME, OTHER = "lora_unet_a", "lora_unet_b"
+
+
+def make_pair(kernel: int = 0, ranks: tuple[int, int] = (4, 3), seed: int = 1) -> ModulePair:
+    return ModulePair(
+        random_factors(ranks[0], 20, 15, kernel, alpha=2.0, seed=seed),
+        random_factors(ranks[1], 20, 15, kernel, alpha=-6.0, seed=seed + 1),
+    )
+
+
+def orthogonal_pair() -> ModulePair:
+    """Two updates of one strength whose outputs have nothing in common."""
+    up = torch.linalg.qr(torch.randn(15, 8, generator=torch.Generator().manual_seed(3))).Q
+    down = torch.linalg.qr(torch.randn(20, 4, generator=torch.Generator().manual_seed(4))).Q.T
+    return ModulePair(LoraFactors(down, up[:, :4]), LoraFactors(down.clone(), up[:, 4:]))
+
+
+def dense(factors: LoraFactors | None) -> Matrix:
+    assert factors is not None
+    return factors.delta().flatten(1).double().numpy()
+
+
+def merged_with(moments: RankMoments, pair: ModulePair, **settings: float) -> MergedLoRA:
+    sources = MergedLoRA({NAME: pair})
+    return METHODS["rank_space"](sources, MergeSettings(moments={NAME: moments}, **settings))[0]
+
+
+def delta(moments: RankMoments, pair: ModulePair, **settings: float) -> Matrix:
+    return dense(merged_with(moments, pair, **settings).modules()[NAME])
+
+
+def routed(moments: RankMoments, ridge: float) -> Matrix:
+    """The merge at a ridge of one's own."""
+    router = moments.router(ridge)
+    assert router is not None
+    both = join(moments.pair)
+    assert both is not None
+    up, down = both.up.flatten(1).double(), both.down.flatten(1).double()
+    return (up @ router @ down).numpy()
+
+
+def assert_close(got: Matrix, want: Matrix, limit: float = 1e-5) -> None:
+    assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want)
+
+
+def direct(pair: ModulePair) -> Matrix:
+    return dense(pair.content) + dense(pair.style)
+
+
+def least_squares(
+    pair: ModulePair, weights: tuple[float, float], content: Tensor, style: Tensor, joint: Tensor
+) -> Matrix:
+    """min_Y Σ_k mean ‖Y z − target‖² by lstsq on the tokens themselves, with the ridge as rows."""
+    balanced = RankMoments(pair).pair
+    both = join(balanced, strengths=weights)
+    assert both is not None
+    up, down = both.up.flatten(1).double().numpy(), join(balanced)
+    assert down is not None
+    down = down.down.flatten(1).double().numpy()
+    halves = [w * dense(f) for w, f in zip(weights, pair.factors, strict=True)]
+    rows, targets = [], []
+    for x, wanted in ((content, halves[0]), (style, halves[1]), (joint, halves[0] + halves[1])):
+        columns = columns_of(pair, x).numpy()
+        columns /= columns.shape[1] ** 0.5
+        rows.append((down @ columns).T)
+        targets.append((wanted @ columns).T)
+    root = (RIDGE * np.mean(sum((z**2).sum(0) for z in rows))) ** 0.5
+    rows.append(root * np.eye(len(down)))
+    targets.append(root * up.T)
+    solved = np.linalg.lstsq(np.concatenate(rows), np.concatenate(targets), rcond=None)[0]
+    return solved.T @ down
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.4, -1.7)])
+def test_rank_space_equals_least_squares(kernel: int, weights: tuple[float, float]) -> None:
+    pair = make_pair(kernel)
+    content, style, joint = (draw_inputs(pair, seed) for seed in (1, 2, 3))
+    moments = seen(pair, [content], [style], [joint])
+    got = delta(moments, pair, content_weight=weights[0], style_weight=weights[1])
+    assert_close(got, least_squares(pair, weights, content, style, joint), 1e-4)
+
+
+def test_rank_space_errs_less_on_its_own_tokens_than_sum_and_average() -> None:
+    pair = make_pair()
+    inputs = [draw_inputs(pair, seed) for seed in (1, 2)]
+    errors = []
+    for merged in (routed(seen(pair, inputs[:1], inputs[1:]), 0.0), direct(pair), direct(pair) / 2):
+        errors.append(sum(
+            np.square((merged - dense(factors)) @ columns_of(pair, x).numpy()).mean()
+            for factors, x in zip(pair.factors, inputs, strict=True)
+        ))  # fmt: skip
+    assert errors[0] < min(errors[1:])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_large_ridge_and_large_joint_weight_give_the_sum(kernel: int) -> None:
+    pair = make_pair(kernel)
+    content, style, joint = ([draw_inputs(pair, seed)] for seed in (1, 2, 3))
+    assert_close(routed(seen(pair, content, style), 1e9), direct(pair))
+    anchored = seen(pair, content, style, joint, joint_weight=1e7)
+    assert_close(routed(anchored, 0.0), direct(pair), 1e-3)
+
+
+@pytest.mark.parametrize("joint_weight", [0.0, 1.0, 2.0, 10.0])
+def test_alike_inputs_give_the_average_and_the_joint_anchor_holds_more(joint_weight: float) -> None:
+    pair, x = make_pair(), [draw_inputs(make_pair(), 1)]
+    moments = seen(pair, x, x, x, joint_weight)
+    router = moments.router(0.0)
+    assert router is not None
+    share = (1 + joint_weight) / (2 + joint_weight)
+    torch.testing.assert_close(router, share * torch.eye(7, dtype=router.dtype), atol=1e-3, rtol=0)
+    assert_close(routed(moments, 0.0), share * direct(pair), 1e-3)
+
+
+def test_average_like_merge_says_so() -> None:
+    pair, x = orthogonal_pair(), [draw_inputs(make_pair(), 1)]
+    sources = MergedLoRA({NAME: pair})
+    for joint, share in (([], 0.5), (x, 2 / 3)):
+        moments = seen(pair, x, x, joint)
+        router = moments.router(0.0)
+        assert router is not None
+        assert moments.reproduced(router) == pytest.approx(share, abs=1e-3)
+        merged, lines = METHODS["rank_space"](sources, MergeSettings(moments={NAME: moments}))
+        assert lines[0].startswith("tr(Router)/R: mean 0.")
+        assert any(line.startswith("average-like") for line in lines) is (share == 0.5)
+        assert "‖merged‖ / ‖direct‖" in kept_norm(merged, sources, MergeSettings())[0]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_is_reproduced_is_the_error_on_the_tokens_themselves(kernel: int) -> None:
+    pair = make_pair(kernel)
+    content, style, joint = (draw_inputs(pair, seed) for seed in (1, 2, 3))
+    moments = seen(pair, [content], [style], [joint])
+    router = moments.router()
+    assert router is not None
+    lost = total = 0.0
+    for x, wanted in (
+        (content, dense(pair.content)),
+        (style, dense(pair.style)),
+        (joint, direct(pair)),
+    ):
+        columns = columns_of(pair, x).numpy()
+        lost += np.square((delta(moments, pair) - wanted) @ columns).sum(0).mean()
+        total += np.square(wanted @ columns).sum(0).mean()
+    assert moments.reproduced(router) == pytest.approx(1 - lost / total, abs=1e-4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_moments_add_up_in_any_order(kernel: int) -> None:
+    pair = make_pair(kernel)
+    content, style = ([draw_inputs(pair, seed) for seed in seeds] for seeds in ((1, 2), (3, 4)))
+    together = seen(pair, content, style)
+    first, second = (seen(pair, content[i : i + 1], style[i : i + 1]) for i in range(2))
+    torch.testing.assert_close(together.gram, first.gram + second.gram)
+    torch.testing.assert_close(together.cross, first.cross + second.cross)
+    other = seen(pair, content[::-1], style[::-1])
+    assert_close(delta(other, pair), delta(together, pair), 1e-6)
+
+
+def test_swapping_the_loras_with_what_they_see_changes_nothing() -> None:
+    pair = make_pair()
+    content, style = ([draw_inputs(pair, seed)] for seed in (1, 2))
+    swapped = ModulePair(pair.style, pair.content)
+    assert_close(
+        delta(seen(swapped, style, content), swapped), delta(seen(pair, content, style), pair)
+    )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_strengths_after_the_merge_equal_weights_before_it(kernel: int) -> None:
+    pair = make_pair(kernel)
+    moments = seen_by_default(pair)
+    for content, style in ((0.6, -1.4), (3.0, 0.1)):
+        after = dense(merged_with(moments, pair).modules(content, style)[NAME])
+        assert_close(after, delta(moments, pair, content_weight=content, style_weight=style))
+
+
+def test_rank_is_that_of_both_and_the_content_comes_first() -> None:
+    pair = make_pair()
+    merged = merged_with(seen_by_default(pair), pair)
+    assert merged.separable and [f and f.rank for f in merged.pairs[NAME].factors] == [4, 3]
+
+
+def test_directions_that_no_token_excites_keep_the_sum() -> None:
+    pair = make_pair()
+    moments = seen(pair, [torch.ones(1, 1, 20)], [torch.ones(1, 1, 20)])
+    excited = moments.down.sum(1, dtype=torch.float64)[None].numpy()
+    unseen = np.linalg.svd(excited)[2][1:].T
+    router = moments.router()
+    assert router is not None
+    np.testing.assert_allclose(router.numpy() @ unseen, unseen, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_module_without_usable_moments_is_joined_directly_and_named(value: float) -> None:
+    pair = make_pair()
+    for moments in (seen(pair, [torch.full((1, 30, 20), value)]), RankMoments(pair), None):
+        settings = MergeSettings(0.5, 2.0, moments={NAME: moments} if moments else {})
+        merged, (line,) = METHODS["rank_space"](MergedLoRA({NAME: pair}), settings)
+        assert line.startswith("WARNING: 1 modules saw nothing") and NAME in line
+        assert_close(
+            dense(merged.modules()[NAME]), 0.5 * dense(pair.content) + 2 * dense(pair.style)
+        )
+
+
+def test_singular_moments_stay_finite() -> None:
+    factors = random_factors(4, 20, 15)
+    pair = ModulePair(factors, factors)
+    moments = seen(pair, [torch.ones(1, 5, 20)], [torch.ones(1, 5, 20)])
+    got = delta(moments, pair)
+    assert np.isfinite(got).all()
+    assert moments.router(0.0) is None or np.isfinite(routed(moments, 0.0)).all()
+
+
+def test_a_module_of_one_lora_stays_as_it_is() -> None:
+    pair = ModulePair(style=make_pair().style)
+    moments = seen(pair, [draw_inputs(pair, 1)], [draw_inputs(pair, 2)])
+    assert_close(delta(moments, pair, style_weight=3.0), 3 * dense(pair.style))
+
+
+def test_inputs_are_not_changed() -> None:
+    pair = make_pair()
+    before = [t.clone() for f in pair.factors if f for t in (f.down, f.up)]
+    moments = seen_by_default(pair)
+    gram = moments.gram.clone()
+    merged_with(moments, pair, rank=2)
+    merge("direct", MergedLoRA({NAME: pair}), MergeSettings(rank=2, moments={NAME: moments}))
+    assert torch.equal(gram, moments.gram)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before, [t for f in pair.factors if f for t in (f.down, f.up)], strict=True)
+    )
+
+
+def test_collector_counts_every_layer_of_a_model_for_the_concept_whose_turn_it_is() -> None:
+    pairs = {
+        name: ModulePair(random_factors(2, 8, 8, seed=seed), random_factors(3, 8, 8, seed=seed + 1))
+        for name, seed in (("a", 1), ("b", 3), ("never runs", 5))
+    }
+    counted = RankCalibration(pairs)
+    ran = {name: counted.branches[name] for name in ("a", "b")}
+    model = ToyModel(ran, 8)
+    x = torch.randn(6, 8, 1, 1)
+    with model.observed(ran, counted.observe):
+        for concept in (0, 1):
+            counted.concept = concept
+            row = torch.eye(2)[concept].expand(6, -1)
+            model.denoise(x, torch.ones(6), [torch.zeros(8)] * 6, Gates(row))
+    assert [m.usable for m in counted.moments.values()] == [True, True, False]
+    first = counted.moments["a"]
+    torch.testing.assert_close(first.cross, first.gram / 2)  # both see the same in the first layer
+    second = counted.moments["b"]
+    assert (second.cross - second.gram / 2).norm() > 0.01 * second.gram.norm()
+
+
+def second_moment(pair: ModulePair, inputs: Sequence[Tensor]) -> Matrix:
+    """Σ_k E_k[x xᵀ], dense."""
+    columns = [columns_of(pair, x).numpy() for x in inputs]
+    return np.sum([c @ c.T / c.shape[1] for c in columns], axis=0)
+
+
+def in_activation_norm(difference: Matrix, second: Matrix) -> float:
+    return float(np.trace(difference @ second @ difference.T))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_cut_by_activation_equals_its_dense_formula_and_beats_svd(kernel: int) -> None:
+    pair, rank = make_pair(kernel), 3
+    both = join(pair)
+    assert both is not None
+    inputs = [draw_inputs(pair, seed) for seed in (1, 2)]
+    second = second_moment(pair, inputs)
+    values, vectors = np.linalg.eigh(second)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    u, s, _ = np.linalg.svd(dense(both) @ root, full_matrices=False)
+    moments = seen(pair, inputs[:1], inputs[1:])
+    part, plain = cut_by_activation(both, rank, moments.seen_by(both))
+    want = u[:, :rank] @ u[:, :rank].T @ dense(both)
+    assert_close(dense(part.factors), want, 1e-4)
+    assert part.factors.rank == rank and part.factors.down.shape[1:] == both.down.shape[1:]
+    assert part.lost == pytest.approx((s[rank:] ** 2).sum(), rel=1e-3)
+    assert part.total == pytest.approx((s**2).sum(), rel=1e-4)
+    svd = dense(truncate(both, rank).factors)
+    assert plain == pytest.approx(in_activation_norm(svd - dense(both), second), rel=1e-3)
+    assert part.lost < 0.9 * plain
+
+
+def test_ridge_of_the_cut_leads_to_plain_svd() -> None:
+    pair = make_pair()
+    both = join(pair)
+    assert both is not None
+    seen_by = seen_by_default(pair).seen_by(both)
+    part, plain = cut_by_activation(both, 3, seen_by, ridge=1e9)
+    assert_close(dense(part.factors), dense(truncate(both, 3).factors), 1e-4)
+    assert part.lost == pytest.approx(plain)
+    lost = [cut_by_activation(both, 3, seen_by, ridge)[0].lost for ridge in (0.0, 0.1, 10.0)]
+    assert all(a <= b * (1 + 1e-9) for a, b in pairwise(lost))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_cut_by_what_layers_see(method: str) -> None:
+    pair = make_pair(ranks=(4, 4))
+    inputs = [draw_inputs(pair, seed) for seed in (1, 2)]
+    second = second_moment(pair, inputs)
+    sources = MergedLoRA(
+        {NAME: pair, OTHER: make_pair(ranks=(4, 4), seed=7)},
+        text_encoder={"lora_te1_x": make_pair(ranks=(4, 4), seed=5)},
+    )
+    settings = MergeSettings(moments={NAME: seen(pair, inputs[:1], inputs[1:])})
+    full = METHODS[method](sources, settings)[0].modules()
+    cut, lines = merge(method, sources, replace(settings, rank=2))
+    plain = METHODS[method](sources, replace(settings, rank=2))[0].modules()
+    assert all(f.rank == 2 for f in cut.modules().values()) and not cut.separable
+    assert "reduced to rank 2 by what 1 modules see" in lines[-1] and "plain SVD" in lines[-1]
+    for name in (OTHER, "lora_te1_x"):
+        assert_close(dense(cut.modules()[name]), dense(plain[name]))
+    ours, theirs = (
+        in_activation_norm(dense(part[NAME]) - dense(full[NAME]), second)
+        for part in (cut.modules(), plain)
+    )
+    assert ours <= theirs * (1 + 1e-6)
+
+
+def test_rank_that_is_not_lower_changes_nothing() -> None:
+    pair = make_pair()
+    settings = MergeSettings(rank=7, moments={NAME: seen_by_default(pair)})
+    merged, lines = merge("direct", MergedLoRA({NAME: pair}), settings)
+    assert merged.separable and lines == ["no module has more than rank 7: exact"]
+
+
+def test_convolution_is_seen_with_its_stride_and_padding() -> None:
+    pair = make_pair(3)
+    x = draw_inputs(pair, 1)
+    assert make_layer(pair)(x).shape[-1] == 4
+    moments = seen(pair, [x])
+    columns = columns_of(pair, x).numpy()
+    down = moments.down.flatten(1).double().numpy()
+    want = down @ columns @ columns.T @ down.T / columns.shape[1]
+    np.testing.assert_allclose(moments.gram, want, rtol=1e-3, atol=1e-3 * abs(want).max())
