@@ -12,6 +12,7 @@ from ..ziplora_core.comfy_adapter.paths import lora_path
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files import lora_from_tensors, read_lora
 from ..ziplora_core.files.merged import merged_from_lora
+from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.lora import LoRA
 from ..ziplora_core.pairing import LoRAPair, scaled
 from .types import (
@@ -136,7 +137,12 @@ class LoadMergedLoRA(io.ComfyNode):
                     tooltip="A file that Save Merged LoRA has written.",
                 )
             ],
-            outputs=[MergedLoRAType.Output("merged")],
+            outputs=[
+                MergedLoRAType.Output("merged"),
+                io.LoraModel.Output(
+                    "lora", tooltip="The same as one LoRA: to be half of another pair."
+                ),
+            ],
         )
 
     @classmethod
@@ -145,7 +151,8 @@ class LoadMergedLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, merged_lora: str) -> io.NodeOutput:
-        return io.NodeOutput(merged_from_lora(read_lora(lora_path(merged_lora))))
+        merged = merged_from_lora(read_lora(lora_path(merged_lora)))
+        return io.NodeOutput(merged, lora_model(merged.modules(), merged.metadata))
 
 
 def _read(concept: str, name: str, lora_model: Any | None, bias_and_norm: Any) -> LoRA:

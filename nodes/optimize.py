@@ -15,20 +15,10 @@ from ..ziplora_core.objective import SIMILARITIES
 from ..ziplora_core.options import SOLVERS, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
 from .progress import TrainingProgress, log_warnings
-from .training_inputs import learning_rate_input, memory_input, seed_input
+from .training_inputs import learning_rate_input, memory_input, seed_input, size_input
 from .types import LoRAPairType, MergedLoRAType, OptionsType
 
-
-def _size_input(side: str) -> io.Int.Input:
-    return io.Int.Input(
-        side,
-        default=1024,
-        min=64,
-        max=4096,
-        step=8,
-        tooltip=f"The {side} in pixels of the pictures each LoRA draws for itself. Only used for a "
-        "concept without a latent.",
-    )
+_NO_LATENT = "in pixels of the pictures each LoRA draws for itself. Only used without a latent."
 
 
 class ZipLoRAOptimize(io.ComfyNode):
@@ -110,8 +100,8 @@ class ZipLoRAOptimize(io.ComfyNode):
                     tooltip="Which modules get coefficients; the rest stays as in the direct "
                     "merge. attention is the paper's choice (560 layers on SDXL).",
                 ),
-                _size_input("width"),
-                _size_input("height"),
+                size_input("width", f"The width {_NO_LATENT}"),
+                size_input("height", f"The height {_NO_LATENT}"),
                 seed_input("Of noise, timesteps and their order."),
                 memory_input("takes content and style in turn"),
                 OptionsType.Input("options", optional=True, tooltip="From Training Options."),
@@ -132,7 +122,15 @@ class ZipLoRAOptimize(io.ComfyNode):
                     max=1000,
                     optional=True,
                     advanced=True,
-                    tooltip="Noisy pictures per concept that the closed form looks at.",
+                    tooltip="Noisy pictures per prompt that the closed form looks at.",
+                ),
+                io.Conditioning.Input(
+                    "joint_conditioning",
+                    optional=True,
+                    tooltip="A prompt that asks for the subject in the style, encoded with any "
+                    "CLIP, or with one that has both LoRAs on it. Not in the paper: where both "
+                    "LoRAs see the same, matching each on its own ends in half of both; this holds "
+                    "both at full strength there.",
                 ),
             ],
             outputs=[
@@ -154,13 +152,16 @@ class ZipLoRAOptimize(io.ComfyNode):
         content_latent: Any | None = None,
         style_latent: Any | None = None,
         options: TrainingOptions | None = None,
+        joint_conditioning: Any | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         settings = ZipSettings(**widgets, options=options or TrainingOptions())
-        prompts = (
+        prompts = [
             Prompt("content", content_conditioning, content_latent),
             Prompt("style", style_conditioning, style_latent),
-        )
+        ]
+        if joint_conditioning is not None:
+            prompts.append(Prompt("joint", joint_conditioning))
         node_id = str(cls.hidden.unique_id)
         progress = TrainingProgress(node_id, settings.gradient_steps)
         with runs.registered(node_id) as stop:

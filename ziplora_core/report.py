@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .coefficients import CONTENT, STYLE
 from .lora import LoRA
-from .low_rank import Approximation, overall_error
-from .merge import MergedLoRA, layer_cosine
+from .low_rank import Approximation, inner_product, overall_error
+from .merge import MergedLoRA, join, layer_cosine
 from .options import ZipSettings
 from .pairing import LoRAPair
 from .trainable import TrainingRecord
@@ -25,10 +25,15 @@ COLLAPSED = 0.3
 
 @dataclass(frozen=True)
 class Retention:
-    """MSE between merged and single-LoRA predictions on held-out draws, for each concept."""
+    """MSE between merged and single-LoRA predictions on held-out draws, for each concept.
+
+    Args:
+        joint: the same beside both LoRAs at full strength, at the joint prompt; None without one.
+    """
 
     content: float
     style: float
+    joint: float | None = None
 
     @property
     def total(self) -> float:
@@ -72,6 +77,7 @@ def zip_report(
         notes: lines to append.
     """
     coefficients, pairs = merged.coefficients, merged.pairs
+    direct = replace(merged, coefficients={})
     learned = record.step or settings.closed_form_states
     warnings = coefficient_warnings(coefficients, settings.learning_rate) if learned else []
     if record.failed and record.stopped:
@@ -86,11 +92,41 @@ def zip_report(
     ]
     if settings.gradient_steps:
         lines.append(steps_line(record, settings.steps))
-    lines += loss_line(record.history, ("content", "style", "penalty"))
+    terms = [term for term in record.history if term != "loss"]
+    lines += loss_line(record.history, terms)
     if retention is not None:
         lines += _retention_lines(*retention)
-    lines += _coefficient_lines(merged)
+    lines += [*_coefficient_lines(merged), *kept_norm_lines(merged, direct)]
     return "\n".join(lines + record.notes + notes)
+
+
+def kept_norm_lines(merged: MergedLoRA, direct: MergedLoRA) -> list[str]:
+    """Say how strong a merge is beside the plain sum: ‖merged‖_F / ‖direct‖_F, layer by layer.
+
+    Objectives that match each LoRA on its own inputs go to the average, half the strength, where
+    both see the same.
+    """
+    squares = {
+        name: (_square(merged, name), _square(direct, name))
+        for name, pair in direct.pairs.items()
+        if pair.shared
+    }
+    layers = {name: (ours / sums) ** 0.5 for name, (ours, sums) in squares.items() if sums > 0}
+    if not layers:
+        return []
+    ours, sums = (sum(part) for part in zip(*squares.values(), strict=True))
+    weakest = min(layers, key=lambda name: layers[name])
+    span = f"{layers[weakest]:.2f} / {median(layers.values()):.2f} / {max(layers.values()):.2f}"
+    return [
+        f"‖merged‖ / ‖direct‖ in the modules of both: {(ours / sums) ** 0.5:.2f} "
+        f"(min / median / max: {span}; weakest: {weakest.removeprefix('lora_unet_')})"
+    ]
+
+
+def _square(merged: MergedLoRA, name: str) -> float:
+    pair = merged.pairs.get(name)
+    factors = join(pair, merged.coefficients.get(name)) if pair else None
+    return inner_product(factors, factors) if factors else 0.0
 
 
 def truncation_line(rank: int, error: float, changed: bool) -> str:
@@ -181,9 +217,12 @@ def _retention_lines(before: Retention, after: Retention) -> list[str]:
         ratio = f" (× {new / old:.2f})" if old > 0 else ""
         return f"  {name}: {old:.5f} → {new:.5f}{ratio}"
 
-    return [
+    lines = [
         "retention on held-out noise, direct merge → ZipLoRA (lower is better):",
         row("content", before.content, after.content),
         row("style", before.style, after.style),
         row("sum", before.total, after.total),
     ]
+    if after.joint is not None:
+        lines.append(f"  at the joint prompt, beside both at full strength: {after.joint:.5f}")
+    return lines

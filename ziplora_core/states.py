@@ -12,6 +12,11 @@ from torch import Tensor
 from .branches import Gates
 from .objective import mean_squared_error
 
+Teacher = tuple[float, float]
+"""Who is to be matched, by the gates of content and style: one LoRA alone, or both."""
+TEACHERS: tuple[Teacher, ...] = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+"""At the content's, the style's and the joint prompt."""
+
 
 class Denoise(Protocol):
     """The one boundary to a diffusion model."""
@@ -85,11 +90,11 @@ def stackable(*groups: Sequence[State]) -> bool:
 
 
 def with_targets(
-    denoise: Denoise, states: Sequence[State], branch: int, branches: int, batch: int
+    denoise: Denoise, states: Sequence[State], teacher: Teacher, batch: int
 ) -> list[State]:
-    """Ask the single-LoRA teacher (only `branch` open, columns one) for every state's target."""
+    """Ask the teacher (the LoRAs as gated, columns one) for every state's target."""
     done: list[State] = []
-    row = torch.nn.functional.one_hot(torch.tensor(branch), branches).float()
+    row = torch.tensor(teacher)
     with torch.no_grad():
         for group in batches(states, batch):
             target = predict(denoise, group, Gates(row.expand(len(group), -1), learned=False))
@@ -100,7 +105,7 @@ def with_targets(
 
 
 def retention(denoise: Denoise, states: Sequence[State], batch: int) -> float:
-    """Mean squared difference between the merged and the single-LoRA predictions (DESIGN §4)."""
+    """Mean squared difference between the merged and the teacher's predictions (DESIGN §4)."""
     errors = []
     with torch.no_grad():
         for group in batches(states, batch):

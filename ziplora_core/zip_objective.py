@@ -21,6 +21,7 @@ from .options import TrainingOptions, ZipSettings
 from .pairing import ModulePair
 from .states import DenoisingModel, State, draw_index, predict, stackable
 
+TERMS = ("content", "style", "joint")
 ORTHOGONAL = 1e-3
 """The paper stops when the cosine "drops to zero": below this mean |cos(m_c, m_s)|."""
 
@@ -29,15 +30,16 @@ ORTHOGONAL = 1e-3
 class ZipObjective:
     """L = MSE(content) + MSE(style) + λ Σ_layers similarity(m_c, m_s)   (arXiv:2311.13600, eq. 3)
 
-    Each MSE compares the merged prediction with the single-LoRA teacher's, in the model's own
-    space; the teachers' targets are part of the states.
+    Each MSE compares the merged prediction with its teacher's, in the model's own space; the
+    targets are part of the states. A third one, MSE(joint), is ours: its teacher is both LoRAs at
+    full strength at a prompt that asks for both, which eq. 3 never sees.
 
     Args:
-        model: with `branches` on it; while it checkpoints, content and style go in separate passes.
+        model: with `branches` on it; while it checkpoints, the teachers' states go in turn.
         branches: by module.
         coefficients: what is learned.
         pairs: the factors, for the column cosines.
-        states: content's and style's, with targets.
+        states: of content, style and, where it counts, joint; with targets.
         settings: penalty, batch, accumulation, min-SNR weights; the seed fixes the draws.
         v_prediction: the model's own space, for min-SNR.
     """
@@ -46,7 +48,7 @@ class ZipObjective:
     branches: Mapping[str, Branches]
     coefficients: MergerCoefficients
     pairs: Mapping[str, ModulePair]
-    states: tuple[Sequence[State], Sequence[State]]
+    states: Sequence[Sequence[State]]
     settings: ZipSettings
     v_prediction: bool = False
 
@@ -83,20 +85,21 @@ class ZipObjective:
         for part in range(self.options.accumulation):
             draws = self._draws(step * self.options.accumulation + part)
             together = not self.low_memory and stackable(*draws)
-            for concepts in [(0, 1)] if together else [(0,), (1,)]:
+            teachers = range(len(draws))
+            for turn in [teachers] if together else [[teacher] for teacher in teachers]:
                 self.fold()
-                errors = self._errors([draws[concept] for concept in concepts])
+                errors = self._errors([draws[teacher] for teacher in turn])
                 torch.stack(errors).sum().backward()
-                for concept, error in zip(concepts, errors, strict=True):
-                    mse[concept] += error.detach()
+                for teacher, error in zip(turn, errors, strict=True):
+                    mse[teacher] += error.detach()
         penalty = similarity_penalty(
             self.settings.similarity, self.coefficients.columns(), self._column_cosines
         )
         weight = self.settings.similarity_weight
         (weight * penalty).backward()
-        content, style, penalty = *mse, penalty.detach()
-        total = content + style + weight * penalty
-        return {"loss": total, "content": content, "style": style, "penalty": penalty}
+        penalty = penalty.detach()
+        terms = dict(zip(TERMS, mse, strict=False))
+        return {"loss": sum(mse, weight * penalty), **terms, "penalty": penalty}
 
     @property
     def low_memory(self) -> bool:
@@ -108,7 +111,7 @@ class ZipObjective:
         return not was
 
     def _draws(self, part: int) -> list[list[State]]:
-        """The states of one pass: the same draw number for both concepts, so that they share
+        """The states of one pass: the same draw number for every teacher, so that they share
         noise and timestep wherever their pools do."""
         batch, seed = self.options.batch, self.settings.seed
         return [
@@ -132,17 +135,17 @@ class ZipObjective:
         if steps % 10 == 0 and coefficient_cosine(self.coefficients.columns()) < ORTHOGONAL:
             return "the coefficients are orthogonal (the paper's rule)"
         epoch = -(-max(map(len, self.states)) // (self.options.batch * self.options.accumulation))
-        return plateau(history["content"], history["style"], epoch)
+        errors = [history[term] for term in TERMS[: len(self.states)]]
+        return plateau([sum(step) for step in zip(*errors, strict=True)], epoch)
 
 
-def plateau(content: Sequence[float], style: Sequence[float], epoch: int) -> str | None:
+def plateau(errors: Sequence[float], epoch: int) -> str | None:
     """Say so when three whole epochs have not beaten the best one before by 1 %.
 
     Only whole epochs are compared: one step's loss mostly tells which timestep was drawn.
     """
-    if len(content) % epoch or len(content) < 4 * epoch:
+    if len(errors) % epoch or len(errors) < 4 * epoch:
         return None
-    errors = [c + s for c, s in zip(content, style, strict=True)]
     means = [sum(errors[i : i + epoch]) / epoch for i in range(0, len(errors), epoch)]
     if min(means[-3:]) > 0.99 * min(means[:-3]):
         return "the losses have stopped falling"

@@ -21,7 +21,7 @@ from ziplora_core.comfy_adapter.references import (
 )
 from ziplora_core.comfy_adapter.training_model import TrainingModel, training_model
 from ziplora_core.errors import ZipLoRAError
-from ziplora_core.states import generator
+from ziplora_core.states import TEACHERS, generator
 
 from . import helpers
 
@@ -34,11 +34,14 @@ def references(
     like = torch.zeros(1, *SIZE)
     return [
         Reference(
+            teacher,
             cond.prepare(opened.model, prompt, like if latent is None else latent[:1]),
             cond.prepare(opened.model, cond.zeroed(prompt), like),
             latent,
         )
-        for prompt, latent in zip(helpers.prompts(clip), latents, strict=True)
+        for teacher, prompt, latent in zip(
+            TEACHERS[:2], helpers.prompts(clip), latents, strict=True
+        )
     ]
 
 
@@ -78,8 +81,8 @@ def test_teacher_states_with_equal_sizes_share_noise_and_timesteps(
     content, style = helpers.noise(3, *SIZE, seed=1), helpers.noise(1, *SIZE, seed=2)
     with training_model(model, helpers.branches_of(model, helpers.lora_pair())) as opened:
         given = references(opened, clip, content, style)
-        c, s = (noised_states(opened, given, concept, 6, 5, 0) for concept in range(2))
-        held_out = noised_states(opened, given, 0, 6, 5, 1)
+        c, s = (noised_states(opened, reference, 6, 5, 0) for reference in given)
+        held_out = noised_states(opened, given[0], 6, 5, 1)
     for i in range(6):
         assert c[i].sigma == s[i].sigma
         noise = (c[i].x - content[i % 3]) / c[i].sigma
@@ -93,7 +96,7 @@ def test_teacher_states_of_different_sizes_keep_their_own(
     with training_model(model, helpers.branches_of(model, helpers.lora_pair())) as opened:
         given = references(opened, clip, helpers.noise(1, 4, 8, 24), None)
         (drawn, style), complete = draw_pictures(opened, given, SIZE, 30, 0)
-        content = noised_states(opened, complete, 0, 3, 0)
+        content = noised_states(opened, complete[0], 3, 0)
     assert content[0].x.shape == (4, 8, 24) and style[0].x.shape == SIZE
     assert drawn == [] and len(content) == 3 and len(style) == 50
     assert complete[0] is given[0] and complete[1].latents is not None
@@ -117,7 +120,7 @@ def test_noised_states_take_the_models_own_schedule(
     sigmas = patched.get_model_object("model_sampling").sigmas
     with training_model(patched, helpers.branches_of(model, helpers.lora_pair())) as opened:
         given = references(opened, clip, helpers.noise(1, *SIZE), None)
-        states = noised_states(opened, given, 0, 32, 7)
+        states = noised_states(opened, given[0], 32, 7)
     drawn = torch.stack([s.sigma for s in states])
     assert set(drawn.tolist()) <= set(sigmas.tolist())
     assert float(drawn.min()) <= float(sigmas[len(sigmas) // 16])

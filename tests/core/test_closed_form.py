@@ -16,13 +16,14 @@ from ziplora_core.closed_form import (
 )
 from ziplora_core.lora import LoraFactors
 from ziplora_core.pairing import ModulePair
-from ziplora_core.states import State, retention, with_targets
+from ziplora_core.states import TEACHERS, State, Teacher, retention, with_targets
 
 from .factors import ToyModel, random_factors
 
 WIDTH = 8
 CPU = torch.device("cpu")
 RIDGE = 1e-3
+Shown = list[tuple[Teacher, list[State]]]
 
 
 def make_pair(kernel: int = 0, seed: int = 1) -> ModulePair:
@@ -59,28 +60,30 @@ def dense_problem(
     return torch.stack(columns, 1).double().numpy(), y.double().flatten().numpy()
 
 
-def ridged(problems: list[tuple[np.ndarray, np.ndarray]], before: float = 1.0) -> np.ndarray:
-    """Least squares with rows that hold every coefficient at `before`."""
+def ridged(problems: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Least squares with rows that hold every coefficient at 1."""
     design = np.concatenate([a for a, _ in problems])
     target = np.concatenate([b for _, b in problems])
     weight = (RIDGE * (design**2).sum(0).mean()) ** 0.5
     design = np.concatenate([design, weight * np.eye(design.shape[1])])
-    target = np.concatenate([target, np.full(design.shape[1], weight * before)])
+    target = np.concatenate([target, np.full(design.shape[1], weight)])
     return np.linalg.lstsq(design, target, rcond=None)[0]
 
 
+@pytest.mark.parametrize("teachers", [2, 3])
 @pytest.mark.parametrize("kernel", [0, 1, 3])
-def test_first_pass_minimises_both_output_errors(kernel: int) -> None:
+def test_first_pass_minimises_all_output_errors(kernel: int, teachers: int) -> None:
     layer, pair = make_layer(kernel), make_pair(kernel)
     shape = (3, WIDTH, 6, 6) if kernel else (3, 7, WIDTH)
     calibration, problems = Calibration({"a": pair}, CPU), []
-    for concept, factors in enumerate(pair.factors):
-        assert factors is not None
-        x = torch.randn(shape) + concept
-        calibration.concept = concept
+    deltas = [factors.delta() for factors in pair.factors if factors]
+    deltas.append(deltas[0] + deltas[1])  # the joint teacher
+    for number, (teacher, delta) in enumerate(zip(TEACHERS[:teachers], deltas, strict=False)):
+        x = torch.randn(shape) + number
+        calibration.teacher = teacher
         calibration.observe("a", x, layer(x), layer)
-        problems.append(dense_problem(layer, pair, x, run(layer, factors.delta(), x)))
-    got = calibration.moments["a"].solve(torch.ones(2, WIDTH), RIDGE)
+        problems.append(dense_problem(layer, pair, x, run(layer, delta, x)))
+    got = calibration.moments["a"].solve(RIDGE)
     assert got is not None
     np.testing.assert_allclose(got.flatten(), ridged(problems), atol=1e-4)
 
@@ -90,15 +93,15 @@ def test_later_pass_also_makes_good_the_drift_of_the_base_layer(kernel: int) -> 
     layer, pair = make_layer(kernel), make_pair(kernel)
     shape = (2, WIDTH, 6, 6) if kernel else (2, 7, WIDTH)
     teacher, student = torch.randn(shape), torch.randn(shape)
-    calibration = Calibration({"a": pair}, CPU)
-    calibration.concept, calibration.with_student = 1, True
+    calibration = Calibration({"a": pair}, CPU, with_student=True)
+    calibration.teacher = (0.0, 1.0)
     x = torch.cat([teacher, student])
     calibration.observe("a", x, layer(x), layer)
     assert pair.style is not None
     target = run(layer, pair.style.delta(), teacher) + layer(teacher) - layer(student)
-    got = calibration.moments["a"].solve(torch.full((2, WIDTH), 0.5), RIDGE)
+    got = calibration.moments["a"].solve(RIDGE)
     assert got is not None
-    want = ridged([dense_problem(layer, pair, student, target)], before=0.5)
+    want = ridged([dense_problem(layer, pair, student, target)])
     np.testing.assert_allclose(got.flatten(), want, atol=1e-3)
 
 
@@ -109,12 +112,11 @@ def test_layers_that_read_one_input_share_its_moments() -> None:
         x, other = torch.randn(2, 4, WIDTH), torch.randn(2, 4, WIDTH)
         for name, tensor in (("q", x), ("k", x), ("o", other)):
             calibration.observe(name, tensor, layer(tensor), layer)
-        calibration.forget_input()
     q, k, o = (calibration.moments[name].second for name in pairs)
     assert q is k and q is not o
 
 
-def toy() -> tuple[ToyModel, dict[str, ModulePair], list[list[State]]]:
+def toy() -> tuple[ToyModel, dict[str, ModulePair], Shown]:
     """A model with two layers, and states of each concept with their targets."""
     pairs = {
         name: ModulePair(
@@ -125,24 +127,24 @@ def toy() -> tuple[ToyModel, dict[str, ModulePair], list[list[State]]]:
     }
     model = ToyModel({name: Branches(pair.factors) for name, pair in pairs.items()}, WIDTH)
     states = []
-    for concept in range(2):
-        rng = torch.Generator().manual_seed(concept)
+    for number, teacher in enumerate(TEACHERS[:2]):
+        rng = torch.Generator().manual_seed(number)
         drawn = [
             State(
                 torch.randn(WIDTH, 1, 1, generator=rng),
                 torch.rand((), generator=rng),
-                2 * concept * torch.ones(WIDTH),
+                2 * number * torch.ones(WIDTH),
             )
             for _ in range(40)
         ]
-        states.append(with_targets(model.denoise, drawn, concept, 2, 8))
+        states.append((teacher, with_targets(model.denoise, drawn, teacher, 8)))
     return model, pairs, states
 
 
-def kept(model: ToyModel, states: list[list[State]], columns: dict[str, Tensor] | None) -> float:
+def kept(model: ToyModel, states: Shown, columns: dict[str, Tensor] | None) -> float:
     for name, branches in model.branches.items():
         branches.fold(columns[name] if columns else torch.ones(2, WIDTH))
-    return sum(retention(model.denoise, part, 8) for part in states)
+    return sum(retention(model.denoise, part, 8) for _, part in states)
 
 
 def test_every_pass_keeps_more_of_both() -> None:

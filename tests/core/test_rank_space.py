@@ -16,9 +16,10 @@ from ziplora_core.branches import Gates
 from ziplora_core.lora import LoraFactors
 from ziplora_core.low_rank import cut_by_activation, truncate
 from ziplora_core.merge import MergedLoRA, join
-from ziplora_core.merge_methods import METHODS, MergeSettings, kept_norm, merge
+from ziplora_core.merge_methods import METHODS, MergeSettings, merge
 from ziplora_core.pairing import ModulePair
 from ziplora_core.rank_moments import RIDGE, RankCalibration, RankMoments
+from ziplora_core.report import kept_norm_lines
 
 from .factors import ToyModel, random_factors
 from .rank_task import columns_of, draw_inputs, make_layer, seen, seen_by_default
@@ -151,7 +152,7 @@ def test_average_like_merge_says_so() -> None:
         merged, lines = METHODS["rank_space"](sources, MergeSettings(moments={NAME: moments}))
         assert lines[0].startswith("tr(Router)/R: mean 0.")
         assert any(line.startswith("average-like") for line in lines) is (share == 0.5)
-        assert "‖merged‖ / ‖direct‖" in kept_norm(merged, sources, MergeSettings())[0]
+        assert "‖merged‖ / ‖direct‖" in kept_norm_lines(merged, sources)[0]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

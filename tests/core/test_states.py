@@ -70,7 +70,7 @@ def test_draw_index_every_epoch_visits_each_state_once() -> None:
 
 def test_with_targets_in_one_batch_equals_each_lora_alone() -> None:
     model, states = toy(), some_states(3)
-    done = with_targets(model.denoise, states, branch=1, branches=2, batch=2)
+    done = with_targets(model.denoise, states, (0.0, 1.0), batch=2)
     alone = {
         name: Branches([pair])
         for name, pair in (

@@ -40,6 +40,20 @@ def test_backward_low_memory_gives_the_same_gradient_in_two_passes() -> None:
     assert fast.model.calls[-1:] == [2] and low.model.calls[-2:] == [1, 1]
 
 
+def test_joint_states_are_a_third_error_of_weight_one() -> None:
+    pair, three = objective(), objective(joint=True)
+    a, b = pair.backward(2), three.backward(2)
+    assert list(b) == ["loss", "content", "style", "joint", "penalty"]
+    assert float(b["joint"]) < 1e-12, "all ones are the direct merge, which is the joint teacher"
+    torch.testing.assert_close(a["loss"], b["loss"])
+    with torch.no_grad():
+        three.coefficients.flat.mul_(0.5)
+    moved = three.backward(2)
+    assert float(moved["joint"]) > 0
+    total = moved["content"] + moved["style"] + moved["joint"] + 0.01 * moved["penalty"]
+    torch.testing.assert_close(moved["loss"], total)
+
+
 def test_backward_accumulation_equals_a_batch_of_the_same_draws() -> None:
     batch = objective(TrainingOptions(batch=4))
     parts = objective(TrainingOptions(accumulation=4))
@@ -50,7 +64,7 @@ def test_backward_accumulation_equals_a_batch_of_the_same_draws() -> None:
 
 def test_plateau_needs_three_whole_epochs_without_a_better_one() -> None:
     falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
-    assert plateau(falling, falling, epoch=2) is None
+    assert plateau(falling, epoch=2) is None
     still = [1.0, 0.5] * 4
-    assert plateau(still, still, epoch=2) is not None
-    assert plateau(still[:7], still[:7], epoch=2) is None
+    assert plateau(still, epoch=2) is not None
+    assert plateau(still[:7], epoch=2) is None

@@ -8,7 +8,7 @@ from ziplora_core.branches import Branches
 from ziplora_core.coefficients import MergerCoefficients
 from ziplora_core.options import TrainingOptions, ZipSettings
 from ziplora_core.pairing import ModulePair
-from ziplora_core.states import with_targets
+from ziplora_core.states import TEACHERS, with_targets
 from ziplora_core.zip_objective import ZipObjective
 
 from .factors import ToyModel, random_factors
@@ -18,7 +18,9 @@ NAMES = ("lora_unet_input_blocks_4_1_a", "lora_unet_input_blocks_4_1_b")
 STEPS = 12
 
 
-def objective(options: TrainingOptions | None = None, **settings: Any) -> ZipObjective:
+def objective(
+    options: TrainingOptions | None = None, joint: bool = False, **settings: Any
+) -> ZipObjective:
     pairs = {
         name: ModulePair(
             random_factors(2, WIDTH, WIDTH, seed=10 + i), random_factors(3, WIDTH, WIDTH, seed=i)
@@ -29,11 +31,11 @@ def objective(options: TrainingOptions | None = None, **settings: Any) -> ZipObj
     model = ToyModel(branches, WIDTH)
     settings = {"learning_rate": 0.05, **settings}
     chosen = ZipSettings(steps=STEPS, options=options or TrainingOptions(), **settings)
-    content, style = (
-        with_targets(model.denoise, some_states(5, seed), branch, 2, 5)
-        for branch, seed in ((0, 1), (1, 2))
-    )
+    states = [
+        with_targets(model.denoise, some_states(5, seed), teacher, 5)
+        for teacher, seed in zip(TEACHERS[: 3 if joint else 2], (1, 2, 3), strict=False)
+    ]
     return ZipObjective(
         model, branches, MergerCoefficients({n: WIDTH for n in NAMES}), pairs,
-        (content, style), chosen,
+        states, chosen,
     )  # fmt: skip

@@ -7,29 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.samplers
 import torch
-from comfy.k_diffusion.sampling import sample_euler
-from torch import Tensor
 
 from ..branches import Gates
 from ..errors import problem
 from ..observation import Observer
 from ..pairing import LoRAPair
-from ..rank_moments import CONTENT, JOINT, STYLE, RankCalibration, RankMoments
-from ..states import generator
+from ..rank_moments import RankCalibration, RankMoments
+from ..states import TEACHERS, Teacher, generator
 from ..trainable import Watch
 from . import conditioning as cond
+from .euler import draw_latents
 from .pairs import pair_on_model
 from .private_copy import refuse_patched
-from .references import GUIDANCE
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
 
 STEPS = 8
 """Noise levels that each prompt is looked at on: of a trajectory of its own."""
 _NAMES = ("content_conditioning", "style_conditioning", "joint_conditioning")
-_GATES = {CONTENT: (1.0, 0.0), STYLE: (0.0, 1.0), JOINT: (1.0, 1.0)}
 _UNWATCHED = Watch()
 
 
@@ -118,7 +114,7 @@ def calibrate(
             with opened.observed(counted.branches, _of_the_prompt(counted)):
                 for concept, conditioning in given:
                     counted.concept = concept
-                    _draw(opened, conditioning, _GATES[concept], prompts)
+                    _draw(opened, conditioning, TEACHERS[concept], prompts)
     states = " + ".join(str(STEPS) for _ in given)
     return Calibration(
         {name: counted.moments[keys[name]] for name in pairs},
@@ -129,24 +125,17 @@ def calibrate(
 
 
 def _draw(
-    opened: TrainingModel, conditioning: Any, gates: tuple[float, float], size: CalibrationPrompts
+    opened: TrainingModel, conditioning: Any, teacher: Teacher, size: CalibrationPrompts
 ) -> None:
-    """Sample one picture with the branches as gated."""
-    sampling = opened.sampling
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", STEPS).to(opened.device)
+    """Let a teacher draw one picture."""
     channels = opened.model.latent_format.latent_channels
     shape = (1, channels, size.height // 8, size.width // 8)
     noise = torch.randn(shape, generator=generator(size.seed)).to(opened.device)
-    both = [cond.prepare(opened.model, c, noise) for c in (conditioning, cond.zeroed(conditioning))]
-    rows = Gates(torch.tensor([gates, gates]), learned=False)
-
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        x0 = opened.denoised(torch.cat([x, x]), torch.cat([sigma, sigma]), both, rows)
-        positive, negative = x0.chunk(2)
-        return negative + GUIDANCE * (positive - negative)
-
-    start = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
-    sample_euler(guided, start, sigmas, disable=True)
+    prompt, nothing = (
+        [cond.prepare(opened.model, c, noise)] for c in (conditioning, cond.zeroed(conditioning))
+    )
+    gates = Gates(torch.tensor([teacher]), learned=False)
+    draw_latents(opened, prompt, nothing, noise, gates, STEPS)
 
 
 def _of_the_prompt(counted: RankCalibration) -> Observer:

@@ -17,8 +17,8 @@ from ..framing import Framing
 from ..states import generator
 from ..trainable import Watch
 from . import conditioning as cond
+from .euler import draw_latents
 from .references import TRAJECTORY_STEPS
-from .samples import draw_latent
 from .training_model import TrainingModel
 
 _KEY = "latent"
@@ -56,7 +56,7 @@ def draw_class_pictures(
     files = _files(opened, positive, negative, frame, count, seed, root)
     size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
     like = torch.zeros(1, *size, device=opened.device)
-    pair = [cond.prepare(opened.model, c, like) for c in (positive, negative)]
+    shown, nothing = ([cond.prepare(opened.model, c, like)] for c in (positive, negative))
     latents = [_read(file, size) for file in files]
     already = opened.evaluations
     total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
@@ -67,8 +67,8 @@ def draw_class_pictures(
             raise _stopped(n, count)
         if latent is None:
             noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n))
-            with torch.no_grad():
-                latent = draw_latent(opened, pair, noise, None, TRAJECTORY_STEPS)[0].cpu()
+            drawn = draw_latents(opened, shown, nothing, noise, None, TRAJECTORY_STEPS)
+            latent = drawn[0].cpu()
             _keep(file, latent)
         view = View(latent, torch.zeros_like(latent), Framing.drawn(*frame.target))
         examples.append(Example((view,), caption))

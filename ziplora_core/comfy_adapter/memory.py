@@ -85,6 +85,11 @@ def plan_memory(
     return MemoryPlan(chosen, memory == "auto", model, held, needed[chosen], room)
 
 
+def room_for_moments(opened: TrainingModel) -> float:
+    """Say how many bytes the closed form may take on the model's device: half of what is free."""
+    return comfy.model_management.get_free_memory(opened.device) / 2  # pyright: ignore
+
+
 class PeakMemory:
     """The most memory that was in use: PyTorch's own count on CUDA, the process elsewhere."""
 

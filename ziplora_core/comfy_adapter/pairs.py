@@ -11,8 +11,9 @@ from ..errors import problem
 from ..files.metadata import source_metadata
 from ..layers import choose_layers
 from ..merge import MergedLoRA
-from ..merge_methods import CALIBRATED, MergeSettings, kept_norm, merge
+from ..merge_methods import CALIBRATED, MergeSettings, merge, weighted
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
+from ..report import kept_norm_lines
 from .targets import resolve_unet
 
 
@@ -83,7 +84,10 @@ def merge_pair(
         f"{len(unet)} UNet modules, {shared} of them in both; "
         f"{len(text_encoder)} text-encoder modules",
     ]
-    return merged, "\n".join([*lines, *notes, *kept_norm(merged, sources, settings)])
+    rank = max((factors.rank for factors in merged.modules().values()), default=0)
+    end = f"rank {rank}" + ("" if merged.separable else ", content and style in one")
+    kept = kept_norm_lines(merged, weighted(sources, settings))
+    return merged, "\n".join([*lines, *notes, *kept, end])
 
 
 def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair) -> list[str]:

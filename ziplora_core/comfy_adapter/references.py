@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.samplers
 import torch
-from comfy.k_diffusion.sampling import sample_euler
 from torch import Tensor
 
 from ..branches import Gates
 from ..errors import problem
-from ..states import State, draw_timesteps, generator, with_targets
+from ..states import State, Teacher, draw_timesteps, generator, with_targets
 from .conditioning import Conditioning
+from .euler import draw_latents
 from .training_model import TrainingModel
 
 TRAJECTORY_STEPS = 25
-GUIDANCE = 5.0
 _TIMESTEPS, _NOISE = 1, 2  # purposes of a generator
 
 
@@ -51,8 +49,15 @@ def reference_latents(model: Any, latent: Any, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """What one concept is drawn from: its prompt, the zeroed prompt, its latents if any."""
+    """What a teacher draws, or has drawn.
 
+    Args:
+        teacher: the gates of content and style: one LoRA alone, or both.
+        prompt, unconditional: its prompt, and the zeroed one.
+        latents: of reference pictures, None where it draws its own.
+    """
+
+    teacher: Teacher
     prompt: Conditioning
     unconditional: Conditioning
     latents: Tensor | None
@@ -71,23 +76,24 @@ def draw_pictures(
     draws: int,
     *seed: int,
 ) -> tuple[list[list[State]], list[Reference]]:
-    """Let the LoRA of every concept without latents draw its own pictures.
+    """Let every teacher without latents draw its own pictures.
 
     Args:
-        model: with one branch per concept.
-        references: of each concept, in the order of the branches.
+        model: with a content and a style branch.
+        references: of each teacher.
         size: latent `(c, h, w)` of the pictures.
-        draws: at least so many states per concept: one picture per 25.
-        seed: of the starting noise, which all concepts share.
+        draws: at least so many states per teacher: one picture per 25.
+        seed: of the starting noise, which all teachers share.
 
     Returns:
-        the states on the way (empty for a concept with latents), and the references with latents.
+        the states on the way (empty for a teacher with latents), and the references with latents.
     """
     states: list[list[State]] = [[] for _ in references]
     complete = list(references)
     without = [i for i, reference in enumerate(references) if reference.latents is None]
     if without:
-        recorded, pictures = _trajectories(model, references, without, size, draws, seed)
+        drawing = [references[i] for i in without]
+        recorded, pictures = _trajectories(model, drawing, size, draws, seed)
         for n, i in enumerate(without):
             states[i] = recorded[n]
             complete[i] = replace(references[i], latents=pictures[:, n])
@@ -95,31 +101,22 @@ def draw_pictures(
 
 
 def noised_states(
-    model: TrainingModel,
-    references: Sequence[Reference],
-    concept: int,
-    draws: int,
-    *seed: int,
-    targets: bool = True,
+    model: TrainingModel, reference: Reference, draws: int, *seed: int, targets: bool = True
 ) -> list[State]:
-    """Noise the latents of a concept and ask its single-LoRA teacher.
+    """Noise a teacher's latents and ask it for the targets.
 
-    Equal seeds and sizes give all concepts the same noise and the same timesteps.
+    Equal seeds and sizes give all teachers the same noise and the same timesteps.
 
     Args:
-        model: with one branch per concept.
-        references: of each concept, in the order of the branches.
-        concept: which one; its reference has latents.
+        model: with a content and a style branch.
+        reference: with latents.
         draws: how many states.
         seed: of timesteps and noise.
         targets: whether the teacher is asked at all.
     """
-    reference = references[concept]
     assert reference.latents is not None
     noised = _noised(model, reference.latents, reference.prompt, draws, seed)
-    if not targets:
-        return noised
-    return with_targets(model.denoise, noised, concept, len(references), batch=2)
+    return with_targets(model.denoise, noised, reference.teacher, batch=2) if targets else noised
 
 
 def _noised(
@@ -144,38 +141,29 @@ def _noised(
 def _trajectories(
     model: TrainingModel,
     references: Sequence[Reference],
-    concepts: Sequence[int],
     size: tuple[int, int, int],
     draws: int,
     seed: tuple[int, ...],
 ) -> tuple[list[list[State]], Tensor]:
-    """Record (x_t, σ, prediction) while sampling with each single LoRA.
+    """Record (x_t, σ, prediction) while every teacher draws, all as one batch, from one noise.
 
-    Euler, 25 steps, guidance 5 against the zeroed prompt; all concepts as one batch, from the same
-    noise. Returns the states of each concept, and the pictures `(picture, concept, c, h, w)`.
+    Returns the states of each, and the pictures `(picture, teacher, c, h, w)`.
     """
-    sigmas = comfy.samplers.calculate_sigmas(model.sampling, "normal", TRAJECTORY_STEPS)
-    sigmas = sigmas.to(model.device)
-    recorded: list[list[State]] = [[] for _ in concepts]
-    pictures = []
-    rows = torch.eye(len(references))[list(concepts)]
-    gates = Gates(torch.cat([rows, rows]), learned=False)
-    conditioning = [references[i].prompt for i in concepts]
-    conditioning += [references[i].unconditional for i in concepts]
+    recorded: list[list[State]] = [[] for _ in references]
+    prompts = [reference.prompt for reference in references]
 
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])
-        prediction = model.denoise(both, sigma_of_both, conditioning, gates)
+    def record(x: Tensor, sigma: Tensor, x0: Tensor) -> None:
+        prediction = model.prediction(x, sigma, x0)
         for i, states in enumerate(recorded):
-            states.append(State(x[i], sigma[i], conditioning[i], prediction[i]))
-        x0 = model.sampling.calculate_denoised(sigma_of_both, prediction, both)
-        positive, negative = x0.chunk(2)
-        return negative + GUIDANCE * (positive - negative)
+            states.append(State(x[i], sigma[i], prompts[i], prediction[i]))
 
-    with torch.no_grad():
-        for trajectory in range(-(-draws // TRAJECTORY_STEPS)):
-            noise = torch.randn(size, generator=generator(*seed, _NOISE, trajectory))
-            noise = noise.to(model.device).repeat(len(concepts), 1, 1, 1)
-            start = model.sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
-            pictures.append(sample_euler(guided, start, sigmas, disable=True))
+    gates = Gates(torch.tensor([reference.teacher for reference in references]), learned=False)
+    negatives = [reference.unconditional for reference in references]
+    pictures = []
+    for trajectory in range(-(-draws // TRAJECTORY_STEPS)):
+        noise = torch.randn(size, generator=generator(*seed, _NOISE, trajectory))
+        start = noise.repeat(len(references), 1, 1, 1)
+        pictures.append(
+            draw_latents(model, prompts, negatives, start, gates, TRAJECTORY_STEPS, record)
+        )
     return recorded, torch.stack(pictures)

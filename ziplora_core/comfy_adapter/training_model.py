@@ -118,7 +118,7 @@ class TrainingModel:
         both, so that eps, v and zero-terminal-SNR models need no case of their own.
         """
         x, sigma = x.to(self.device), sigma.to(self.device)
-        return self._prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
+        return self.prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
 
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right.
@@ -128,10 +128,10 @@ class TrainingModel:
         """
         x0, sigma = x0.double(), self.sampling.sigmas[timestep].cpu()
         x = self.sampling.noise_scaling(sigma.double(), noise.double(), x0)
-        return x.float(), sigma, self._prediction(x, sigma.double(), x0).float()
+        return x.float(), sigma, self.prediction(x, sigma.double(), x0).float()
 
-    def _prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-        """The prediction at `x` that means `x0`."""
+    def prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+        """Find the prediction (eps or v) at `x` that means `x0`."""
         zeros = torch.zeros_like(x)
         base = self.sampling.calculate_denoised(sigma, zeros, x)
         slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)

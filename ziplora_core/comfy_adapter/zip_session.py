@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from ..merge import MergedLoRA
 from ..options import ZipSettings
 from ..pairing import LoRAPair
 from ..report import Retention, zip_report
-from ..states import State, retention
+from ..states import TEACHERS, State, retention
 from ..trainable import Hooks, TrainingRecord, Watch
 from ..training import train
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
-from .memory import plan_memory
+from .memory import plan_memory, room_for_moments
 from .pairs import pair_on_model, trained_modules
 from .private_copy import refuse_patched
 from .references import (
@@ -38,14 +39,14 @@ from .targets import unet_targets
 from .training_model import TrainingModel, training_model
 
 POOL = 32
-"""Teacher draws per concept; their targets are computed once."""
+"""Draws per teacher; their targets are computed once."""
 _UNWATCHED = Watch()
 _TRAINING, _HELD_OUT = 0, 1  # streams of a seed
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One concept's inputs as the node receives them."""
+    """One prompt's inputs as the node receives them; `name` is content, style or joint."""
 
     name: str
     conditioning: Any
@@ -62,7 +63,7 @@ class ZipResult:
 def optimise(
     model: Any,
     pair: LoRAPair,
-    prompts: tuple[Prompt, Prompt],
+    prompts: Sequence[Prompt],
     settings: ZipSettings,
     checkpoints: Path,
     watch: Watch = _UNWATCHED,
@@ -83,7 +84,8 @@ class ZipSession:
     Args:
         model: the person's ModelPatcher; it is not changed.
         pair: the two LoRAs and their strengths.
-        prompts: content's and style's prompt, latents optional.
+        prompts: content's and style's, latents optional; a third one asks for both, and holds the
+            strength of the merge there.
         settings: the node's widgets.
 
     Raises:
@@ -91,7 +93,7 @@ class ZipSession:
     """
 
     def __init__(
-        self, model: Any, pair: LoRAPair, prompts: tuple[Prompt, Prompt], settings: ZipSettings
+        self, model: Any, pair: LoRAPair, prompts: Sequence[Prompt], settings: ZipSettings
     ) -> None:
         refuse_patched(model)
         for prompt in prompts:
@@ -123,7 +125,9 @@ class ZipSession:
             task = self._objective(opened, states)
             notes = self._solve(opened, task, states)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
-            plan = plan_memory(opened, settings.memory, options.batch, 2, largest, task.parameters)
+            plan = plan_memory(
+                opened, settings.memory, options.batch, len(states), largest, task.parameters
+            )
             after: list[Retention | None] = []
 
             def on_end() -> None:
@@ -153,20 +157,21 @@ class ZipSession:
         settings, options = self.settings, self.settings.options
         pool = min(settings.gradient_steps * options.batch * options.accumulation, POOL)
         draws = max(pool, settings.closed_form_states)
-        references = [self._reference(opened, i) for i in range(2)]
+        references = [self._reference(opened, i) for i in range(len(self.prompts))]
         total = evaluations(references, draws, options.held_out_draws)
-        total += 2 * options.held_out_draws  # how the direct merge does
-        total += 2 * settings.closed_form_states * (2 * settings.passes - 1)
+        each = options.held_out_draws  # how the direct merge does
+        each += settings.closed_form_states * (2 * settings.passes - 1)
+        total += len(references) * each
         opened.on_evaluation = lambda done: watch.on_prepare(done, total)
         states, references = draw_pictures(opened, references, self._size, draws, settings.seed)
         for i, drawn in enumerate(states):
             if not drawn:
                 states[i] = noised_states(
-                    opened, references, i, draws, settings.seed, _TRAINING, targets=pool > 0
+                    opened, references[i], draws, settings.seed, _TRAINING, targets=pool > 0
                 )
         held_out = [
-            noised_states(opened, references, i, options.held_out_draws, settings.seed, _HELD_OUT)
-            for i in range(2)
+            noised_states(opened, reference, options.held_out_draws, settings.seed, _HELD_OUT)
+            for reference in references
         ]
         return states, held_out
 
@@ -179,29 +184,32 @@ class ZipSession:
             return []
         started = time.perf_counter()
         keys = unet_targets(self.model.model)
+        room = room_for_moments(opened)
+        shown = [_spread(of_teacher, count) for of_teacher in states]
         columns, notes = solve_coefficients(
             opened,
             {keys[name]: pair for name, pair in self.pairs.items()},
             [keys[name] for name in self.trained],
-            [of_concept[:count] for of_concept in states],
-            ClosedFormSettings(settings.passes),
+            list(zip(TEACHERS, shown, strict=False)),
+            ClosedFormSettings(settings.passes, batch=settings.options.batch + 1, room=room),
             opened.device,
         )
         task.coefficients.set({name: columns[keys[name]] for name in self.trained})
+        passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
         return [
-            f"closed form: {settings.passes} passes over {count} + {count} states in "
+            f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} states in "
             f"{time.perf_counter() - started:.1f} s",
             *notes,
         ]
 
-    def _reference(self, opened: TrainingModel, concept: int) -> Reference:
-        latents, prompt = self.latents[concept], self.prompts[concept].conditioning
+    def _reference(self, opened: TrainingModel, number: int) -> Reference:
+        latents, prompt = self.latents[number], self.prompts[number].conditioning
         like = torch.zeros(1, *self._size, device=opened.device)
         if latents is not None:
             like = latents[:1].to(opened.device)
         positive = cond.prepare(opened.model, prompt, like)
         negative = cond.prepare(opened.model, cond.zeroed(prompt), like)
-        return Reference(positive, negative, latents)
+        return Reference(TEACHERS[number], positive, negative, latents)
 
     @property
     def _size(self) -> tuple[int, int, int]:
@@ -215,7 +223,7 @@ class ZipSession:
             branches=self.branches,
             coefficients=MergerCoefficients(widths, opened.device),
             pairs=self.pairs,
-            states=(states[0], states[1]),
+            states=states,
             settings=self.settings,
             v_prediction=opened.v_prediction,
         )
@@ -255,6 +263,11 @@ class ZipSession:
             before, after = (asdict(r) for r in measured)
             said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
         return source_metadata(self.pair.content, self.pair.style) | said
+
+
+def _spread(states: list[State], count: int) -> list[State]:
+    """Pick `count` states evenly: those of a trajectory lie in the order of their noise."""
+    return [states[i * len(states) // count] for i in range(min(count, len(states)))]
 
 
 def _measure(opened: TrainingModel, held_out: list[list[State]]) -> Retention | None:

@@ -11,7 +11,7 @@ from .core_space import knots, ties, tsv
 from .factor_average import factor_average
 from .null_space import null_space
 from .rank_space import rank_space
-from .settings import Merged, MergeSettings, Method, kept_norm
+from .settings import Merged, MergeSettings, Method, weighted
 from .sums import direct, norm_balance, norm_cap, svd
 
 METHODS: dict[str, Method] = {
@@ -29,7 +29,7 @@ METHODS: dict[str, Method] = {
 }
 CALIBRATED = frozenset({"rank_space"})
 """Methods that look at what the layers see."""
-__all__ = ["CALIBRATED", "METHODS", "MergeSettings", "Merged", "Method", "kept_norm", "merge"]
+__all__ = ["CALIBRATED", "METHODS", "MergeSettings", "Merged", "Method", "merge", "weighted"]
 
 
 def merge(method: str, sources: MergedLoRA, settings: MergeSettings) -> Merged:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from statistics import median
 
 from ..lora import LoraFactors
-from ..low_rank import inner_product
-from ..merge import MergedLoRA, join, truncated
+from ..merge import MergedLoRA, truncated
 from ..pairing import ModulePair, pair_modules, scaled
 from ..rank_moments import RankMoments
 from ..report import truncation_line
@@ -85,29 +83,3 @@ def to_rank(merged: MergedLoRA, rank: int) -> Merged:
 
 def _living(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
     return {n: f for n, f in modules.items() if f.scale and f.up.any() and f.down.any()}
-
-
-def kept_norm(merged: MergedLoRA, sources: MergedLoRA, settings: MergeSettings) -> list[str]:
-    """Say how strong the merge is beside the plain sum: ‖merged‖_F / ‖direct‖_F over the UNet."""
-    pairs = weighted(sources, settings).pairs
-    squares = [
-        (_square(merged.pairs.get(name)), _square(pair))
-        for name, pair in pairs.items()
-        if pair.shared
-    ]
-    layers = sorted((ours / plain) ** 0.5 for ours, plain in squares if plain > 0)
-    if not layers:
-        return []
-    ours, plain = (sum(part) for part in zip(*squares, strict=True))
-    span = f"{layers[0]:.2f} / {median(layers):.2f} / {layers[-1]:.2f}"
-    rank = max(factors.rank for factors in merged.modules().values())
-    return [
-        f"‖merged‖ / ‖direct‖ in the modules of both: {(ours / plain) ** 0.5:.2f} "
-        f"(min / median / max: {span})",
-        f"rank {rank}" + ("" if merged.separable else ", content and style in one"),
-    ]
-
-
-def _square(pair: ModulePair | None) -> float:
-    factors = join(pair) if pair else None
-    return inner_product(factors, factors) if factors else 0.0
