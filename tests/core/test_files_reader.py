@@ -48,8 +48,10 @@ def test_read_lora_remembers_name_metadata_and_hash(tmp_path: Path) -> None:
 
 
 def test_lora_from_tensors_has_no_hash(tmp_path: Path) -> None:
-    lora = lora_from_tensors(tensors(), {"ss_network_dim": "4"}, name="trained")
+    given = tensors()
+    lora = lora_from_tensors(given, {"ss_network_dim": "4"}, name="trained")
     check(lora)
+    assert given.keys() == tensors().keys()
     assert (lora.name, lora.sha256, lora.metadata) == ("trained", "", {"ss_network_dim": "4"})
 
 

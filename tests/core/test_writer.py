@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ import safetensors.torch
 import torch
 
 from ziplora_core.errors import ZipLoRAError
-from ziplora_core.files import read_lora
-from ziplora_core.files.atomic import write_bytes
+from ziplora_core.files import read_lora, writer
+from ziplora_core.files.atomic import Part, write_bytes
+from ziplora_core.files.compare import relative_error
 from ziplora_core.files.merged import merged_from_lora, merged_metadata
 from ziplora_core.files.metadata import (
     lora_metadata,
@@ -28,7 +30,7 @@ from ziplora_core.files.metadata import (
     trigger_words,
     unpack_ranks,
 )
-from ziplora_core.files.writer import kohya_tensors, lora_bytes, relative_error, write_lora
+from ziplora_core.files.writer import kohya_tensors, lora_bytes, write_lora
 from ziplora_core.lora import LoRA, LoraFactors
 from ziplora_core.merge import MergedLoRA
 from ziplora_core.pairing import ModulePair
@@ -157,6 +159,41 @@ def test_write_lora_that_rounds_to_nothing_is_refused_and_removed(tmp_path: Path
         write_lora(tmp_path / "a.safetensors", {Q: factors}, {}, "fp16")
     assert os.listdir(tmp_path) == []
     assert write_lora(tmp_path / "a.safetensors", {Q: factors}, {}, "fp32").error < 1e-6
+
+
+def off_by(share: float, path: Path, *parts: Part, **kwargs: bool) -> None:
+    """Write a file whose first down factor lost a share of its last number."""
+    header, *body = parts
+    place = next(i for i, part in enumerate(body) if len(part) > 4)
+    numbers = torch.frombuffer(bytearray(body[place]), dtype=torch.float16).clone()
+    numbers[-1] *= 1 - share
+    body[place] = memoryview(numbers.view(torch.uint8).numpy())
+    write_bytes(path, header, *body, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("share", "found"), [(0.5, r"module .*found a relative error of"), (float("nan"), "found NaN")]
+)
+def test_write_lora_file_that_reads_back_otherwise_is_refused_and_removed(
+    share: float, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "write_bytes", partial(off_by, share))
+    with pytest.raises(ZipLoRAError, match=found):
+        write_lora(tmp_path / "a.safetensors", modules(), {}, "fp16")
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(writer, "write_bytes", partial(off_by, 1e-3))
+    assert write_lora(tmp_path / "a.safetensors", modules(), {}, "fp16").path.exists()
+
+
+def test_file_parts_are_laid_out_as_safetensors_lays_them() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        tensors = kohya_tensors(modules(), dtype)
+        data = lora_bytes(modules(), {"ss_v2": "False"}, dtype)
+        said = header(data)["__metadata__"]
+        body = 8 + struct.unpack("<Q", data[:8])[0]
+        reference = safetensors.torch.save(tensors, said)  # type: ignore[arg-type]
+        assert data[body:] == reference[8 + struct.unpack("<Q", reference[:8])[0] :]
+        assert header(data) == header(reference)
 
 
 def test_lora_bytes_unknown_module_name_is_refused() -> None:

@@ -6,13 +6,16 @@ import os
 import uuid
 from pathlib import Path
 
+Part = bytes | memoryview
+"""A piece of a file: a memoryview spares the copy."""
 
-def write_bytes(path: Path, data: bytes | memoryview, *, replace: bool = False) -> None:
+
+def write_bytes(path: Path, *parts: Part, replace: bool = False) -> None:
     """Write to a temporary file beside `path`, fsync it, then give it its name.
 
     Args:
         path: the final name; its folder exists.
-        data: the whole content.
+        parts: the content, in order.
         replace: put it in the place of an earlier file; otherwise an existing file is an error.
 
     Raises:
@@ -22,7 +25,7 @@ def write_bytes(path: Path, data: bytes | memoryview, *, replace: bool = False) 
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         if replace:

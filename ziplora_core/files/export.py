@@ -19,7 +19,7 @@ from ..errors import problem
 from ..lora import LoraFactors
 from .atomic import write_bytes
 from .spelling import name_module
-from .writer import DTYPES, WrittenFile, file_alpha, file_bytes, kohya_tensors, write_checked
+from .writer import DTYPES, WrittenFile, file_alpha, file_parts, kohya_tensors, write_checked
 
 PREFIXES = {
     "comfy": {
@@ -78,14 +78,14 @@ def export_lora(
     if spelling == "diffusers":
         fields = {f"{n}.{field}": v for n, config in configs.items() for field, v in config.items()}
         metadata = {**metadata, "lora_adapter_metadata": json.dumps(fields, sort_keys=True)}
-    data = file_bytes(tensors, metadata)
+    parts = file_parts(tensors, metadata)
     if spelling != "peft":
-        return write_checked(path, data, read_back, dtype)
+        return write_checked(path, parts, read_back, dtype)
     path.mkdir()
     try:
         text = json.dumps(configs["unet"], indent=2, sort_keys=True)
         write_bytes(path / "adapter_config.json", text.encode())
-        return write_checked(path / "adapter_model.safetensors", data, read_back, dtype)
+        return write_checked(path / "adapter_model.safetensors", parts, read_back, dtype)
     except BaseException:
         shutil.rmtree(path)  # a folder without its tensors is no adapter
         raise

@@ -65,7 +65,7 @@ class Entry:
 class Header:
     """The tensors by key, the file's `__metadata__`, and the byte where the data begins."""
 
-    entries: Mapping[str, Entry]
+    entries: dict[str, Entry]
     metadata: Mapping[str, str]
     data_start: int
 

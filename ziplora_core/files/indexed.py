@@ -58,8 +58,8 @@ def numbered(content: Sequence[T], source: str) -> dict[str, T]:
 
 
 def spell_out(
-    tensors: Mapping[str, T], targets: Targets | None, source: str
-) -> tuple[Mapping[str, T], tuple[str, ...]]:
+    tensors: dict[str, T], targets: Targets | None, source: str
+) -> tuple[dict[str, T], tuple[str, ...]]:
     """Give numbered tensors the names that diffusers' training scripts write, with notes on it.
 
     Without `targets`, and in files of any other kind, everything stays as it is.

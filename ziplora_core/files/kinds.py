@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from ..lora import LoraFactors
+from .compare import all_finite
 from .dense import dense_factors
 from .spelling import ModuleKeys
 
@@ -82,15 +83,18 @@ def kind_of(module: ModuleKeys, source: str) -> Kind:
     )
 
 
-def read_parts(module: ModuleKeys, tensors: Mapping[str, Tensor], source: str) -> Parts:
-    """Take a module's tensors as float32 on the CPU (a LORA_MODEL may lie on a GPU).
+def take_parts(module: ModuleKeys, tensors: dict[str, Tensor], source: str) -> Parts:
+    """Take a module's tensors out, as float32 on the CPU (a LORA_MODEL may lie on a GPU).
+
+    Out of `tensors`, so that memory holds no more than one module in both number types.
 
     Raises:
         ZipLoRAError: NaN or infinity in one of them.
     """
-    parts = {r: tensors[k].detach().float().cpu() for r, k in module.keys.items() if r != "alpha"}
+    keys = {role: key for role, key in module.keys.items() if role != "alpha"}
+    parts = {role: tensors.pop(key).detach().float().cpu() for role, key in keys.items()}
     for role, tensor in parts.items():
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise problem(
                 f"{source}, key {module.keys[role]}",
                 found="NaN or infinity",

@@ -19,7 +19,7 @@ from ..lora import LoRA, LoraFactors, LoraModel
 from .base_model import BaseGuess, describe_base
 from .header import Entry, check_size, read_header, read_tensors
 from .indexed import Targets, numbered, spell_out
-from .kinds import kind_of, read_parts, to_factors
+from .kinds import kind_of, take_parts, to_factors
 from .refused import BiasAndNorm, check_tensors, usable_modules
 from .scale import PeftConfig, module_alpha, peft_configs
 from .spelling import ModuleKeys, group_keys
@@ -111,19 +111,19 @@ def lora_from_tensors(
 
 
 def _read(
-    tensors: Mapping[str, Tensor],
+    tensors: dict[str, Tensor],
     metadata: Mapping[str, str],
     name: str,
     bias_and_norm: BiasAndNorm,
     configs: Mapping[str, PeftConfig],
 ) -> LoRA:
-    """Turn checked tensors into factors."""
+    """Turn checked tensors into factors, taking them out of `tensors`."""
     plan = _plan(tensors, name, bias_and_norm)
     modules: dict[str, LoraFactors] = {}
     kinds: Counter[str] = Counter()
     for module in plan.modules:
         kind = kind_of(module, name)
-        parts = read_parts(module, tensors, name)
+        parts = take_parts(module, tensors, name)
         alpha = None
         if kind.ranked:
             rank = parts.tensors[kind.ranked].shape[0]

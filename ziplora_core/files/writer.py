@@ -12,23 +12,24 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ..errors import problem
 from ..lora import LoraFactors, LoraModel
-from ..low_rank import inner_product
-from .atomic import write_bytes
+from .atomic import Part, write_bytes
+from .compare import all_finite, relative_error
+from .header import DTYPES as FILE_DTYPES
 from .reader import read_lora
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
 """How far rounding may change a module; more than this is another LoRA."""
+_DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
 _WRITABLE = re.compile(
     r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
     r"|lora_te[12]_text_(model|projection)"
@@ -87,6 +88,13 @@ def lora_bytes(
     metadata: Mapping[str, str],
     dtype: torch.dtype = torch.float32,
 ) -> bytes:
+    """Serialise a LoRA in one piece; the rest as `lora_parts`."""
+    return b"".join(lora_parts(modules, metadata, dtype))
+
+
+def lora_parts(
+    modules: Mapping[str, LoraFactors], metadata: Mapping[str, str], dtype: torch.dtype
+) -> list[Part]:
     """Serialise a LoRA with its hashes in the metadata.
 
     Raises:
@@ -100,26 +108,36 @@ def lora_bytes(
                 expected="lora_unet_input_blocks_…, lora_te1_… or lora_te2_…",
                 advice="Resolve the LoRA against its model first, with Import LoRA.",
             )
-    return file_bytes(kohya_tensors(modules, dtype), metadata)
+    return file_parts(kohya_tensors(modules, dtype), metadata)
 
 
-def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Serialise tensors, all factors of one dtype, with their hashes in the metadata.
+def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Part]:
+    """Serialise tensors on the CPU, with their hashes in the metadata: header, then their bytes.
+
+    The bytes are those of the tensors themselves, not copies. Wider numbers come first, which
+    keeps every tensor aligned; then by key.
 
     Raises:
         ZipLoRAError: one of them is not finite.
     """
-    for key, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+    entries: dict[str, object] = {}
+    body: list[Part] = []
+    end = 0
+    for key in sorted(tensors, key=lambda key: (-tensors[key].itemsize, key)):
+        tensor = tensors[key]
+        if not all_finite(tensor):
             raise problem(
                 key,
                 found=f"NaN or infinity in {tensor.dtype}",
                 expected="finite factors",
                 advice="Save with dtype fp32 or bf16; if it stays, the merge itself failed.",
             )
-    data = safetensors.torch.save(dict(tensors))
-    head = _header(data, {**metadata, **_hashes(data, metadata)})
-    return head + memoryview(data)[_body_start(data) :]
+        body.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        begin, end = end, end + tensor.nbytes
+        dtype = _DTYPE_NAMES[tensor.dtype]
+        entries[key] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [begin, end]}
+    hashes = _hashes(entries, body, metadata)
+    return [_header(entries, {**metadata, **hashes}), *body]
 
 
 def write_lora(
@@ -137,17 +155,17 @@ def write_lora(
         ZipLoRAError: not finite, not writable, or the file does not read back as it was written.
         FileExistsError: `path` is taken.
     """
-    return write_checked(path, lora_bytes(modules, metadata, DTYPES[dtype]), modules, dtype)
+    return write_checked(path, lora_parts(modules, metadata, DTYPES[dtype]), modules, dtype)
 
 
 def write_checked(
-    path: Path, data: bytes, modules: Mapping[str, LoraFactors], dtype: str
+    path: Path, parts: list[Part], modules: Mapping[str, LoraFactors], dtype: str
 ) -> WrittenFile:
-    """Write the bytes of a LoRA file as `write_lora` does, whatever their spelling.
+    """Write the parts of a LoRA file as `write_lora` does, whatever their spelling.
 
     Args:
         path: the final name.
-        data: the whole file.
+        parts: the whole file; emptied once it is written, as reading it needs that memory again.
         modules: what is to be read back, by the names our reader gives.
         dtype: what its factors are stored in.
 
@@ -155,22 +173,31 @@ def write_checked(
         ZipLoRAError, FileExistsError: as `write_lora`.
     """
     try:
-        write_bytes(path, data)
+        write_bytes(path, *parts)
     except FileExistsError:
         raise
     except OSError as error:
         raise problem(
             str(path),
-            found=f"{error.strerror or error} while writing {len(data):,} bytes",
+            found=f"{error.strerror or error} while writing {sum(map(len, parts)):,} bytes",
             expected="a folder with space that can be written to",
             advice="Free some space, or choose a shorter name, and queue again: the result is "
             "cached, nothing is lost.",
         ) from error
+    parts.clear()
+    try:
+        return _read_back(path, modules, dtype)
+    except BaseException:
+        path.unlink()  # it holds something else than it was meant to, or nobody knows
+        raise
+
+
+def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> WrittenFile:
+    """Read a file and compare every module with what was to be written."""
     written = read_lora(path)
     errors = {name: relative_error(written.modules[name], f) for name, f in modules.items()}
     worst = max(errors, key=lambda name: errors[name])
     if (error := errors[worst]) > TOLERANCES[dtype]:
-        path.unlink()
         raise problem(
             f"{path.name}, module {worst}",
             found=f"a relative error of {error:.1e} when it was read back",
@@ -180,41 +207,32 @@ def write_checked(
     return WrittenFile(path, written.sha256, error)
 
 
-def relative_error(got: LoraFactors, want: LoraFactors) -> float:
-    """‖delta_got − delta_want‖_F / ‖delta_want‖_F, from the factors in float64."""
-    total = inner_product(want, want)
-    difference = inner_product(got, got) - 2 * inner_product(got, want) + total
-    return (max(difference, 0.0) / total) ** 0.5 if total > 0 else float(difference > 0)
-
-
-def _hashes(data: bytes, metadata: Mapping[str, str]) -> dict[str, str]:
+def _hashes(
+    entries: Mapping[str, object], body: Sequence[Part], metadata: Mapping[str, str]
+) -> dict[str, str]:
     """SHA-256 of the tensors' bytes as every tool computes it, and kohya's old short hash: 8 hex
     digits over 64 KiB at 1 MiB of the file that has only the `ss_` metadata."""
-    ss_only = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-    head, body = _header(data, ss_only), memoryview(data)[_body_start(data) :]
-    digest = hashlib.sha256(body).hexdigest()
+    head = _header(entries, {k: text for k, text in metadata.items() if k.startswith("ss_")})
+    whole, legacy = hashlib.sha256(), hashlib.sha256(head[0x100000:0x110000])
     start, end = (max(0, at - len(head)) for at in (0x100000, 0x110000))
-    legacy = hashlib.sha256(head[0x100000:0x110000] + body[start:end]).hexdigest()[:8]
+    for part in body:
+        whole.update(part)
+        legacy.update(part[start:end])
+        start, end = max(0, start - len(part)), max(0, end - len(part))
     return {
-        "sshs_model_hash": digest,
-        "sshs_legacy_hash": legacy,
-        "modelspec.hash_sha256": f"0x{digest}",
+        "sshs_model_hash": whole.hexdigest(),
+        "sshs_legacy_hash": legacy.hexdigest()[:8],
+        "modelspec.hash_sha256": f"0x{whole.hexdigest()}",
     }
 
 
-def _header(data: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Build the header of a serialised file again, with metadata in sorted order.
+def _header(entries: Mapping[str, object], metadata: Mapping[str, str]) -> bytes:
+    """Build a file's header, with metadata in sorted order.
 
-    The library writes it in the order of a hash map, another one in every process; the same merge
-    is to give the same bytes.
+    The safetensors library writes it in the order of a hash map, another one in every process; the
+    same merge is to give the same bytes.
     """
-    entries = json.loads(data[8 : _body_start(data)])
     header = {"__metadata__": dict(sorted(metadata.items())), **entries}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
-
-
-def _body_start(data: bytes) -> int:
-    (header,) = struct.unpack("<Q", data[:8])
-    return 8 + header

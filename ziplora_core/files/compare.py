@@ -1,0 +1,70 @@
+"""Numbers as they were stored against numbers as they were meant."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ..lora import LoraFactors
+
+_ENOUGH = 1e-4
+"""Share of its terms that must be left of a square for float32 to give two digits of it."""
+_RANGE = (1e-9, 1e9)
+"""Norms from which no square, nor one of a rounding error, leaves float32."""
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor, which is not empty, holds neither NaN nor infinity."""
+    low, high = tensor.aminmax()  # one pass without a copy; where there is a NaN, both are
+    return math.isfinite(float(low) + float(high))
+
+
+def relative_error(got: LoraFactors, want: LoraFactors) -> float:
+    """‖delta_got − delta_want‖_F / ‖delta_want‖_F of factors of the same shapes, to two digits.
+
+    Both in the scale of `got`, the rest of the other's scale folded into its factors as the writer
+    does: delta_want = B A and delta_got = (B + X)(A + Y). Where X and Y are what rounding did,
+    nothing large cancels in the products and float32 is enough for them. Where it is not, as the
+    factors share an update but not its layout or BA is next to nothing, float64 takes its place.
+
+    Returns:
+        infinity for what is too large to tell, 1 for anything in the place of zero.
+    """
+    fold = want.scale / got.scale
+    root = abs(fold) ** 0.5
+    a, y = _meant_and_off(want.down, got.down, root)
+    b, x = _meant_and_off(want.up, got.up, math.copysign(root, fold))
+    error, total, sure = _squares(b.float(), x.float(), a.float(), y.float())
+    if not sure:
+        error, total, _ = _squares(b.double(), x.double(), a.double(), y.double())
+    if not math.isfinite(error):
+        return math.inf
+    return (max(error, 0.0) / total) ** 0.5 if total > 0 else float(error > 0)
+
+
+def _meant_and_off(want: Tensor, got: Tensor, root: float) -> tuple[Tensor, Tensor]:
+    """Return root · want and got − root · want as matrices."""
+    want, got = want.flatten(1), got.flatten(1)
+    if root != 1:  # the writer rounds this product: that is to count as an error, too
+        want = root * want.double()
+    return want, got - want
+
+
+def _squares(b: Tensor, x: Tensor, a: Tensor, y: Tensor) -> tuple[float, float, bool]:
+    """‖E‖² and ‖BA‖² with E = (B + X)(A + Y) − BA, and whether their digits are good.
+
+        ‖E‖² = ⟨XᵀX, AAᵀ + 2 AYᵀ + YYᵀ⟩ + 2 ⟨XᵀB, AYᵀ + YYᵀ⟩ + ⟨BᵀB, YYᵀ⟩,   ‖BA‖² = ⟨BᵀB, AAᵀ⟩
+
+    An error of a few epsilons of (Σ_i ‖b_i‖ ‖a_i‖)² is in ‖BA‖² = ‖Σ_i b_i a_iᵀ‖², and likewise in
+    ‖E‖².
+    """
+    bb, xb, xx = (product.double() for product in (b.T @ b, x.T @ b, x.T @ x))
+    aa, ay, yy = (product.double() for product in (a @ a.T, a @ y.T, y @ y.T))
+    error = float((xx * (aa + 2 * ay + yy) + 2 * xb * (ay + yy) + bb * yy).sum())
+    total = float((bb * aa).sum())
+    nb, nx, na, ny = (gram.diagonal().sqrt() for gram in (bb, xx, aa, yy))
+    error_terms = float((nx * na + nb * ny + nx * ny).sum()) ** 2
+    total_terms = float((nb * na).sum()) ** 2
+    sure = error >= _ENOUGH * error_terms and total >= _ENOUGH * total_terms
+    return error, total, sure and all(_RANGE[0] < float(n.max()) < _RANGE[1] for n in (nb, na))
