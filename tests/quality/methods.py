@@ -103,9 +103,11 @@ class ZipLoRA:
 
     Args:
         pictures: give it the training pictures as reference latents.
+        joint: connect the joint prompt, too.
     """
 
     pictures: bool = False
+    joint: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, task: Task, seed: int) -> Merge:
@@ -113,16 +115,18 @@ class ZipLoRA:
             layers=LAYERS, width=SIDE, height=SIDE, seed=seed, memory="fast", options=OPTIONS
         )
         parts, pair = task.parts, task.pair
-        prompts = (
+        prompts = [
             Prompt("content", parts.encode(CONTENT_PROMPT)),
             Prompt("style", parts.encode(pair.style_prompt)),
-        )
+        ]
         if self.pictures:
             shown = (pair.content_pictures(), pair.style_pictures())
-            prompts = tuple(
+            prompts = [
                 replace(prompt, latent={"samples": parts.vae.encode(images.movedim(1, -1))})
                 for prompt, images in zip(prompts, shown, strict=True)
-            )
+            ]
+        if self.joint:
+            prompts.append(Prompt("joint", parts.encode(JOINT_PROMPT)))
         with tempfile.TemporaryDirectory() as folder:
             result = optimise(
                 parts.model, task.loras, prompts, replace(settings, **self.settings), Path(folder)
@@ -130,8 +134,8 @@ class ZipLoRA:
         return _of(result.merged)
 
 
-def _zip(pictures: bool = False, **settings: Any) -> ZipLoRA:
-    return ZipLoRA(pictures, settings)
+def _zip(pictures: bool = False, joint: bool = False, **settings: Any) -> ZipLoRA:
+    return ZipLoRA(pictures, joint, settings)
 
 
 TABLE: dict[str, Method] = {
@@ -156,7 +160,12 @@ TABLE: dict[str, Method] = {
     "closed form, 8 states": _zip(solver="closed_form", calibration_states=8),
     "closed form, then 20 steps": _zip(solver="closed_form_then_adam", steps=20),
     "closed form, then 100 steps": _zip(solver="closed_form_then_adam"),
+    "closed form, joint": _zip(solver="closed_form", joint=True),
+    "closed form, then 20 steps, joint": _zip(
+        solver="closed_form_then_adam", steps=20, joint=True
+    ),
     "ZipLoRA": _zip(),
+    "ZipLoRA, joint": _zip(joint=True),
     "ZipLoRA, from the pictures": _zip(pictures=True),
     "ZipLoRA, λ 0": _zip(similarity_weight=0.0),
     "ZipLoRA, λ 0.1": _zip(similarity_weight=0.1),
