@@ -50,7 +50,7 @@ def retention(result: ZipResult) -> float:
 def test_closed_form_keeps_as_much_as_a_hundred_steps_or_far_more(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
-    """How much more depends on the LoRAs: the weaker they are, the more the steps' penalty costs."""
+    """How much more depends on the LoRAs: the weaker they are, the more the penalty costs."""
     for strength, ratio in ((0.5, 0.7), (1.0, 1.2)):
         solved = run(model, clip, tmp_path, SETTINGS, strength)
         stepped = run(model, clip, tmp_path, replace(SETTINGS, solver="adam"), strength)

@@ -285,3 +285,19 @@ def test_missing_clip_is_an_error_only_where_its_output_is_used(server: ComfySer
     assert result.error is not None
     message = result.error["exception_message"]
     assert "_clip: found no CLIP connected" in message and "clip input" in message
+
+
+@pytest.mark.parametrize("method", ["direct", "svd", "null_space", "ties", "tsv", "norm_cap"])
+def test_merge_of_nothing_is_an_error_that_says_so(method: str, server: ComfyServer) -> None:
+    graph = Graph()
+    merged = graph.direct(graph.pair(), method=method, content_weight=0.0, style_weight=0.0)
+    graph.save(merged, "nothing")
+    assert f"method={method}: found nothing left at content_weight 0" in message_of(server, graph)
+
+
+def test_calibrated_method_without_prompts_says_what_to_connect(server: ComfyServer) -> None:
+    graph = Graph()
+    merged = graph.direct(graph.pair(), method="rank_space")
+    graph.save(merged, "nothing")
+    message = message_of(server, graph)
+    assert "content_conditioning and style_conditioning" in message and "Connect" in message

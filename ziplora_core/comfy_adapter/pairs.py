@@ -77,6 +77,14 @@ def merge_pair(
     metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": method}
     sources = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
     merged, notes = merge(method, sources, settings)
+    if not merged.modules():
+        raise problem(
+            f"method={method}",
+            found=f"nothing left at content_weight {settings.content_weight:g}, style_weight "
+            f"{settings.style_weight:g} and the pair's strengths",
+            expected="a part of at least one LoRA",
+            advice="Raise a weight or a strength, or choose other blocks.",
+        )
     shared = sum(p.shared for p in unet.values())
     lines = [
         f"{method}: {settings.content_weight:g} × {pair.content.name} (content), "
