@@ -5,7 +5,7 @@
 # make lint    style and types
 # make quality every merge beside the others on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
-# make bench   our training step beside diffusers', ComfyUI's and full fine-tuning's
+# make bench   what merging and training cost, beside others: docs/BENCHMARKS.md (ARGS=--help)
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
 
@@ -39,7 +39,7 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: setup
-	@cd tests && $(BIN)/python -m bench
+	@cd tests && $(BIN)/python -m bench $(ARGS)
 
 quality: setup
 	@cd tests && $(BIN)/python -m quality

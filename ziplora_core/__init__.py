@@ -22,7 +22,7 @@ A LoRA from pictures (`comfy_adapter.dreambooth_session`) shares all of it but t
     lora_parameters.LoRAParameters       what is learned: new factors
     dreambooth.DreamBoothObjective       what they are learned from
 
-Without learning: `merge_methods` joins a pair (`rank_moments` and `comfy_adapter.calibration` tell the
-calibrated ones what the layers see), `low_rank` reduces LoRAs, `comfy_adapter.extract` finds the LoRA
-between two models, `files.export` writes other programs' spellings.
+Without learning: `merge_methods` joins a pair (`rank_moments` and `comfy_adapter.calibration` tell
+the calibrated ones what the layers see), `low_rank` reduces LoRAs, `comfy_adapter.extract` finds
+the LoRA between two models, `files.export` writes other programs' spellings.
 """

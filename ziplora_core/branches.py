@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .lora import LoraFactors
-from .merge import scale_columns
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,18 @@ class Branches:
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move to where the layer computes; `up` takes its dtype, `down` stays float32 to fold."""
+        """Move to where the layer computes, in its dtype; `down` stays float32, to fold."""
         self.down = self.down.to(device)
         self.up = self.up.to(device, dtype)
         self.branch_of_row = self.branch_of_row.to(device)
+        if self._folded is not None:
+            self._folded = self._folded.to(device, dtype)
 
     def fold(self, columns: Tensor) -> None:
         """Fold `columns` `(branch, in)` into `down`; gradients flow back to them."""
-        parts = zip(self.down.split(self.ranks), columns, strict=True)
-        self._folded = torch.cat([scale_columns(down, column) for down, column in parts])
+        rows = columns.to(self.down.device).index_select(0, self.branch_of_row)  # (Σ rank, in)
+        folded = self.down * rows.view(*rows.shape, *(1,) * (self.down.ndim - 2))
+        self._folded = folded.to(self.up.dtype)
 
     def delta(self, x: Tensor, gates: Gates, layer: nn.Module) -> Tensor:
         """Compute what the branches add to the layer's output for its input `x`."""

@@ -1,1 +1,1 @@
-"""How fast and how large: our trainer beside ComfyUI's own, diffusers' and full fine-tuning."""
+"""How fast and how large: the merge engine and the trainer, beside what others do."""

@@ -1,9 +1,17 @@
-"""Print what our DreamBooth trainer costs beside the others, on the tiny SDXL: `make bench`."""
+"""Measure what merging and training cost: `make bench`. Writes docs/BENCHMARKS.md's tables.
+
+`make bench ARGS=--full` measures the full-size SDXL instead; `--help` lists what else there is.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
-from functools import partial
+import time
+from collections.abc import Iterator
+
+os.environ |= {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # for the memory counts
 
 from sandbox.paths import ROOT, use_comfyui
 
@@ -11,46 +19,71 @@ use_comfyui()
 sys.path.append(str(ROOT))  # last: ComfyUI has a nodes.py, the pack a nodes folder
 
 import torch  # noqa: E402
+from comfy.cli_args import args as comfy_args  # noqa: E402
 
 from sandbox.commands import say  # noqa: E402
 
-from . import diffusers_script, full_tuning, ours, sizes, stock  # noqa: E402
-from .table import print_table  # noqa: E402
-from .task import make_task  # noqa: E402
-from .timing import REPETITIONS, STEPS, Train, compare  # noqa: E402
+from .table import Table  # noqa: E402
 
-COMPARISONS: dict[str, dict[str, Train]] = {
-    "attention, rank 64": {
-        "ours": partial(ours.train, layers="attention", rank=64),
-        "diffusers": partial(diffusers_script.train, rank=64),
-        "full fine-tuning": full_tuning.train,
-    },
-    "attention, rank 8": {
-        "ours": partial(ours.train, layers="attention", rank=8),
-        "diffusers": partial(diffusers_script.train, rank=8),
-    },
-    "all layers, rank 8": {
-        "ours": partial(ours.train, layers="all", rank=8),
-        "ComfyUI's TrainLoraNode": partial(stock.train, rank=8),
-    },
-}
-CASES = ((1, 16), (2, 16), (1, 32), (2, 32))
-"""Batch and side of the latents."""
+SECTIONS = ("steps", "closed_form", "merges", "dreambooth")
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    say(
-        "Seconds per training step on the tiny SDXL, and how many times ours: float32, AdamW, one\n"
-        "thread, no checkpointing, latents and prompts encoded beforehand.\n"
-        f"Medians of {REPETITIONS} runs of {STEPS} steps, in turns."
+    options = parse()
+    comfy_args.cpu = options.cpu or not torch.cuda.is_available()
+    torch.set_num_threads(options.threads)
+
+    from . import document  # only now: they import what looks at comfy_args
+
+    begun = time.monotonic()
+    tables: list[Table] = []
+    say("\n".join(document.circumstances()))
+    for table in run(options):
+        say(f"\n{table.text()}")
+        tables.append(table)
+    minutes = (time.monotonic() - begun) / 60
+    say(f"\n{minutes:.0f} minutes")
+    if options.only is None:
+        document.write("full" if options.full else "default", tables, minutes)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
+    parser.add_argument(
+        "--full", action="store_true", help="SDXL in its full size, for a card of 48 GB"
     )
-    tasks = {f"batch {batch}, {size} × {size}": make_task(batch, size) for batch, size in CASES}
-    for title, methods in COMPARISONS.items():
-        cases = [compare(methods, task) for task in tasks.values()]
-        rows = [[name, *("{:.3f} ({:.2f})".format(*c[name]) for c in cases)] for name in methods]
-        print_table([title, *tasks], rows)
-    sizes.print_sizes()
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, help="these sections; prints, writes nothing"
+    )
+    parser.add_argument("--sizes", nargs="+", help="of steps and closed_form: tiny, medium, full")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu", action="store_true", help="even where there is a card")
+    options = parser.parse_args()
+    if options.sizes and options.only is None:
+        parser.error("--sizes goes with --only: the documents hold whole runs")
+    return options
+
+
+def run(options: argparse.Namespace) -> Iterator[Table]:
+    """Run the sections, and give their tables as they are done."""
+    from .dreambooth import tables as dreambooth
+    from .engine import closed_form, merges, steps
+    from .engine.models import SIZES
+    from .engine.task import open_task
+
+    only = options.only or (SECTIONS[:2] if options.full else SECTIONS)
+    sizes = options.sizes or (["full"] if options.full else ["tiny", "medium"])
+    for name in sizes if {"steps", "closed_form"} & {*only} else ():
+        with open_task(SIZES[name]) as task:
+            if "steps" in only:
+                yield steps.table(task, options.rounds)
+            if "closed_form" in only:
+                yield closed_form.table(task)
+    if "merges" in only:
+        yield from merges.tables()
+    if "dreambooth" in only:
+        yield from dreambooth.tables()
 
 
 if __name__ == "__main__":

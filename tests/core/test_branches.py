@@ -96,6 +96,23 @@ def test_fold_gradient_equals_finite_difference() -> None:
     assert torch.autograd.gradcheck(loss, torch.rand(2, 6, dtype=torch.float64, requires_grad=True))
 
 
+@pytest.mark.parametrize("fold_first", [True, False])
+def test_to_a_layers_dtype_folded_columns_go_along(fold_first: bool) -> None:
+    content, style = pair(0)
+    layer, x = layer_of(0), input_of(0)
+    columns = torch.randn(2, 6, generator=torch.Generator().manual_seed(3))
+    wanted, branches = Branches([content, style]), Branches([content, style])
+    wanted.fold(columns)
+    if fold_first:
+        branches.fold(columns)
+    branches.to(torch.device("cpu"), torch.bfloat16)
+    if not fold_first:
+        branches.fold(columns)
+    got = branches.delta(x.bfloat16(), Gates(), layer)
+    assert got.dtype == torch.bfloat16 and branches.down.dtype == torch.float32
+    torch.testing.assert_close(got.float(), wanted.delta(x, Gates(), layer), rtol=0.05, atol=0.05)
+
+
 def test_gates_of_some_samples_keeps_their_rows() -> None:
     gates = Gates(torch.eye(3), learned=False).of([2])
     assert gates.values is not None

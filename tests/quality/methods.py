@@ -161,9 +161,7 @@ TABLE: dict[str, Method] = {
     "closed form, then 20 steps": _zip(solver="closed_form_then_adam", steps=20),
     "closed form, then 100 steps": _zip(solver="closed_form_then_adam"),
     "closed form, joint": _zip(solver="closed_form", joint=True),
-    "closed form, then 20 steps, joint": _zip(
-        solver="closed_form_then_adam", steps=20, joint=True
-    ),
+    "closed form, then 20 steps, joint": _zip(solver="closed_form_then_adam", steps=20, joint=True),
     "ZipLoRA": _zip(),
     "ZipLoRA, joint": _zip(joint=True),
     "ZipLoRA, from the pictures": _zip(pictures=True),
