@@ -1,0 +1,70 @@
+"""Seconds of contenders that take turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import comfy.model_management
+import torch
+
+Contender = Callable[[int], Any]
+"""Does its n-th piece of work."""
+BASE = "base UNet, batch 2"
+"""The contender that all others are measured by."""
+SHORTEST = 0.3
+"""Seconds of a turn of the base."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call, until the device has done it."""
+    _wait()
+    begun = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - begun
+
+
+def _wait() -> None:
+    if comfy.model_management.get_torch_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+class Turns:
+    """Contenders that take turns, so that whatever else the machine does falls on all alike.
+
+    Args:
+        contenders: by name, the base among them.
+
+    `first` is what their first pieces of work gave; those warm up, and are not timed.
+    """
+
+    def __init__(self, contenders: Mapping[str, Contender]) -> None:
+        self.contenders = contenders
+        self.first = {name: work(0) for name, work in contenders.items()}
+        self.done = 1
+        self.calls = max(1, round(SHORTEST / self._turn(BASE, 1)))
+        self.taken: dict[str, list[float]] = {name: [] for name in contenders}
+
+    def take(self, rounds: int) -> None:
+        """Let each have its turn, round after round: some pieces of work each."""
+        for _ in range(rounds):
+            for name, taken in self.taken.items():
+                taken.append(self._turn(name, self.calls))
+            self.done += self.calls
+
+    def _turn(self, name: str, calls: int) -> float:
+        """Seconds of one piece of work."""
+        work = self.contenders[name]
+        return seconds(lambda: [work(self.done + i) for i in range(calls)]) / calls
+
+    def seconds(self, name: str) -> float:
+        """Median over the rounds."""
+        return median(self.taken[name])
+
+    def units(self, name: str) -> float:
+        """Median over the rounds, in halves of the base's time in the same round."""
+        rounds = zip(self.taken[name], self.taken[BASE], strict=True)
+        return median(2 * own / base for own, base in rounds)

@@ -1,0 +1,67 @@
+"""From what was measured to docs/BENCHMARKS.md's tables and docs/benchmarks.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import comfy.model_management
+import comfyui_version
+import torch
+
+from sandbox.commands import say
+from sandbox.paths import ROOT
+
+from .table import Table
+
+DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
+FIGURES = ROOT / "docs" / "benchmarks.json"
+
+
+def circumstances() -> list[str]:
+    """Say what it ran on."""
+    device = comfy.model_management.get_torch_device()
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        what = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
+    else:
+        what = f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
+    return [
+        f"device: {what}",
+        f"torch {torch.__version__}, ComfyUI {comfyui_version.__version__}, "
+        f"Python {platform.python_version()}",
+    ]
+
+
+def write(run: str, tables: Sequence[Table], minutes: float) -> None:
+    """Put a whole run's tables in the place of the ones before.
+
+    Args:
+        run: `default` or `full`: each has its own place.
+        tables: all of the run's.
+        minutes: it took.
+    """
+    about = [*circumstances(), f"whole run: {minutes:.0f} minutes"]
+    body = "\n".join([*(f"- {line}" for line in about), *(f"\n{t.text()}" for t in tables)])
+    text = replaced(DOCUMENT.read_text(encoding="utf-8"), run, body)
+    DOCUMENT.write_text(text, encoding="utf-8")
+    runs = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
+    runs[run] = {"about": about, "tables": {t.title: t.figures() for t in tables}}
+    FIGURES.write_text(json.dumps(runs, indent=1) + "\n")
+    say(f"written: {_shown(DOCUMENT)}, {_shown(FIGURES)}")
+
+
+def replaced(text: str, run: str, body: str) -> str:
+    """Put `body` between a run's two marks."""
+    marks = rf"(?<=<!-- {run} run -->\n).*?(?=<!-- end of {run} run -->)"
+    text, found = re.subn(marks, lambda _: f"\n{body}\n\n", text, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit(f"{_shown(DOCUMENT)}: {found} places for the {run} run, expected one")
+    return text
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))

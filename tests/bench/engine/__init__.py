@@ -1,0 +1,1 @@
+"""The merge engine: steps, the closed form, merges without training, saving."""

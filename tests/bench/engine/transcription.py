@@ -1,0 +1,110 @@
+"""The public implementation's arithmetic (mkshing/ziplora-pytorch at 6871e5e), in our words.
+
+Every layer holds two dense updates and two merger vectors. While it merges, it forms the merged
+update anew at every call, and autograd a dense gradient of it. A step is four predictions of one
+sample each. Not counted, because it does not belong to the arithmetic: that it encodes both
+pictures with the VAE at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ziplora_core.states import State, predict
+
+from .task import Task
+
+Mode = Literal["merge", "content", "style"]
+LEARNING_RATE = 5e-5
+PENALTY = 0.01
+"""Of its README: too small a rate to learn anything, but that does not change what a step costs."""
+
+
+class Layer:
+    """One linear's dense updates and mergers, float32."""
+
+    def __init__(self, content: Tensor, style: Tensor) -> None:
+        self.deltas = content, style
+        self.mergers = [torch.ones(content.shape[1], device=content.device) for _ in range(2)]
+        for merger in self.mergers:
+            merger.requires_grad_()
+
+    def update(self, mode: Mode) -> Tensor:
+        """Give the dense update `(out, in)` of one LoRA, or of the merge."""
+        (content, style), (m_content, m_style) = self.deltas, self.mergers
+        if mode == "merge":
+            return m_content * content + m_style * style
+        return content if mode == "content" else style
+
+
+class Transcription:
+    """One training step.
+
+    Args:
+        task: what it trains on; our branches are closed meanwhile.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.mode: Mode = "merge"
+        self.layers: dict[str, Layer] = {}
+        for name, pair in task.pairs.items():
+            assert pair.content is not None and pair.style is not None
+            deltas = (factors.delta().to(task.device) for factors in (pair.content, pair.style))
+            self.layers[task.keys[name]] = Layer(*deltas)
+        self.parameters = [m for layer in self.layers.values() for m in layer.mergers]
+        self.optimiser = torch.optim.AdamW(self.parameters, LEARNING_RATE, weight_decay=1e-4)
+
+    def __call__(self, n: int, checkpointing: bool) -> dict[str, float]:
+        """Make the n-th step, with the README's flag or without; returns the terms of its loss."""
+        hooks = [self._linear(key).register_forward_hook(self._hook(key)) for key in self.layers]
+        self.task.opened.checkpointing = checkpointing
+        try:
+            return self._step(*self.task.draw(n))
+        finally:
+            self.task.opened.checkpointing = False
+            for hook in hooks:
+                hook.remove()
+
+    def _step(self, content: State, style: State) -> dict[str, float]:
+        merged_content = self._predict("merge", content)
+        merged_style = self._predict("merge", style)
+        with torch.no_grad():
+            target_content = self._predict("content", content)
+            target_style = self._predict("style", style)
+        self.mode = "merge"  # checkpointed blocks run again while the gradient is formed
+        terms = {
+            "content": F.mse_loss(merged_content, target_content),
+            "style": F.mse_loss(merged_style, target_style),
+            "penalty": self._penalty(),
+        }
+        loss = terms["content"] + terms["style"] + PENALTY * terms["penalty"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return {name: term.item() for name, term in terms.items()}
+
+    def _penalty(self) -> Tensor:
+        products = [(m[0] * m[1]).abs().mean() for m in (x.mergers for x in self.layers.values())]
+        return torch.stack(products).sum()
+
+    def _predict(self, mode: Mode, state: State) -> Tensor:
+        self.mode = mode
+        return predict(self.task.opened.denoise, [state], None)
+
+    def _linear(self, key: str) -> nn.Module:
+        return comfy.utils.get_attr(self.task.opened.model, key.removesuffix(".weight"))
+
+    def _hook(self, key: str) -> Callable[..., Tensor]:
+        def add_update(_layer: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> Tensor:
+            x = inputs[0]
+            return out + F.linear(x, self.layers[key].update(self.mode).to(x.dtype))
+
+        return add_update

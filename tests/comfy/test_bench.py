@@ -1,0 +1,91 @@
+"""The benchmark measures what it says: the same losses, the same coefficients, less memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ..bench import clock, document
+from ..bench.engine import closed_form, merges, steps
+from ..bench.engine.models import SIZES
+from ..bench.engine.task import open_task
+from ..bench.table import Table
+
+
+@pytest.fixture(scope="module")
+def tables() -> tuple[Table, Table]:
+    """Steps and closed form of the tiny SDXL: one piece of work a turn, few states."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "SHORTEST", 0)
+        patch.setattr(closed_form, "STATES", (2,))
+        patch.setattr(closed_form, "SAMPLED", 1)
+        with open_task(replace(SIZES["tiny"], rank=4)) as task:
+            return steps.table(task, rounds=1), closed_form.table(task)
+
+
+@pytest.fixture(scope="module")
+def step_costs(tables: tuple[Table, Table]) -> Table:
+    return tables[0]
+
+
+def assert_complete(table: Table, rows: set[str]) -> None:
+    """Every row is there, and every figure positive and finite."""
+    assert set(table.rows) == rows
+    for row in table.rows.values():
+        assert all(math.isfinite(row[column]) and row[column] >= 0 for column in table.columns)
+
+
+def test_steps_every_row_is_there_and_finite(step_costs: Table) -> None:
+    ours = {steps.FAST, steps.ASKED, steps.LOW}
+    assert_complete(step_costs, {steps.BASE, *ours, steps.CHECKPOINTED, steps.PLAIN})
+    assert step_costs.rows[steps.BASE]["units"] == 2
+
+
+def test_steps_the_public_arithmetic_has_our_losses_at_first(step_costs: Table) -> None:
+    assert step_costs.facts["losses apart"] < 1e-4
+
+
+def test_steps_all_modes_learn_the_same(step_costs: Table) -> None:
+    assert step_costs.facts["coefficients moved"] > 0.005
+    assert step_costs.facts["gradients apart"] < 1e-4
+    assert step_costs.facts["coefficients apart"] < 1e-4
+
+
+def test_steps_low_holds_a_third_of_what_fast_holds(step_costs: Table) -> None:
+    assert step_costs.rows[steps.LOW]["of fast"] <= 0.35
+
+
+def test_closed_form_every_row_is_there_and_finite(tables: tuple[Table, Table]) -> None:
+    assert_complete(
+        tables[1],
+        {"100 steps", "32 + 32 teacher targets", "closed form, 2 + 2 states"},
+    )
+
+
+def test_merges_every_row_is_there_and_finite() -> None:
+    merged, saved = merges.tables(rank=2, methods=("direct", "rank_space"))
+    assert_complete(merged, {"direct", "rank_space"})
+    assert saved.rows["SaveMergedLoRA"]["seconds"] > 0 < saved.facts["file bytes"]
+
+
+def test_document_a_run_takes_its_own_place_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = document.DOCUMENT.read_text(encoding="utf-8")
+    monkeypatch.setattr(document, "ROOT", tmp_path)
+    monkeypatch.setattr(document, "DOCUMENT", tmp_path / "BENCHMARKS.md")
+    monkeypatch.setattr(document, "FIGURES", tmp_path / "benchmarks.json")
+    document.DOCUMENT.write_text(text, encoding="utf-8")
+    table = Table("a table", {"seconds": ".1f"}, {"ours": {"seconds": 1.25}, "none": {}})
+    document.write("default", [table], minutes=1)
+    document.write("full", [replace(table, title="another")], minutes=1)
+    written = document.DOCUMENT.read_text(encoding="utf-8")
+    assert "| ours |     1.2 |" in written and "| none |       – |" in written
+    assert written.index("### a table") < written.index("### another")
+    runs = json.loads(document.FIGURES.read_text())
+    assert runs["default"]["tables"]["a table"]["rows"]["ours"]["seconds"] == 1.25
+    assert set(runs) == {"default", "full"}
