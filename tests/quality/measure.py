@@ -129,14 +129,14 @@ class RetentionTest:
         return errors[0], errors[1]
 
 
-def mean_layer_cosine(merged: MergedLoRA) -> float:
-    """Mean |layer cosine| over the modules that both LoRAs have (DESIGN §4)."""
+def mean_layer_cosine(merged: MergedLoRA) -> float | None:
+    """Mean |layer cosine| over the modules that both LoRAs have (DESIGN §4), if there are any."""
     cosines = [
         abs(layer_cosine(pair, merged.coefficients.get(name)))
         for name, pair in merged.pairs.items()
         if pair.shared
     ]
-    return sum(cosines) / len(cosines)
+    return sum(cosines) / len(cosines) if cosines else None
 
 
 @torch.inference_mode()
