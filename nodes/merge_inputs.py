@@ -29,7 +29,8 @@ def block_inputs(method: str, default: str) -> list[io.Combo.Input | io.String.I
             optional=True,
             advanced=True,
             tooltip=f"{method}your own weights in place of the preset: a line per block, with "
-            "content and style weight, as “output_blocks.0.1 1 0”; “*” is all the rest.",
+            "content and style weight, as “output_blocks.0.1 1 0”; “*” is all the rest, which "
+            "counts in full where it is not named.",
         ),
     ]
 

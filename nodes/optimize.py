@@ -172,7 +172,7 @@ class ZipLoRAOptimize(io.ComfyNode):
         return io.NodeOutput(
             result.merged,
             lora_model(result.merged.modules(), result.merged.metadata),
-            {"loss": result.record.history.get("loss", [])},
+            {"loss": result.loss},
             result.report,
             ui=ui.PreviewText(result.report),
         )

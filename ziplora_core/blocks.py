@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 
 from .errors import problem
@@ -9,6 +11,8 @@ from .errors import problem
 Blocks = Mapping[str, tuple[float, float]]
 """Content and style weight by block in sgm spelling, e.g. `output_blocks.0.1`; "" is the rest."""
 
+_PARTS = ("input_blocks", "output_blocks", "middle_block", "time_embed", "label_emb", "out")
+_BLOCK = re.compile(rf"\*|({'|'.join(_PARTS)})(\.\w+)*")
 _DEEP = ("input_blocks.7", "input_blocks.8", "middle_block", "output_blocks.0", "output_blocks.1",
          "output_blocks.2")  # fmt: skip
 PRESETS: dict[str, Blocks] = {
@@ -38,8 +42,11 @@ def parse_blocks(text: str) -> Blocks:
     blocks: dict[str, tuple[float, float]] = {}
     for line in filter(None, (line.split("#")[0].strip() for line in text.splitlines())):
         try:
-            name, content, style = line.replace(":", " ").replace(",", " ").split()
-            blocks["" if name == "*" else name] = (float(content), float(style))
+            name, *weights = line.replace(":", " ").replace(",", " ").split()
+            content, style = map(float, weights)
+            if not (_BLOCK.fullmatch(name) and math.isfinite(content + style)):
+                raise ValueError(name)
+            blocks["" if name == "*" else name] = (content, style)
         except ValueError as error:
             raise problem(
                 "blocks",

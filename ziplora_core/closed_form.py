@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from einops import reduce
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .branches import Branches, Gates
+from .errors import problem
+from .layer_moments import Moments, Solution
 from .observation import ObservableModel, places, tokens
 from .pairing import ModulePair
-from .states import Denoise, State, Teacher, batches, predict
+from .states import TEACHERS, Denoise, State, Teacher, batches, predict
 
 WIDEST = 6144
 """Inputs times taps of the widest layer that is solved; wider ones keep coefficient 1."""
+FIRST = 3
+"""Pass 1 looks at every third state only: it has to come near, the next one looks at all."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class ClosedFormSettings:
         ridge: how strongly the coefficients are held at 1, the direct merge, relative to the mean
             of the quadratic's diagonal. Trained LoRAs fit as well with 0.03 as with 0.001, with a
             fourth of the largest coefficients.
-        batch: states that go through the model together.
+        batch: states that go through the model together, twice as many with students.
         room: bytes of the device that the sums may take; those of other layers live on the CPU.
     """
 
@@ -39,85 +42,23 @@ class ClosedFormSettings:
     room: float = math.inf
 
 
-class Moments:
-    """What one layer has to do, as a quadratic in its coefficients.
-
-    For input x of a token and target y, the merged LoRA adds Σ_a delta_a (m_a ⊙ x), so
-
-        Σ_x ‖Σ_a delta_a (m_a ⊙ x) − y‖² = mᵀ H m − 2 bᵀ m + const
-        H_ab = S ⊙ K_ab,   S = Σ x xᵀ,   K_ab = delta_aᵀ delta_b = down_aᵀ (up_aᵀ up_b) down_b
-        b_a = Σ x ⊙ (delta_aᵀ y)
-
-    It is convex in m = (m_c, m_s). With the single LoRAs' own inputs and y = delta_k x, k the one
-    whose turn it is, this is the sum of both output errors, S = S_c + S_s. Of a convolution, x is
-    the patch `(in · taps)`; a coefficient counts for all taps of its channel, so their entries of
-    H and b are summed.
+@dataclass
+class ClosedForm:
+    """What came out.
 
     Args:
-        pair: the factors.
-        device: where the layer computes.
+        columns: coefficients `(2, in)` by module.
+        errors: mean over the layers of what is left of their outputs, first by the direct merge,
+            then after every pass; 1 is what adding nothing would leave.
+        notes: lines for the report.
     """
 
-    def __init__(self, pair: ModulePair, device: torch.device) -> None:
-        assert pair.content is not None and pair.style is not None
-        halves = (pair.content, pair.style)
-        self.width = pair.content.down.shape[1]
-        self.downs = [f.down.flatten(1).to(device) for f in halves]  # (rank, in · taps)
-        self.ups = [(f.scale * f.up).flatten(1).to(device) for f in halves]  # (out, rank)
-        self.second: Tensor | None = None  # S, shared by layers that read the same input
-        self.linear = torch.zeros(2, self.width, device=device)  # b
-
-    def added(self, x: Tensor, gates: Sequence[float]) -> Tensor:
-        """Compute what the LoRAs of a teacher add for tokens `(n, in · taps)`: `(n, out)`."""
-        parts = zip(gates, self.downs, self.ups, strict=True)
-        return sum(gate * ((x @ down.T) @ up.T) for gate, down, up in parts if gate)  # pyright: ignore
-
-    def add_input(self, x: Tensor, device: torch.device) -> None:
-        """Count the tokens `(n, in · taps)` in S, which lives on `device`."""
-        second = (x.T @ x).to(device)
-        self.second = second if self.second is None else self.second.add_(second)
-
-    def add_target(self, x: Tensor, y: Tensor) -> None:
-        """Count the targets `(n, out)` of tokens `(n, in · taps)`."""
-        for branch, (down, up) in enumerate(zip(self.downs, self.ups, strict=True)):
-            products = (down * ((y @ up).T @ x)).sum(0)
-            self.linear[branch] += products.view(self.width, -1).sum(1)
-
-    def solve(self, ridge: float) -> Tensor | None:
-        """Minimise the quadratic + ridge · mean(diag H) · ‖m − 1‖².
-
-        Returns:
-            m `(2, in)`, float32; None for a layer that never ran, saw what is not finite, or
-            whose H cannot be factored.
-        """
-        if self.second is None:
-            return None
-        hessian, right = self._hessian(), self.linear.double().flatten()
-        weight = ridge * hessian.diagonal().mean()
-        if not (weight > 0 and hessian.isfinite().all() and right.isfinite().all()):
-            return None
-        hessian.diagonal().add_(weight)
-        factor, fault = torch.linalg.cholesky_ex(hessian)
-        if fault:
-            return None
-        return torch.cholesky_solve((right + weight)[:, None], factor).view(2, -1).float()
-
-    def _hessian(self) -> Tensor:
-        """H `(2 in, 2 in)`, float64."""
-        assert self.second is not None
-        n, downs, ups = self.width, *([p.double() for p in ps] for ps in (self.downs, self.ups))
-        second = self.second.to(downs[0])
-        hessian = second.new_empty(2, n, 2, n)
-        for a, b in ((0, 0), (0, 1), (1, 1)):
-            block = (downs[a].T @ (ups[a].T @ ups[b]) @ downs[b]).mul_(second)
-            if len(block) > n:
-                block = reduce(block, "(a s) (b t) -> a b", "sum", a=n, b=n)
-            hessian[a, :, b] = block
-            hessian[b, :, a] = block.T
-        return hessian.view(2 * n, 2 * n)
+    columns: dict[str, Tensor]
+    errors: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-class Calibration:
+class Collector:
     """Collects the moments of all layers while states go through the model.
 
     Args:
@@ -136,35 +77,34 @@ class Calibration:
     ) -> None:
         self.moments = {name: Moments(pair, device) for name, pair in pairs.items()}
         self.room, self.with_student = room, with_student
-        self.teacher: Teacher = (1.0, 0.0)
+        self.teacher = TEACHERS[0]
         self._seen = WeakTensorKeyDictionary()  # input → the first layer that has read it
 
     def observe(self, name: str, x: Tensor, out: Tensor, layer: nn.Module) -> None:
         """Count one batch; see `observation.Observer`.
 
         The student's layers are to give what the teacher's give: its LoRA's output, and what the
-        base layer makes of the difference of their inputs. Where both read the same, as keys and
-        values of a prompt do, there is nothing new to learn from the student.
+        base layer makes of the difference of their inputs.
         """
         moments = self.moments.get(name)
         if moments is None:
             return
         half = len(x) // 2 if self.with_student else len(x)
-        if self.with_student and torch.equal(x[:half], x[half:]):
-            del self.moments[name]
-            return
+        if self.with_student and not moments.drifted:
+            moments.drifted = not torch.equal(x[:half], x[half:])
         seen = tokens(x, layer)
+        seen = seen * seen.shape[1] ** -0.5  # a mean over the places
         student = seen[-half:].flatten(0, 1)
         first: Moments | None = self._seen.get(x)
-        if first is None:  # to_q, to_k and to_v read one input
+        if first is None or first.downs[0].shape[1] != student.shape[1]:
             moments.add_input(student, self._place(moments))
             self._seen[x] = moments
-        else:
+        else:  # to_q, to_k and to_v read one input
             moments.second = first.second
         y = moments.added(seen[:half].flatten(0, 1), self.teacher)
         if self.with_student:
             base = places(out)
-            y += (base[:half] - base[half:]).flatten(0, 1)
+            y += (base[:half] - base[half:]).flatten(0, 1) * base.shape[1] ** -0.5
         moments.add_target(student, y)
 
     def _place(self, moments: Moments) -> torch.device:
@@ -185,42 +125,71 @@ def solve_coefficients(
     states: Sequence[tuple[Teacher, Sequence[State]]],
     settings: ClosedFormSettings,
     device: torch.device,
-) -> tuple[dict[str, Tensor], list[str]]:
+    on_layer: Callable[[], None] = lambda: None,
+) -> ClosedForm:
     """Solve for the coefficients `(2, in)` of the trained modules, in a few passes.
 
     Pass 1 takes every layer's input from the teachers. From pass 2 on it is the merge's own input,
-    so that a layer makes good what those before it got wrong.
+    so that a layer makes good what those before it got wrong. A layer whose input the merge does
+    not change, as the prompt for keys and values, has its solution from pass 1.
 
     Args:
         model: with the pairs' branches on it.
         pairs: all modules, by the model's name for them.
         trained: those that get coefficients.
-        states: of each teacher: the gates of content and style, and its states; no targets are
-            needed.
+        states: of each teacher; no targets are needed.
         device: where the model computes.
+        on_layer: called before each layer is solved; may raise to cancel.
 
-    Returns:
-        the coefficients, and lines for the report.
+    Raises:
+        ZipLoRAError: no layer at all could be solved.
     """
-    solvable = [n for n in trained if pairs[n].one.down[0].numel() <= WIDEST]
-    columns = {n: torch.ones(2, pairs[n].one.down.shape[1], device=device) for n in trained}
-    unsolved: set[str] = set()
+    solvable = {n: pairs[n] for n in trained if pairs[n].one.down[0].numel() <= WIDEST}
+    done = ClosedForm(
+        {n: torch.ones(2, pairs[n].one.down.shape[1], device=device) for n in trained}
+    )
+    solutions: dict[str, Solution] = {}
     for turn in range(settings.passes):
         student = turn > 0
-        shown = {n: pairs[n] for n in solvable}
-        calibration = Calibration(shown, device, settings.room, student)
-        with model.observed(_teacher_and_student(pairs, columns), calibration.observe):
-            for teacher, of_teacher in states:
-                calibration.teacher = teacher
+        collector = Collector(solvable, device, settings.room, student)
+        shown = states if student or settings.passes == 1 else _thinned(states)
+        with model.observed(_teacher_and_student(pairs, done.columns), collector.observe):
+            for collector.teacher, of_teacher in shown:
                 for batch in batches(of_teacher, settings.batch):
-                    _forward(model.denoise, batch, teacher, student)
-        for name, moments in calibration.moments.items():
-            solved = moments.solve(settings.ridge)
-            if solved is None:
-                unsolved.add(name)
-            else:
-                columns[name] = solved
-    return columns, _notes(len(trained) - len(solvable), sorted(unsolved))
+                    _forward(model.denoise, batch, collector.teacher, student)
+        for name, moments in collector.moments.items():
+            on_layer()
+            if student and not moments.drifted:
+                continue
+            solution = moments.solve(settings.ridge)
+            if solution is not None:
+                solutions[name], done.columns[name] = solution, solution.columns
+        found = solutions.values()
+        if found and not student:
+            done.errors.append(sum(s.direct for s in found) / len(found))
+        if found:
+            done.errors.append(sum(s.error for s in found) / len(found))
+    if not solutions:
+        raise problem(
+            "solver=closed_form",
+            found="no layer that saw finite numbers and adds something to them",
+            expected="two LoRAs that work on this checkpoint",
+            advice="Try each LoRA alone with the ordinary Load LoRA node, at the pair's strength.",
+        )
+    done.notes = _notes(len(trained) - len(solvable), sorted(solvable.keys() - solutions.keys()))
+    return done
+
+
+def closed_form_evaluations(states: int, passes: int) -> int:
+    """How many samples go through the UNet for so many states of one teacher."""
+    first = states if passes == 1 else -(-states // FIRST)
+    return first + 2 * states * (passes - 1)
+
+
+def _thinned(
+    states: Sequence[tuple[Teacher, Sequence[State]]],
+) -> list[tuple[Teacher, Sequence[State]]]:
+    return [(teacher, of_teacher[::FIRST]) for teacher, of_teacher in states]
 
 
 def _teacher_and_student(
@@ -252,7 +221,7 @@ def _notes(too_wide: int, unsolved: Sequence[str]) -> list[str]:
         )
     if unsolved:
         notes.append(
-            f"WARNING: {len(unsolved)} layers saw nothing, or numbers that are not finite, and "
-            f"keep their coefficients, e.g. {unsolved[0]}"
+            f"WARNING: {len(unsolved)} layers saw or add nothing, or saw numbers that are not "
+            f"finite: they keep coefficient 1, e.g. {unsolved[0]}"
         )
     return notes

@@ -56,6 +56,16 @@ def svd_of_factors(factors: LoraFactors) -> SVD:
     return q_up @ u, s, vh @ q_down.T
 
 
+def living(u: Tensor, s: Tensor, vh: Tensor) -> SVD:
+    """Leave out directions that are rounding only, as of a file with more rank than it uses.
+
+    Factors are float32, so what they span is known to its precision. One direction stays.
+    """
+    alive = s > torch.finfo(torch.float32).eps * max(len(u), vh.shape[1]) * s[0]
+    alive[0] = True
+    return u[:, alive], s[alive], vh[alive]
+
+
 def randomised_svd(
     matrix: Tensor, rank: int, rng: torch.Generator, oversample: int = 16, power: int = 4
 ) -> SVD:

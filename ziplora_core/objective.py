@@ -53,12 +53,26 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def similarity_penalty(
     form: str, columns: Mapping[str, Tensor], column_cosines: Mapping[str, Tensor]
 ) -> Tensor:
-    """Sum a penalty over the layers (the sum of arXiv:2311.13600, eq. 3), unweighted."""
-    penalty = SIMILARITIES[form]
-    return torch.stack([penalty(m, column_cosines[name]) for name, m in columns.items()]).sum()
+    """Sum a penalty over the layers (the sum of arXiv:2311.13600, eq. 3), unweighted.
+
+    Layers of one width are taken at once: SDXL's 560 have three.
+    """
+    by_width: dict[int, list[str]] = {}
+    for name, m in columns.items():
+        by_width.setdefault(m.shape[1], []).append(name)
+    penalties = torch.vmap(SIMILARITIES[form])
+    sums = [
+        penalties(
+            torch.stack([columns[name] for name in names]),  # (layer, 2, in)
+            torch.stack([column_cosines[name] for name in names]),  # (layer, in)
+        ).sum()
+        for names in by_width.values()
+    ]
+    return torch.stack(sums).sum()
 
 
 def coefficient_cosine(columns: Mapping[str, Tensor]) -> float:
     """Mean over the layers of |cos(m_c, m_s)|: what the paper's stopping rule watches."""
-    values = [cosine(m.detach(), m) for m in columns.values()]
-    return float(torch.stack(values).mean())
+    detached = {name: m.detach() for name, m in columns.items()}
+    unused = {name: m[0] for name, m in detached.items()}
+    return float(similarity_penalty("cosine", detached, unused)) / len(columns)

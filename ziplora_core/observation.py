@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,8 +36,9 @@ def tokens(x: Tensor, layer: nn.Module) -> Tensor:
     """Take a layer's input as `(sample, place, in · taps)`, float32, at most TOKENS places."""
     if isinstance(layer, nn.Conv2d):
         assert not isinstance(layer.padding, str)
-        x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        x = x.transpose(1, 2)
+        shape = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        samples = x.split(1)  # in turn: all patches of a picture are nine times its size
+        return torch.cat([_thinned(F.unfold(one, *shape).transpose(1, 2)) for one in samples])
     return _thinned(x)
 
 
@@ -48,4 +50,5 @@ def places(out: Tensor) -> Tensor:
 def _thinned(x: Tensor) -> Tensor:
     if x.ndim == 2:
         return x.float()[:, None]
-    return x[:, :: -(-x.shape[1] // TOKENS)].float()
+    step = -(-x.shape[1] // TOKENS) | 1  # odd: an even one would keep to a few columns
+    return (x[:, ::step] if x.shape[1] > TOKENS else x).float()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .branches import Branches
 from .lora import LoraFactors
-from .low_rank import approximate
+from .low_rank import balanced, living, svd_of_factors
 from .observation import places, tokens
 from .pairing import ModulePair
 
@@ -128,7 +128,10 @@ class RankMoments:
 
 
 def _balanced(factors: LoraFactors | None) -> LoraFactors | None:
-    return approximate(factors, len).factors if factors else None
+    if factors is None:
+        return None
+    shape = (factors.up.shape[0], *factors.down.shape[1:])
+    return balanced(living(*svd_of_factors(factors)), shape)
 
 
 class RankCalibration:

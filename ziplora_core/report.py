@@ -14,13 +14,15 @@ from .lora import LoRA
 from .low_rank import Approximation, inner_product, overall_error
 from .merge import MergedLoRA, join, layer_cosine
 from .options import ZipSettings
-from .pairing import LoRAPair
+from .pairing import LoRAPair, ModulePair
 from .trainable import TrainingRecord
 
 STILL = 0.02
 """Largest |m − 1| at which nothing was learned."""
 COLLAPSED = 0.3
 """Mean |m| below which a LoRA is all but switched off."""
+WORSE = 1.2
+"""Retention, in those of the direct merge, above which a merge has not been worth it."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,37 @@ class Retention:
         return self.content + self.style
 
 
-def coefficient_warnings(coefficients: Mapping[str, Tensor], learning_rate: float) -> list[str]:
+def coefficient_warnings(coefficients: Mapping[str, Tensor], settings: ZipSettings) -> list[str]:
     """Say it when the coefficients did not move, or collapsed."""
-    flat = _flat(coefficients)
+    flat, stepped = _flat(coefficients), settings.gradient_steps > 0
     warnings = []
     if (moved := float((flat - 1).abs().max())) <= STILL:
+        advice = f"Raise learning_rate ({settings.learning_rate:g}; the paper's is 0.01) or steps."
         warnings.append(
             f"nothing was learned: no coefficient moved by more than {moved:.4f}, so this is the "
-            f"direct merge. Raise learning_rate ({learning_rate:g}; the paper's is 0.01) or steps."
+            f"direct merge. {advice if stepped else 'The two LoRAs hardly meet.'}"
         )
+    advice = "Use similarity=cosine, or lower similarity_weight or steps."
     for row, concept in ((CONTENT, "content"), (STYLE, "style")):
         if (mean := float(flat[row].abs().mean())) < COLLAPSED:
             warnings.append(
                 f"the {concept} coefficients collapsed to a mean of {mean:.2f}: the merge hardly "
-                "draws it. Use similarity=cosine, or lower similarity_weight or steps."
+                f"draws it. {advice if stepped else 'Connect joint_conditioning.'}"
             )
     return warnings
+
+
+def retention_warnings(before: Retention, after: Retention) -> list[str]:
+    """Say it when one of the two is kept worse than by the direct merge."""
+    return [
+        f"the {name} is kept worse than by the direct merge (× {new / old:.2f}): the other one "
+        "weighs more. Bring the pair's strengths nearer to each other, or lower similarity_weight."
+        for name, old, new in (
+            ("content", before.content, after.content),
+            ("style", before.style, after.style),
+        )
+        if old > 0 and new > WORSE * old
+    ]
 
 
 def zip_report(
@@ -79,7 +96,9 @@ def zip_report(
     coefficients, pairs = merged.coefficients, merged.pairs
     direct = replace(merged, coefficients={})
     learned = record.step or settings.closed_form_states
-    warnings = coefficient_warnings(coefficients, settings.learning_rate) if learned else []
+    warnings = coefficient_warnings(coefficients, settings) if learned else []
+    if learned and retention is not None:
+        warnings += retention_warnings(*retention)
     if record.failed and record.stopped:
         warnings.insert(0, record.stopped)
     flat = _flat(coefficients)
@@ -97,7 +116,12 @@ def zip_report(
     if retention is not None:
         lines += _retention_lines(*retention)
     lines += [*_coefficient_lines(merged), *kept_norm_lines(merged, direct)]
-    return "\n".join(lines + record.notes + notes)
+    return compose(lines + record.notes + notes)
+
+
+def compose(lines: Iterable[str]) -> str:
+    """Put the lines of a report in their order: warnings first."""
+    return "\n".join(sorted(lines, key=lambda line: not line.startswith("WARNING")))
 
 
 def kept_norm_lines(merged: MergedLoRA, direct: MergedLoRA) -> list[str]:
@@ -109,7 +133,7 @@ def kept_norm_lines(merged: MergedLoRA, direct: MergedLoRA) -> list[str]:
     squares = {
         name: (_square(merged, name), _square(direct, name))
         for name, pair in direct.pairs.items()
-        if pair.shared
+        if pair.shared and not _cancels(pair)
     }
     layers = {name: (ours / sums) ** 0.5 for name, (ours, sums) in squares.items() if sums > 0}
     if not layers:
@@ -123,10 +147,26 @@ def kept_norm_lines(merged: MergedLoRA, direct: MergedLoRA) -> list[str]:
     ]
 
 
+def overlap_line(pairs: Mapping[str, ModulePair]) -> list[str]:
+    """Say how much two LoRAs point the same way, by their layer cosines."""
+    cosines = [abs(layer_cosine(pair)) for pair in pairs.values() if pair.shared]
+    if not cosines:
+        return []
+    mean = sum(cosines) / len(cosines)
+    return [f"overlap of the two, layer cosine: mean |cos| {mean:.4f}, largest {max(cosines):.4f}"]
+
+
 def _square(merged: MergedLoRA, name: str) -> float:
     pair = merged.pairs.get(name)
     factors = join(pair, merged.coefficients.get(name)) if pair else None
-    return inner_product(factors, factors) if factors else 0.0
+    return max(inner_product(factors, factors), 0.0) if factors else 0.0
+
+
+def _cancels(pair: ModulePair) -> bool:
+    """Whether a sum is nothing but what rounding has left, as of a LoRA and its negative."""
+    whole = join(pair)
+    parts = sum(inner_product(f, f) for f in pair.factors if f)
+    return whole is None or inner_product(whole, whole) <= 1e-10 * parts
 
 
 def truncation_line(rank: int, error: float, changed: bool) -> str:

@@ -50,7 +50,9 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     parser.add_argument(
-        "--full", action="store_true", help="SDXL in its full size, for a card of 48 GB"
+        "--full",
+        action="store_true",
+        help="SDXL in its full size, for a large card (about 48 GB, by estimate)",
     )
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, help="these sections; prints, writes nothing"

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "ziplora_core"
 PURE = sorted(p for p in CORE.rglob("*.py") if "comfy_adapter" not in p.parts)
-ALLOWED = {"torch", "safetensors", "numpy", "matplotlib"}
+ALLOWED = {"torch", "safetensors", "numpy", "einops", "matplotlib"}
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda p: str(p.relative_to(CORE)))

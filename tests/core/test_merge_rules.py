@@ -83,6 +83,43 @@ def test_result_does_not_depend_on_how_an_update_is_split_into_factors(
     assert_close(delta(method, other), delta(method, pair), 1e-4)
 
 
+@pytest.mark.parametrize("method", GAUGE_FREE)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_ranks_that_a_file_does_not_use_change_nothing(method: str, kernel: int) -> None:
+    """Folded merges and padded files have dead and repeated ranks."""
+    pair = make_pair(kernel)
+
+    def padded(factors: LoraFactors | None) -> LoraFactors:
+        assert factors
+        down = torch.cat([factors.down, factors.down[:2], torch.randn_like(factors.down[:1])])
+        half = torch.cat([factors.up[:, :2] / 2, factors.up[:, 2:]], 1)
+        up = torch.cat([half, factors.up[:, :2] / 2, torch.zeros_like(factors.up[:, :1])], 1)
+        assert factors.alpha
+        return LoraFactors(down, up, factors.alpha * len(down) / factors.rank)
+
+    wide = ModulePair(*map(padded, pair.factors))
+    assert_close(delta(method, wide), delta(method, pair), 1e-4)
+
+
+@pytest.mark.parametrize("method", GAUGE_FREE)
+def test_more_rank_than_a_convolution_has_inputs(method: str) -> None:
+    pair = ModulePair(random_factors(50, 4, 30, 3, seed=1), random_factors(40, 4, 30, 3, seed=2))
+    assert np.isfinite(delta(method, pair)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dead", ["content", "style"])
+def test_update_whose_factors_cancel_counts_as_none(method: str, dead: str) -> None:
+    pair = make_pair(ranks=(4, 4))
+    zero = LoraFactors(torch.eye(4, 40), torch.zeros(30, 4))
+    zero.down[2:] = 0  # up meets only rows of down that are zero
+    zero.up[:, 2:] = 1
+    living = pair.style if dead == "content" else pair.content
+    half = ModulePair(zero, pair.style) if dead == "content" else ModulePair(pair.content, zero)
+    if method not in ("factor_average", "block_masks"):
+        assert_close(delta(method, half), dense(living))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_weight_of_zero_gives_the_other_lora(method: str) -> None:
     pair = make_pair(ranks=(3, 3))

@@ -191,3 +191,12 @@ def test_lora_of_the_stock_trainer_is_saved_and_loads(server: ComfyServer) -> No
     before = server.log().count("lora key not loaded")
     succeeded(server, graph)
     assert server.log().count("lora key not loaded") == before
+
+
+def test_closed_form_without_steps_has_a_loss_to_plot(server: ComfyServer) -> None:
+    graph = Graph()
+    solved = graph.optimise(graph.pair(), solver="closed_form", calibration_states=3)
+    graph.node("LossGraphNode", loss=[solved, 2], filename_prefix="closed_form")
+    said = report(succeeded(server, graph), solved)
+    assert "error of the layers' own outputs, direct merge → each pass" in said
+    assert "memory=" not in said, "no backward pass, no plan for one"

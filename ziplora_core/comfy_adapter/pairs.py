@@ -13,7 +13,7 @@ from ..layers import choose_layers
 from ..merge import MergedLoRA
 from ..merge_methods import CALIBRATED, MergeSettings, merge, weighted
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
-from ..report import kept_norm_lines
+from ..report import compose, kept_norm_lines, overlap_line
 from .targets import resolve_unet
 
 
@@ -94,8 +94,9 @@ def merge_pair(
     ]
     rank = max((factors.rank for factors in merged.modules().values()), default=0)
     end = f"rank {rank}" + ("" if merged.separable else ", content and style in one")
+    lines += overlap_line(unet)
     kept = kept_norm_lines(merged, weighted(sources, settings))
-    return merged, "\n".join([*lines, *notes, *kept, end])
+    return merged, compose([*lines, *notes, *kept, end])
 
 
 def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair) -> list[str]:

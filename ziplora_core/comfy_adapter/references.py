@@ -63,10 +63,13 @@ class Reference:
     latents: Tensor | None
 
 
-def evaluations(references: Sequence[Reference], draws: int, held_out: int) -> int:
-    """How many samples go through the UNet for `draws` and then `held_out` states per concept."""
+def evaluations(
+    references: Sequence[Reference], draws: int, held_out: int, targets: bool = True
+) -> int:
+    """How many samples go through the UNet for `draws` and then `held_out` states per teacher."""
     trajectory = 2 * TRAJECTORY_STEPS * -(-draws // TRAJECTORY_STEPS)
-    return sum(held_out + (trajectory if r.latents is None else draws) for r in references)
+    asked = draws if targets else 0
+    return sum(held_out + (trajectory if r.latents is None else asked) for r in references)
 
 
 def draw_pictures(

@@ -9,11 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import torch
 
 from ..branches import Branches
 from ..checkpoint import CheckpointFolder, fingerprint
-from ..closed_form import ClosedFormSettings, solve_coefficients
+from ..closed_form import (
+    ClosedForm,
+    ClosedFormSettings,
+    closed_form_evaluations,
+    solve_coefficients,
+)
 from ..coefficients import MergerCoefficients
 from ..files.metadata import source_metadata
 from ..merge import MergedLoRA
@@ -55,9 +61,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class ZipResult:
+    """What came out.
+
+    Args:
+        loss: of every step; without steps, what the closed form left of the layers' outputs.
+    """
+
     merged: MergedLoRA
     record: TrainingRecord
     report: str
+    loss: list[float]
 
 
 def optimise(
@@ -123,7 +136,7 @@ class ZipSession:
             states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
-            notes = self._solve(opened, task, states)
+            solved = self._solve(opened, task, states)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
                 opened, settings.memory, options.batch, len(states), largest, task.parameters
@@ -139,16 +152,19 @@ class ZipSession:
             hooks = Hooks(
                 lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end
             )
-            folder = self._checkpoint_folder(checkpoints, opened)
-            record = train(task, settings.gradient_steps, options, hooks, folder)
-            notes += [str(plan), f"UNet evaluations: {opened.evaluations} samples"]
-        if not record.asked_to_stop:
+            steps = settings.gradient_steps
+            folder = self._checkpoint_folder(checkpoints, opened) if steps else None
+            record = train(task, steps, options, hooks, folder)
+            notes = [*solved.notes, *([str(plan)] if steps else [])]
+            notes.append(f"UNet evaluations: {opened.evaluations} samples")
+        if folder and not record.asked_to_stop:
             folder.remove()
         merged = self._merged(task)
         measured = (before, after[0]) if before and after[0] else None
         metadata = self._metadata(measured, opened.v_prediction)
         report = zip_report(merged, self.pair, record, settings, measured, notes)
-        return ZipResult(replace(merged, metadata=metadata), record, report)
+        loss = record.history.get("loss", solved.errors)
+        return ZipResult(replace(merged, metadata=metadata), record, report, loss)
 
     def _states(
         self, opened: TrainingModel, watch: Watch
@@ -158,9 +174,9 @@ class ZipSession:
         pool = min(settings.gradient_steps * options.batch * options.accumulation, POOL)
         draws = max(pool, settings.closed_form_states)
         references = [self._reference(opened, i) for i in range(len(self.prompts))]
-        total = evaluations(references, draws, options.held_out_draws)
+        total = evaluations(references, draws, options.held_out_draws, targets=pool > 0)
         each = options.held_out_draws  # how the direct merge does
-        each += settings.closed_form_states * (2 * settings.passes - 1)
+        each += closed_form_evaluations(settings.closed_form_states, settings.passes)
         total += len(references) * each
         opened.on_evaluation = lambda done: watch.on_prepare(done, total)
         states, references = draw_pictures(opened, references, self._size, draws, settings.seed)
@@ -177,30 +193,43 @@ class ZipSession:
 
     def _solve(
         self, opened: TrainingModel, task: ZipObjective, states: list[list[State]]
-    ) -> list[str]:
-        """Put the closed form's coefficients in the place of ones; returns lines for the report."""
+    ) -> ClosedForm:
+        """Put the closed form's coefficients in the place of ones, if it is asked for."""
         settings, count = self.settings, self.settings.closed_form_states
         if not count:
-            return []
+            return ClosedForm({})
         started = time.perf_counter()
         keys = unet_targets(self.model.model)
-        room = room_for_moments(opened)
         shown = [_spread(of_teacher, count) for of_teacher in states]
-        columns, notes = solve_coefficients(
-            opened,
-            {keys[name]: pair for name, pair in self.pairs.items()},
-            [keys[name] for name in self.trained],
-            list(zip(TEACHERS, shown, strict=False)),
-            ClosedFormSettings(settings.passes, batch=settings.options.batch + 1, room=room),
-            opened.device,
-        )
-        task.coefficients.set({name: columns[keys[name]] for name in self.trained})
+
+        def solve(how: ClosedFormSettings) -> ClosedForm:
+            return solve_coefficients(
+                opened,
+                {keys[name]: pair for name, pair in self.pairs.items()},
+                [keys[name] for name in self.trained],
+                list(zip(TEACHERS, shown, strict=False)),
+                how,
+                opened.device,
+                on_layer=lambda: opened.on_evaluation(opened.evaluations),
+            )
+
+        try:
+            solved = solve(ClosedFormSettings(settings.passes, room=room_for_moments(opened)))
+        except torch.OutOfMemoryError:
+            solved = None
+        if solved is None:  # outside the handler, whose traceback would keep the tensors
+            comfy.model_management.soft_empty_cache()
+            solved = solve(ClosedFormSettings(settings.passes, batch=1, room=0.0))
+            solved.notes.append("memory ran out: the closed form went on with its sums on the CPU")
+        task.coefficients.set({name: solved.columns[keys[name]] for name in self.trained})
         passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
-        return [
+        errors = " → ".join(f"{error:.3f}" for error in solved.errors)
+        solved.notes[:0] = [
             f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} states in "
             f"{time.perf_counter() - started:.1f} s",
-            *notes,
+            f"error of the layers' own outputs, direct merge → each pass: {errors} (1: all of it)",
         ]
+        return solved
 
     def _reference(self, opened: TrainingModel, number: int) -> Reference:
         latents, prompt = self.latents[number], self.prompts[number].conditioning

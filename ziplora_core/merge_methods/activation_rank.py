@@ -45,6 +45,8 @@ def to_rank_by_activation(
         metadata=merged.metadata,
         separable=False,
     )
+    if not cut:
+        return result, ["no module could be reduced by what it sees: plain SVD"]
     return result, [
         f"reduced to rank {rank} by what {len(cut)} modules see: relative error "
         f"{overall_error(cut):.2%} of what they add there (plain SVD: {overall_error(plain):.2%})"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..lora import LoraFactors
-from ..low_rank import approximate, svd_of_factors
+from ..low_rank import approximate, living, svd_of_factors
 from ..merge import MergedLoRA
 from ..pairing import ModulePair
 from .settings import Merged, MergeSettings, shared_only, to_rank, weighted
@@ -52,8 +52,9 @@ def knots(sources: MergedLoRA, settings: MergeSettings) -> Merged:
             torch.linalg.qr(f.down.flatten(1).double().T) for f in (content, style)
         )
         q_up, r_up = torch.linalg.qr(torch.cat(ups, 1))
-        u, s, wh = torch.linalg.svd(r_up @ torch.block_diag(l_c.T, l_s.T), full_matrices=False)
-        rows_c, rows_s = (s[:, None] * wh).split([l_c.shape[1], l_s.shape[1]], 1)
+        joined = r_up @ torch.block_diag(l_c.T, l_s.T)
+        u, s, wh = living(*torch.linalg.svd(joined, full_matrices=False))
+        rows_c, rows_s = (s[:, None] * wh).split([len(l_c), len(l_s)], 1)
         merged = elected(rows_c @ q_c.T, rows_s @ q_s.T, settings.density)
         return _factors(q_up @ u, merged, content)
 
@@ -83,7 +84,8 @@ def common_basis(
     """Write both updates in one orthonormal basis: delta_k = U C_k Vᵀ, float64, lossless.
 
     Returns:
-        U `(out, R)`, V `(in·k, R)` and the cores `(R, R)`.
+        U `(out, R)`, V `(in·k, R')` and the cores `(R, R')`; directions that neither has are not
+        among them.
     """
     ups = torch.cat([f.scale * f.up.flatten(1).double() for f in (content, style)], 1)
     downs = torch.cat([f.down.flatten(1).double() for f in (content, style)])
@@ -93,8 +95,8 @@ def common_basis(
     small = [
         up @ down.T for up, down in zip(r_up.split(ranks, 1), r_down.split(ranks, 1), strict=True)
     ]
-    u = torch.linalg.svd(torch.cat(small, 1), full_matrices=False)[0]
-    v = torch.linalg.svd(torch.cat(small), full_matrices=False)[2].T
+    u = living(*torch.linalg.svd(torch.cat(small, 1), full_matrices=False))[0]
+    v = living(*torch.linalg.svd(torch.cat(small), full_matrices=False))[2].T
     c, s = (u.T @ m @ v for m in small)
     return q_up @ u, q_down @ v, (c, s)
 
@@ -129,7 +131,7 @@ def _trimmed(values: Tensor, density: float) -> Tensor:
 
 
 def _thin(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor]:
-    u, s, vh = svd_of_factors(factors)
+    u, s, vh = living(*svd_of_factors(factors))
     return u, s, vh.T
 
 

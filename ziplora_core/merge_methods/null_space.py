@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from ..lora import LoraFactors
-from ..low_rank import svd_of_factors
+from ..low_rank import living, svd_of_factors
 from ..merge import MergedLoRA
 from ..pairing import ModulePair
 from .settings import Merged, MergeSettings, shared_only, to_rank, weighted
@@ -38,7 +37,7 @@ def null_space(sources: MergedLoRA, settings: MergeSettings) -> Merged:
         found, chance = (sum(values) / len(values) for values in zip(*overlaps, strict=True))
         lines = [
             f"{found:.1%} of the content's energy lay in the style's row space (unrelated LoRAs: "
-            f"{chance:.1%}); {1 - (1 - g) ** 2:.0%} of that is taken away",
+            f"{chance:.1%}); it is brought to {1 - g:.0%} there",
             *lines,
         ]
     return merged, lines
@@ -46,9 +45,7 @@ def null_space(sources: MergedLoRA, settings: MergeSettings) -> Merged:
 
 def row_space(factors: LoraFactors) -> Tensor:
     """Find the orthonormal right singular vectors of an update, `(k, in·k)`, float64."""
-    _, s, vh = svd_of_factors(factors)
-    limit = torch.finfo(torch.float32).eps * max(factors.up.shape[0], vh.shape[1])
-    return vh[s > limit * s[0]]
+    return living(*svd_of_factors(factors))[2]
 
 
 def overlap(factors: LoraFactors, directions: Tensor) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..lora import LoraFactors
+from ..low_rank import inner_product
 from ..merge import MergedLoRA, truncated
 from ..pairing import ModulePair, pair_modules, scaled
 from ..rank_moments import RankMoments
@@ -82,4 +83,4 @@ def to_rank(merged: MergedLoRA, rank: int) -> Merged:
 
 
 def _living(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
-    return {n: f for n, f in modules.items() if f.scale and f.up.any() and f.down.any()}
+    return {name: f for name, f in modules.items() if inner_product(f, f) > 0}

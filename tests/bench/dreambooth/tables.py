@@ -47,19 +47,20 @@ def tables() -> Iterator[Table]:
 
 def steps(title: str, methods: dict[str, Train]) -> Table:
     """Compare seconds per training step."""
-    tasks = {f"batch {batch}, {size} × {size}": make_task(batch, size) for batch, size in CASES}
+    tasks = {f"{batch} × {size}²": make_task(batch, size) for batch, size in CASES}
     columns: dict[str, str] = {}
     rows: dict[str, dict[str, float | None]] = {name: {} for name in methods}
     for case, task in tasks.items():
-        columns |= {case: ".3f", f"{case}, × ours": ".2f"}
+        columns |= {case: ".3f", f"{case}, ×": ".2f"}
         for name, figures in compare(methods, task).items():
-            rows[name] |= dict(zip((case, f"{case}, × ours"), figures, strict=True))
+            rows[name] |= dict(zip((case, f"{case}, ×"), figures, strict=True))
     return Table(
         f"Seconds per step of training a LoRA, tiny SDXL, {title}",
         columns,
         rows,
         [
+            "columns: batch × side² of the latents; ×: how many times ours",
             "float32, AdamW, one thread, no checkpointing, latents and prompts encoded beforehand; "
-            f"medians of {REPETITIONS} runs of {STEPS} steps, in turns"
+            f"medians of {REPETITIONS} runs of {STEPS} steps, in turns",
         ],
     )

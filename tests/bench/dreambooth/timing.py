@@ -12,7 +12,7 @@ Train = Callable[[Task, int, Callable[[], None]], None]
 """Train some steps and report after each of them: `train(task, steps, on_step)`."""
 
 STEPS = 6
-REPETITIONS = 5
+REPETITIONS = 3
 
 
 def compare(methods: Mapping[str, Train], task: Task) -> dict[str, tuple[float, float]]:

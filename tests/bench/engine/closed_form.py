@@ -39,8 +39,8 @@ def solve(task: Task, count: int) -> None:
     few = [of_concept[:count] for of_concept in task.states]
     states = list(zip(TEACHERS, few, strict=False))
     settings = ClosedFormSettings(passes=PASSES)
-    _, notes = solve_coefficients(task.opened, by_key, list(by_key), states, settings, task.device)
-    assert not notes, notes
+    done = solve_coefficients(task.opened, by_key, list(by_key), states, settings, task.device)
+    assert not any(note.startswith("WARNING") for note in done.notes), done.notes
 
 
 def _table(task: Task, turns: Turns, solved: dict[int, float]) -> Table:

@@ -14,13 +14,7 @@ from ziplora_core.comfy_adapter import conditioning as cond
 from ziplora_core.comfy_adapter.targets import unet_targets
 from ziplora_core.comfy_adapter.training_model import TrainingModel, training_model
 from ziplora_core.pairing import ModulePair
-from ziplora_core.states import (
-    TEACHERS,
-    State,
-    draw_timesteps,
-    generator,
-    predict,
-)
+from ziplora_core.states import TEACHERS, State, draw_timesteps, generator, predict
 
 from .models import Scale, make_model, random_pairs, random_prompt, unet_config
 

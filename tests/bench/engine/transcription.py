@@ -22,8 +22,8 @@ from .task import Task
 
 Mode = Literal["merge", "content", "style"]
 LEARNING_RATE = 5e-5
-PENALTY = 0.01
-"""Of its README: too small a rate to learn anything, but that does not change what a step costs."""
+"""Of its README: too small to learn anything, but that does not change what a step costs."""
+SIMILARITY_WEIGHT = 0.01
 
 
 class Layer:
@@ -84,7 +84,7 @@ class Transcription:
             "style": F.mse_loss(merged_style, target_style),
             "penalty": self._penalty(),
         }
-        loss = terms["content"] + terms["style"] + PENALTY * terms["penalty"]
+        loss = terms["content"] + terms["style"] + SIMILARITY_WEIGHT * terms["penalty"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
