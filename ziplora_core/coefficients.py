@@ -32,10 +32,11 @@ class MergerCoefficients:
         return {name: piece.view(2, -1) for name, piece in zip(self.widths, pieces, strict=True)}
 
     def set(self, columns: Mapping[str, Tensor]) -> None:
-        """Take over coefficients per module."""
+        """Take over the coefficients of some modules."""
+        mine = self.columns()
         with torch.no_grad():
-            for name, mine in self.columns().items():
-                mine.copy_(columns[name])
+            for name, values in columns.items():
+                mine[name].copy_(values)
 
     def detached(self) -> dict[str, Tensor]:
         """Copy the coefficients out, per module `(2, in)`, on the CPU."""

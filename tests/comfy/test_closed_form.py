@@ -121,3 +121,23 @@ def test_cancel_in_the_closed_form_leaves_the_model_clean(
     with pytest.raises(KeyboardInterrupt):
         run(model, clip, tmp_path, SETTINGS, on_prepare=cancel)
     helpers.assert_untouched(model, before)
+
+
+def test_memory_that_runs_out_costs_a_second_try(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, calibration_states=4)
+    failed: list[int] = []
+
+    def run_out(done: int, total: int) -> None:
+        if done > 0.9 * total and not failed:
+            failed.append(done)
+            raise torch.OutOfMemoryError
+
+    plain, again = (
+        run(model, clip, tmp_path, few),
+        run(model, clip, tmp_path, few, on_prepare=run_out),
+    )
+    assert failed and "memory ran out: the closed form went on" in again.report
+    for name, columns in plain.merged.coefficients.items():
+        torch.testing.assert_close(again.merged.coefficients[name], columns, rtol=1e-2, atol=1e-2)

@@ -19,7 +19,7 @@ from ziplora_core.merge import MergedLoRA, join
 from ziplora_core.merge_methods import METHODS, MergeSettings, merge
 from ziplora_core.pairing import ModulePair
 from ziplora_core.rank_moments import RIDGE, RankCalibration, RankMoments
-from ziplora_core.report import kept_norm_lines
+from ziplora_core.strength import kept_norm_lines
 
 from .factors import ToyModel, random_factors
 from .rank_task import columns_of, draw_inputs, make_layer, seen, seen_by_default

@@ -13,7 +13,8 @@ from ..layers import choose_layers
 from ..merge import MergedLoRA
 from ..merge_methods import CALIBRATED, MergeSettings, merge, weighted
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
-from ..report import compose, kept_norm_lines, overlap_line
+from ..report import compose
+from ..strength import kept_norm_lines, overlap_line
 from .targets import resolve_unet
 
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import torch
 
 from ..branches import Branches
 from ..checkpoint import CheckpointFolder, fingerprint
-from ..closed_form import (
-    ClosedForm,
-    ClosedFormSettings,
-    closed_form_evaluations,
-    solve_coefficients,
-)
+from ..closed_form import closed_form_evaluations
 from ..coefficients import MergerCoefficients
 from ..files.metadata import source_metadata
 from ..merge import MergedLoRA
@@ -31,7 +24,7 @@ from ..trainable import Hooks, TrainingRecord, Watch
 from ..training import train
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
-from .memory import plan_memory, room_for_moments
+from .memory import plan_memory
 from .pairs import pair_on_model, trained_modules
 from .private_copy import refuse_patched
 from .references import (
@@ -41,6 +34,7 @@ from .references import (
     noised_states,
     reference_latents,
 )
+from .solve import solve_on_model
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
 
@@ -136,7 +130,8 @@ class ZipSession:
             states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
-            solved = self._solve(opened, task, states)
+            solved = solve_on_model(opened, self.pairs, self.trained, states, settings)
+            task.coefficients.set(solved.columns)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
                 opened, settings.memory, options.batch, len(states), largest, task.parameters
@@ -190,46 +185,6 @@ class ZipSession:
             for reference in references
         ]
         return states, held_out
-
-    def _solve(
-        self, opened: TrainingModel, task: ZipObjective, states: list[list[State]]
-    ) -> ClosedForm:
-        """Put the closed form's coefficients in the place of ones, if it is asked for."""
-        settings, count = self.settings, self.settings.closed_form_states
-        if not count:
-            return ClosedForm({})
-        started = time.perf_counter()
-        keys = unet_targets(self.model.model)
-        shown = [_spread(of_teacher, count) for of_teacher in states]
-
-        def solve(how: ClosedFormSettings) -> ClosedForm:
-            return solve_coefficients(
-                opened,
-                {keys[name]: pair for name, pair in self.pairs.items()},
-                [keys[name] for name in self.trained],
-                list(zip(TEACHERS, shown, strict=False)),
-                how,
-                opened.device,
-                on_layer=lambda: opened.on_evaluation(opened.evaluations),
-            )
-
-        try:
-            solved = solve(ClosedFormSettings(settings.passes, room=room_for_moments(opened)))
-        except torch.OutOfMemoryError:
-            solved = None
-        if solved is None:  # outside the handler, whose traceback would keep the tensors
-            comfy.model_management.soft_empty_cache()
-            solved = solve(ClosedFormSettings(settings.passes, batch=1, room=0.0))
-            solved.notes.append("memory ran out: the closed form went on with its sums on the CPU")
-        task.coefficients.set({name: solved.columns[keys[name]] for name in self.trained})
-        passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
-        errors = " → ".join(f"{error:.3f}" for error in solved.errors)
-        solved.notes[:0] = [
-            f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} states in "
-            f"{time.perf_counter() - started:.1f} s",
-            f"error of the layers' own outputs, direct merge → each pass: {errors} (1: all of it)",
-        ]
-        return solved
 
     def _reference(self, opened: TrainingModel, number: int) -> Reference:
         latents, prompt = self.latents[number], self.prompts[number].conditioning
@@ -292,11 +247,6 @@ class ZipSession:
             before, after = (asdict(r) for r in measured)
             said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
         return source_metadata(self.pair.content, self.pair.style) | said
-
-
-def _spread(states: list[State], count: int) -> list[State]:
-    """Pick `count` states evenly: those of a trajectory lie in the order of their noise."""
-    return [states[i * len(states) // count] for i in range(min(count, len(states)))]
 
 
 def _measure(opened: TrainingModel, held_out: list[list[State]]) -> Retention | None:

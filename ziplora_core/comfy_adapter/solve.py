@@ -1,0 +1,76 @@
+"""The closed form on a loaded MODEL, in the memory there is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import comfy.model_management
+import torch
+
+from ..closed_form import ClosedForm, ClosedFormSettings, solve_coefficients
+from ..options import ZipSettings
+from ..pairing import ModulePair
+from ..states import TEACHERS, State
+from .memory import room_for_moments
+from .targets import unet_targets
+from .training_model import TrainingModel
+
+
+def solve_on_model(
+    opened: TrainingModel,
+    pairs: Mapping[str, ModulePair],
+    trained: Sequence[str],
+    states: Sequence[Sequence[State]],
+    settings: ZipSettings,
+) -> ClosedForm:
+    """Solve for the coefficients of the trained modules, by kohya name, if settings ask for it.
+
+    Memory that runs out costs one more try, with single states and all sums on the CPU.
+
+    Args:
+        opened: with the pairs' branches on it.
+        pairs: all modules by kohya name.
+        trained: those that get coefficients.
+        states: of content, style and, where it counts, joint.
+        settings: solver, passes, calibration_states.
+    """
+    if not settings.closed_form_states:
+        return ClosedForm({})
+    started = time.perf_counter()
+    keys = unet_targets(opened.model)
+    shown = [_spread(of_teacher, settings.closed_form_states) for of_teacher in states]
+
+    def solve(how: ClosedFormSettings) -> ClosedForm:
+        return solve_coefficients(
+            opened,
+            {keys[name]: pair for name, pair in pairs.items()},
+            [keys[name] for name in trained],
+            list(zip(TEACHERS, shown, strict=False)),
+            how,
+            opened.device,
+            on_layer=lambda: opened.on_evaluation(opened.evaluations),
+        )
+
+    try:
+        solved = solve(ClosedFormSettings(settings.passes, room=room_for_moments(opened)))
+    except torch.OutOfMemoryError:
+        solved = None
+    if solved is None:  # outside the handler, whose traceback would keep the tensors
+        comfy.model_management.soft_empty_cache()
+        solved = solve(ClosedFormSettings(settings.passes, batch=1, room=0.0))
+        solved.notes.append("memory ran out: the closed form went on with its sums on the CPU")
+    passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
+    errors = " → ".join(f"{error:.3f}" for error in solved.errors)
+    lines = [
+        f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} states in "
+        f"{time.perf_counter() - started:.1f} s",
+        f"error of the layers' own outputs, direct merge → each pass: {errors} (1: all of it)",
+    ]
+    by_name = {name: solved.columns[keys[name]] for name in trained}
+    return ClosedForm(by_name, solved.errors, lines + solved.notes)
+
+
+def _spread(states: Sequence[State], count: int) -> list[State]:
+    """Pick `count` states evenly: those of a trajectory lie in the order of their noise."""
+    return [states[i * len(states) // count] for i in range(min(count, len(states)))]
