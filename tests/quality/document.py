@@ -27,6 +27,7 @@ SHORT = {
     "joint training": "joint prompt",
     "direct": "joint prompt",
     "ZipLoRA": "joint prompt",
+    "closed form, joint": "joint prompt",
 }
 """The rows of the short sheet, and the prompt of each."""
 _TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
@@ -51,7 +52,8 @@ def write_sheets(results: Sequence[PairResult]) -> None:
     _save(short_sheet(results), "quality.png")
     for result in results:
         sheet = contact_sheet(result.pair.name, result.rows, scale=0.5)
-        _save(sheet, f"quality_{result.pair.subject}.png")
+        few = sheet.quantize(256, dither=Image.Dither.NONE)  # a third of three megabytes
+        _save(few, f"quality_{result.pair.subject}.png")
     rows = {result.pair.name: result.strengths for result in results}
     _save(contact_sheet("ZipLoRA, style strength 0 … 1", rows, scale=0.75), "quality_strength.png")
 
