@@ -18,7 +18,7 @@ from ..ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
 from ..ziplora_core.pairing import LoRAPair
 from ..ziplora_core.trainable import Watch
 from .merge_inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
-from .progress import TrainingProgress
+from .progress import TrainingProgress, log_warnings
 from .types import LoRAPairType, MergedLoRAType, no_clip
 
 logger = logging.getLogger(__name__)
@@ -130,19 +130,24 @@ class MergeLoRAs(io.ComfyNode):
         **drawing: int,
     ) -> io.NodeOutput:
         by_block = chosen_blocks(block_preset, blocks)
-        settings = MergeSettings(content_weight, style_weight, rank, mu, density, by_block)
+        node_id = str(cls.hidden.unique_id)
+        modules = TrainingProgress(node_id, len(pair.content.modules))
+        settings = MergeSettings(
+            content_weight, style_weight, rank, mu, density, by_block, on_module=modules.prepare
+        )
         prompts = CalibrationPrompts(
             content_conditioning, style_conditioning, joint_conditioning, **drawing
         )
         notes = []
         if prompts.connected() and (method in CALIBRATED or rank):
-            progress = TrainingProgress(str(cls.hidden.unique_id), prompts.evaluations)
+            progress = TrainingProgress(node_id, prompts.evaluations)
             seen = calibrate(model, pair, prompts, Watch(on_prepare=progress.prepare))
             settings, notes = replace(settings, moments=seen.moments), [seen.report]
         elif prompts.connected():
             notes = [f"the prompts change nothing: {method} with rank 0 does not look at pictures"]
         merged, report = merge_pair(model.model, pair, method, settings)
         report = "\n".join([report, *notes])
+        log_warnings("MergeLoRAs", report)
         lora = lora_model(merged.modules(), merged.metadata)
         return io.NodeOutput(merged, lora, report, ui=ui.PreviewText(report))
 

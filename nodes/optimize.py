@@ -8,7 +8,8 @@ from comfy_api.latest import io, ui
 
 from ..ziplora_core import runs
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
-from ..ziplora_core.comfy_adapter.zip_session import Prompt, optimise
+from ..ziplora_core.comfy_adapter.zip_inputs import Prompt
+from ..ziplora_core.comfy_adapter.zip_session import optimise
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.objective import SIMILARITIES
@@ -63,17 +64,19 @@ class ZipLoRAOptimize(io.ComfyNode):
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
-                    default="adam",
-                    tooltip="adam: gradient steps, as in the paper. closed_form: solves for the "
-                    "coefficients layer by layer, without steps and without the penalty, in a "
-                    "fraction of the time. closed_form_then_adam: the steps start from there.",
+                    default="closed_form",
+                    tooltip="closed_form: solves for the coefficients layer by layer, without "
+                    "steps and without the penalty; faster, needs less memory, and keeps more of "
+                    "both. adam: gradient steps, as in the paper. closed_form_then_adam: the steps "
+                    "start from the closed form.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=100,
                     min=1,
                     max=100000,
-                    tooltip="Optimisation steps; the paper uses at most 100.",
+                    tooltip="Optimisation steps; the paper uses at most 100. The closed form alone "
+                    "has none.",
                 ),
                 learning_rate_input(0.01, "The paper's is 0.01. At 5e-5 nothing moves."),
                 io.Combo.Input(

@@ -13,7 +13,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..ziplora_core.plots import loss_curves, strip
+from ..ziplora_core.plots import bars, loss_curves, strip
 from ..ziplora_core.trainable import TrainingRecord, Watch
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class TrainingProgress:
 
     def watch(self, stop: threading.Event) -> Watch:
         """What the loop calls; `stop` ends it with what was learned."""
-        return Watch(self.step, stop.is_set, self.prepare, self.status, self.samples)
+        return Watch(self.step, stop.is_set, self.prepare, self.status, self.samples, self.solved)
 
     def step(self, record: TrainingRecord) -> None:
         """Called after every step."""
@@ -63,6 +63,12 @@ class TrainingProgress:
     def samples(self, step: int, pictures: Sequence[Tensor]) -> None:
         """Show these below the curve from now on."""
         self._samples, self._drawn = pictures, 0.0
+
+    def solved(self, errors: Sequence[float]) -> None:
+        """Show how well each pass of the closed form has done."""
+        names = ["direct merge", *(f"pass {n}" for n in range(1, len(errors)))]
+        chart = bars(dict(zip(names, errors, strict=True)), "error of the layers' outputs")
+        self._bar.update_absolute(len(errors), len(errors), ("PNG", Image.fromarray(chart), None))
 
     def _picture(self, record: TrainingRecord) -> tuple[str, Image.Image, None] | None:
         """Draw the curve every other second at most: the time belongs to the training."""

@@ -76,7 +76,7 @@ class ZipSettings:
     seed: int = 0
     memory: str = "auto"
     options: TrainingOptions = TrainingOptions()
-    solver: str = "adam"
+    solver: str = "closed_form"
     passes: int = 2
     calibration_states: int = 25
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -33,9 +34,7 @@ def loss_curves(
     step's error mostly tells which timestep was drawn, so each faint curve carries its running
     mean.
     """
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=_BACKGROUND)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=_BACKGROUND)
+    figure, axes = _figure(width, height)
     axes.set_xlim(0, max(steps, 1))
     axes.set_yscale("log")
     axes.set_xlabel("step", color=_INK)
@@ -53,19 +52,29 @@ def loss_curves(
             smooth = _running_mean(smooth)
         label = f"{name} {smooth[-1]:.3g}"
         lines += on.plot(x, smooth, color=colour, linewidth=1.6, label=label)
-    for part in (axes, right) if right else (axes,):
-        part.tick_params(colors=_INK, which="both", labelsize=8)
-        part.spines[:].set_color(_GRID)
     if right:
+        right.spines[:].set_color(_GRID)
+        right.tick_params(labelsize=8)
         right.set_ylim(bottom=0)
         right.tick_params(colors=_COLOURS["penalty"])
     axes.legend(
         handles=lines, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, fontsize=8,
         labelcolor=_INK, frameon=False,
     )  # fmt: skip
-    figure.tight_layout()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _pixels(figure)
+
+
+def bars(
+    values: Mapping[str, float], title: str, width: int = 512, height: int = 320
+) -> NDArray[np.uint8]:
+    """Draw a few named values beside each other as `(height, width, 3)` uint8."""
+    figure, axes = _figure(width, height)
+    drawn = axes.bar(list(values), list(values.values()), color=_COLOURS["content"], width=0.6)
+    axes.bar_label(drawn, fmt="%.3g", color=_INK, fontsize=8)
+    axes.set_title(title, color=_INK, fontsize=9)
+    axes.grid(axis="y", color=_GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    return _pixels(figure)
 
 
 def strip(chart: NDArray[np.uint8], pictures: Sequence[Tensor]) -> NDArray[np.uint8]:
@@ -79,6 +88,21 @@ def strip(chart: NDArray[np.uint8], pictures: Sequence[Tensor]) -> NDArray[np.ui
     for n, picture in enumerate(row):
         below[: len(picture), n * step : n * step + picture.shape[1]] = picture
     return np.concatenate([chart, below])
+
+
+def _figure(width: int, height: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=_BACKGROUND)
+    axes = figure.add_subplot(facecolor=_BACKGROUND)
+    axes.tick_params(colors=_INK, which="both", labelsize=8)
+    axes.spines[:].set_color(_GRID)
+    return figure, axes
+
+
+def _pixels(figure: Figure) -> NDArray[np.uint8]:
+    canvas = FigureCanvasAgg(figure)
+    figure.tight_layout()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _scaled(picture: Tensor, width: int, height: int) -> NDArray[np.uint8]:

@@ -75,6 +75,7 @@ class Watch:
         on_prepare: told how many of how many UNet evaluations are done before the first step.
         on_status: told what is going on before the first step, last what memory it will need.
         on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
+        on_solved: given what is left of the layers' outputs by the direct merge and by each pass.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None
@@ -82,6 +83,7 @@ class Watch:
     on_prepare: Callable[[int, int], None] = lambda done, total: None
     on_status: Callable[[str], None] = lambda text: None
     on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
+    on_solved: Callable[[Sequence[float]], None] = lambda errors: None
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
         "--only", nargs="+", choices=SECTIONS, help="these sections; prints, writes nothing"
     )
     parser.add_argument("--sizes", nargs="+", help="of steps and closed_form: tiny, medium, full")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu", action="store_true", help="even where there is a card")
     options = parser.parse_args()

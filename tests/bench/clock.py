@@ -33,7 +33,10 @@ def _wait() -> None:
 
 
 class Turns:
-    """Contenders that take turns, so that whatever else the machine does falls on all alike.
+    """Contenders that take turns, each right after a turn of the base.
+
+    Whatever else the machine does falls on all alike; how fast it runs just then, on both of a
+    pair.
 
     Args:
         contenders: by name, the base among them.
@@ -47,12 +50,17 @@ class Turns:
         self.done = 1
         self.calls = max(1, round(SHORTEST / self._turn(BASE, 1)))
         self.taken: dict[str, list[float]] = {name: [] for name in contenders}
+        self._base_before: dict[str, list[float]] = {name: [] for name in contenders}
 
     def take(self, rounds: int) -> None:
         """Let each have its turn, round after round: some pieces of work each."""
         for _ in range(rounds):
             for name, taken in self.taken.items():
-                taken.append(self._turn(name, self.calls))
+                if name != BASE:
+                    base = self._turn(BASE, self.calls)
+                    self.taken[BASE].append(base)
+                    self._base_before[name].append(base)
+                    taken.append(self._turn(name, self.calls))
             self.done += self.calls
 
     def _turn(self, name: str, calls: int) -> float:
@@ -65,6 +73,8 @@ class Turns:
         return median(self.taken[name])
 
     def units(self, name: str) -> float:
-        """Median over the rounds, in halves of the base's time in the same round."""
-        rounds = zip(self.taken[name], self.taken[BASE], strict=True)
-        return median(2 * own / base for own, base in rounds)
+        """Median over the rounds, in halves of the base's time right before."""
+        if name == BASE:
+            return 2.0
+        pairs = zip(self.taken[name], self._base_before[name], strict=True)
+        return median(2 * own / base for own, base in pairs)

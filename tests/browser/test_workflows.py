@@ -89,6 +89,7 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
     drop(page, WORKFLOW)
     assert page.evaluate(MISSING) == []
     page.evaluate(OVERRIDE, OVERRIDES)
+    page.evaluate(OVERRIDE, {"ZipLoRAOptimize": {"solver": "adam"}})
     look_at(page, "ZipLoRAOptimize")
     expect(report(page, "ZipLoRA Optimize")).to_have_value("")
 

@@ -14,7 +14,8 @@ from sandbox import tiny
 from ziplora_core.branches import Gates
 from ziplora_core.comfy_adapter.targets import unet_targets
 from ziplora_core.comfy_adapter.training_model import training_model
-from ziplora_core.comfy_adapter.zip_session import Prompt, optimise
+from ziplora_core.comfy_adapter.zip_inputs import Prompt
+from ziplora_core.comfy_adapter.zip_session import optimise
 from ziplora_core.files import lora_from_tensors
 from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.layers import LAYER_CHOICES
@@ -79,7 +80,7 @@ def test_optimise_every_layer_choice_is_the_stock_loaders_lora(
 ) -> None:
     prompt = helpers.encode(clip, "a dog")
     settings = ZipSettings(
-        steps=2, learning_rate=0.1, layers=layers, width=64, height=64, memory="low",
+        solver="adam", steps=2, learning_rate=0.1, layers=layers, width=64, height=64, memory="low",
         options=TrainingOptions(held_out_draws=0),
     )  # fmt: skip
     prompts = (Prompt("content", prompt), Prompt("style", prompt))

@@ -15,7 +15,8 @@ from comfy.model_patcher import ModelPatcher
 
 from sandbox import tiny
 from ziplora_core.comfy_adapter.pairs import merge_pair
-from ziplora_core.comfy_adapter.zip_session import Prompt, ZipResult, optimise
+from ziplora_core.comfy_adapter.zip_inputs import Prompt
+from ziplora_core.comfy_adapter.zip_session import ZipResult, optimise
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.merge import join
 from ziplora_core.merge_methods import MergeSettings
@@ -25,7 +26,9 @@ from ziplora_core.trainable import TrainingRecord, Watch
 
 from . import helpers
 
-SETTINGS = ZipSettings(steps=6, width=128, height=128, options=TrainingOptions(held_out_draws=4))
+SETTINGS = ZipSettings(
+    solver="adam", steps=6, width=128, height=128, options=TrainingOptions(held_out_draws=4)
+)
 
 
 def latents(pictures: int, *size: int, seed: int = 0) -> dict[str, torch.Tensor]:

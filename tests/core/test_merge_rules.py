@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from peft.utils import merge_utils
 
 from ziplora_core.blocks import PRESETS, parse_blocks, weights_of
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora import LoraFactors
 from ziplora_core.merge import MergedLoRA
-from ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
-from ziplora_core.merge_methods.core_space import common_basis
+from ziplora_core.merge_methods import METHODS, MergeSettings
 from ziplora_core.merge_methods.null_space import overlap, row_space
 from ziplora_core.pairing import ModulePair
 
 from .factors import random_factors
-from .rank_task import seen_by_default
+from .merge_task import (
+    BLOCKS,
+    KERNELS,
+    NAME,
+    OTHER,
+    TEXT,
+    assert_close,
+    delta,
+    dense,
+    make_pair,
+    merged_by,
+)
 
-Matrix = npt.NDArray[np.float64]
-KERNELS = [0, 3]
-NAME = "lora_unet_output_blocks_0_1_transformer_blocks_0_attn1_to_q"
-OTHER = "lora_unet_output_blocks_1_1_transformer_blocks_0_attn1_to_q"
-TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-BLOCKS = PRESETS["b_lora_protected"]
 SEPARABLE = ("direct", "null_space", "norm_balance", "block_masks", "rank_space")
 SYMMETRIC = ("direct", "norm_cap", "ties", "knots", "tsv")
 GAUGE_FREE = [name for name in METHODS if name != "factor_average"]
-
-
-def make_pair(kernel: int = 0, ranks: tuple[int, int] = (4, 3), seed: int = 1) -> ModulePair:
-    return ModulePair(
-        random_factors(ranks[0], 40, 30, kernel, alpha=2.0, seed=seed),
-        random_factors(ranks[1], 40, 30, kernel, alpha=-6.0, seed=seed + 1),
-    )
-
-
-def merged_by(method: str, pair: ModulePair, **settings: Any) -> MergedLoRA:
-    sources = MergedLoRA({NAME: pair}, text_encoder={TEXT: make_pair(ranks=(3, 3), seed=5)})
-    moments = {NAME: seen_by_default(pair)} if method in CALIBRATED else {}
-    return METHODS[method](sources, MergeSettings(blocks=BLOCKS, moments=moments, **settings))[0]
-
-
-def dense(factors: LoraFactors | None) -> Matrix:
-    assert factors is not None
-    return factors.delta().flatten(1).double().numpy()
-
-
-def delta(method: str, pair: ModulePair, **settings: Any) -> Matrix:
-    return dense(merged_by(method, pair, **settings).modules()[NAME])
-
-
-def assert_close(got: Matrix, want: Matrix, limit: float = 1e-5) -> None:
-    assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want)
 
 
 def regauged(factors: LoraFactors, seed: int) -> LoraFactors:
@@ -224,78 +199,6 @@ def test_norm_cap_keeps_the_sum_at_the_stronger_one() -> None:
     assert_close(delta("norm_cap", pair), total * limit / np.linalg.norm(total))
     against = ModulePair(pair.content, replace(pair.content, alpha=-1.0)) if pair.content else pair
     assert_close(delta("norm_cap", against), dense(against.content) + dense(against.style))
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_common_basis_is_lossless(kernel: int) -> None:
-    pair = make_pair(kernel)
-    assert pair.content and pair.style
-    u, v, cores = common_basis(pair.content, pair.style)
-    for core, factors in zip(cores, pair.factors, strict=True):
-        assert_close((u @ core @ v.T).numpy(), dense(factors))
-
-
-@pytest.mark.parametrize("density", [1.0, 0.5, 0.2])
-def test_ties_equals_peft_in_the_core_space(density: float) -> None:
-    """`peft` averages what agrees in sign; the sum is that times how many agree."""
-    pair = make_pair()
-    assert pair.content and pair.style
-    u, v, cores = common_basis(pair.content, pair.style)
-    ones = torch.ones(2, dtype=torch.float64)
-    mean = merge_utils.ties(list(cores), ones, density)
-    trimmed = torch.stack([merge_utils.prune(core, density, "magnitude") for core in cores])
-    agree = ((trimmed * torch.sign(trimmed.sum(0))) > 0).sum(0)
-    want = (u @ (mean * agree) @ v.T).numpy()
-    assert_close(delta("ties", pair, density=density), want)
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_knots_equals_its_dense_formula(kernel: int) -> None:
-    pair = make_pair(kernel)
-    both = np.concatenate([dense(pair.content), dense(pair.style)], 1)
-    u, s, vh = np.linalg.svd(both, full_matrices=False)
-    rows = np.split((s[:, None] * vh)[:7], 2, 1)
-    mean = merge_utils.ties([torch.from_numpy(r.copy()) for r in rows], torch.ones(2).double(), 0.5)
-    trimmed = [merge_utils.prune(torch.from_numpy(r.copy()), 0.5, "magnitude") for r in rows]
-    sign = torch.sign(trimmed[0] + trimmed[1])
-    agree = sum((t * sign > 0).double() for t in trimmed)
-    assert_close(delta("knots", pair, density=0.5), u[:, :7] @ (mean * agree).numpy(), 1e-4)
-
-
-@pytest.mark.parametrize("method", ["ties", "knots"])
-def test_density_one_of_a_lora_with_itself_is_twice_the_lora(method: str) -> None:
-    factors = random_factors(4, 40, 30)
-    got = delta(method, ModulePair(factors, factors), density=1.0)
-    assert_close(got, 2 * dense(factors))
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_tsv_keeps_both_spectra(kernel: int) -> None:
-    pair = make_pair(kernel)
-    values = np.concatenate([
-        np.linalg.svd(dense(f), compute_uv=False)[:rank]
-        for f, rank in zip(pair.factors, (4, 3), strict=True)
-    ])  # fmt: skip
-    got = np.linalg.svd(delta("tsv", pair), compute_uv=False)
-    np.testing.assert_allclose(got[:7], np.sort(values)[::-1], rtol=1e-4)
-
-
-def test_tsv_of_orthogonal_loras_is_their_sum() -> None:
-    content = random_factors(3, 20, 10, seed=1)
-    style = random_factors(3, 20, 10, seed=2)
-    wide = ModulePair(
-        LoraFactors(torch.cat([content.down, torch.zeros(3, 20)], 1),
-                    torch.cat([content.up, torch.zeros(10, 3)])),
-        LoraFactors(torch.cat([torch.zeros(3, 20), style.down], 1),
-                    torch.cat([torch.zeros(10, 3), style.up])),
-    )  # fmt: skip
-    assert_close(delta("tsv", wide), dense(wide.content) + dense(wide.style))
-
-
-def test_tsv_of_a_lora_with_itself_stays_finite() -> None:
-    factors = random_factors(4, 40, 30)
-    got = delta("tsv", ModulePair(factors, factors))
-    assert np.isfinite(got).all() and np.linalg.norm(got) > 0
 
 
 def test_block_masks_keep_the_sources_bits() -> None:

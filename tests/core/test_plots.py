@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ziplora_core.plots import loss_curves, strip
+from ziplora_core.plots import bars, loss_curves, strip
 
 
 def test_loss_curves_has_the_size_and_draws_each_term() -> None:
@@ -36,3 +36,11 @@ def test_strip_puts_pictures_side_by_side_below_the_chart() -> None:
     assert (shown[100:124, 52:] == [0, 0, 255]).all() and not shown[124:, 52:].any()
     assert strip(chart, [red]).shape == (150, 100, 3)  # no higher than half the chart
     assert strip(chart, []) is chart
+
+
+def test_bars_draw_every_value_in_its_height() -> None:
+    low = bars({"direct merge": 1.0, "pass 1": 0.1}, "error")
+    high = bars({"direct merge": 1.0, "pass 1": 0.9}, "error")
+    assert low.shape == high.shape == (320, 512, 3)
+    blue = [(picture[..., 2] > 200) & (picture[..., 0] < 120) for picture in (low, high)]
+    assert blue[1][:, 256:].sum() > 5 * blue[0][:, 256:].sum() > 0

@@ -1,20 +1,14 @@
-"""SSR-Merge against least squares by NumPy and its limits, and the rank cut by activations."""
+"""SSR-Merge against least squares by NumPy, and its limits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from ziplora_core.branches import Gates
 from ziplora_core.lora import LoraFactors
-from ziplora_core.low_rank import cut_by_activation, truncate
 from ziplora_core.merge import MergedLoRA, join
 from ziplora_core.merge_methods import METHODS, MergeSettings, merge
 from ziplora_core.pairing import ModulePair
@@ -22,30 +16,15 @@ from ziplora_core.rank_moments import RIDGE, RankCalibration, RankMoments
 from ziplora_core.strength import kept_norm_lines
 
 from .factors import ToyModel, random_factors
+from .merge_task import KERNELS, NAME, Matrix, assert_close, dense, make_pair
 from .rank_task import columns_of, draw_inputs, make_layer, seen, seen_by_default
-
-Matrix = npt.NDArray[np.float64]
-KERNELS = [0, 3]
-NAME, OTHER = "lora_unet_a", "lora_unet_b"
-
-
-def make_pair(kernel: int = 0, ranks: tuple[int, int] = (4, 3), seed: int = 1) -> ModulePair:
-    return ModulePair(
-        random_factors(ranks[0], 20, 15, kernel, alpha=2.0, seed=seed),
-        random_factors(ranks[1], 20, 15, kernel, alpha=-6.0, seed=seed + 1),
-    )
 
 
 def orthogonal_pair() -> ModulePair:
     """Two updates of one strength whose outputs have nothing in common."""
-    up = torch.linalg.qr(torch.randn(15, 8, generator=torch.Generator().manual_seed(3))).Q
-    down = torch.linalg.qr(torch.randn(20, 4, generator=torch.Generator().manual_seed(4))).Q.T
+    up = torch.linalg.qr(torch.randn(30, 8, generator=torch.Generator().manual_seed(3))).Q
+    down = torch.linalg.qr(torch.randn(40, 4, generator=torch.Generator().manual_seed(4))).Q.T
     return ModulePair(LoraFactors(down, up[:, :4]), LoraFactors(down.clone(), up[:, 4:]))
-
-
-def dense(factors: LoraFactors | None) -> Matrix:
-    assert factors is not None
-    return factors.delta().flatten(1).double().numpy()
 
 
 def merged_with(moments: RankMoments, pair: ModulePair, **settings: float) -> MergedLoRA:
@@ -65,10 +44,6 @@ def routed(moments: RankMoments, ridge: float) -> Matrix:
     assert both is not None
     up, down = both.up.flatten(1).double(), both.down.flatten(1).double()
     return (up @ router @ down).numpy()
-
-
-def assert_close(got: Matrix, want: Matrix, limit: float = 1e-5) -> None:
-    assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want)
 
 
 def direct(pair: ModulePair) -> Matrix:
@@ -212,7 +187,7 @@ def test_rank_is_that_of_both_and_the_content_comes_first() -> None:
 
 def test_directions_that_no_token_excites_keep_the_sum() -> None:
     pair = make_pair()
-    moments = seen(pair, [torch.ones(1, 1, 20)], [torch.ones(1, 1, 20)])
+    moments = seen(pair, [torch.ones(1, 1, 40)], [torch.ones(1, 1, 40)])
     excited = moments.down.sum(1, dtype=torch.float64)[None].numpy()
     unseen = np.linalg.svd(excited)[2][1:].T
     router = moments.router()
@@ -223,7 +198,7 @@ def test_directions_that_no_token_excites_keep_the_sum() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
 def test_module_without_usable_moments_is_joined_directly_and_named(value: float) -> None:
     pair = make_pair()
-    for moments in (seen(pair, [torch.full((1, 30, 20), value)]), RankMoments(pair), None):
+    for moments in (seen(pair, [torch.full((1, 30, 40), value)]), RankMoments(pair), None):
         settings = MergeSettings(0.5, 2.0, moments={NAME: moments} if moments else {})
         merged, (line,) = METHODS["rank_space"](MergedLoRA({NAME: pair}), settings)
         assert line.startswith("WARNING: 1 modules saw nothing") and NAME in line
@@ -233,9 +208,9 @@ def test_module_without_usable_moments_is_joined_directly_and_named(value: float
 
 
 def test_singular_moments_stay_finite() -> None:
-    factors = random_factors(4, 20, 15)
+    factors = random_factors(4, 40, 30)
     pair = ModulePair(factors, factors)
-    moments = seen(pair, [torch.ones(1, 5, 20)], [torch.ones(1, 5, 20)])
+    moments = seen(pair, [torch.ones(1, 5, 40)], [torch.ones(1, 5, 40)])
     got = delta(moments, pair)
     assert np.isfinite(got).all()
     assert moments.router(0.0) is None or np.isfinite(routed(moments, 0.0)).all()
@@ -280,81 +255,6 @@ def test_collector_counts_every_layer_of_a_model_for_the_concept_whose_turn_it_i
     torch.testing.assert_close(first.cross, first.gram / 2)  # both see the same in the first layer
     second = counted.moments["b"]
     assert (second.cross - second.gram / 2).norm() > 0.01 * second.gram.norm()
-
-
-def second_moment(pair: ModulePair, inputs: Sequence[Tensor]) -> Matrix:
-    """Σ_k E_k[x xᵀ], dense."""
-    columns = [columns_of(pair, x).numpy() for x in inputs]
-    return np.sum([c @ c.T / c.shape[1] for c in columns], axis=0)
-
-
-def in_activation_norm(difference: Matrix, second: Matrix) -> float:
-    return float(np.trace(difference @ second @ difference.T))
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_cut_by_activation_equals_its_dense_formula_and_beats_svd(kernel: int) -> None:
-    pair, rank = make_pair(kernel), 3
-    both = join(pair)
-    assert both is not None
-    inputs = [draw_inputs(pair, seed) for seed in (1, 2)]
-    second = second_moment(pair, inputs)
-    values, vectors = np.linalg.eigh(second)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    u, s, _ = np.linalg.svd(dense(both) @ root, full_matrices=False)
-    moments = seen(pair, inputs[:1], inputs[1:])
-    part, plain = cut_by_activation(both, rank, moments.seen_by(both))
-    want = u[:, :rank] @ u[:, :rank].T @ dense(both)
-    assert_close(dense(part.factors), want, 1e-4)
-    assert part.factors.rank == rank and part.factors.down.shape[1:] == both.down.shape[1:]
-    assert part.lost == pytest.approx((s[rank:] ** 2).sum(), rel=1e-3)
-    assert part.total == pytest.approx((s**2).sum(), rel=1e-4)
-    svd = dense(truncate(both, rank).factors)
-    assert plain == pytest.approx(in_activation_norm(svd - dense(both), second), rel=1e-3)
-    assert part.lost < 0.9 * plain
-
-
-def test_ridge_of_the_cut_leads_to_plain_svd() -> None:
-    pair = make_pair()
-    both = join(pair)
-    assert both is not None
-    seen_by = seen_by_default(pair).seen_by(both)
-    part, plain = cut_by_activation(both, 3, seen_by, ridge=1e9)
-    assert_close(dense(part.factors), dense(truncate(both, 3).factors), 1e-4)
-    assert part.lost == pytest.approx(plain)
-    lost = [cut_by_activation(both, 3, seen_by, ridge)[0].lost for ridge in (0.0, 0.1, 10.0)]
-    assert all(a <= b * (1 + 1e-9) for a, b in pairwise(lost))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_cut_by_what_layers_see(method: str) -> None:
-    pair = make_pair(ranks=(4, 4))
-    inputs = [draw_inputs(pair, seed) for seed in (1, 2)]
-    second = second_moment(pair, inputs)
-    sources = MergedLoRA(
-        {NAME: pair, OTHER: make_pair(ranks=(4, 4), seed=7)},
-        text_encoder={"lora_te1_x": make_pair(ranks=(4, 4), seed=5)},
-    )
-    settings = MergeSettings(moments={NAME: seen(pair, inputs[:1], inputs[1:])})
-    full = METHODS[method](sources, settings)[0].modules()
-    cut, lines = merge(method, sources, replace(settings, rank=2))
-    plain = METHODS[method](sources, replace(settings, rank=2))[0].modules()
-    assert all(f.rank == 2 for f in cut.modules().values()) and not cut.separable
-    assert "reduced to rank 2 by what 1 modules see" in lines[-1] and "plain SVD" in lines[-1]
-    for name in (OTHER, "lora_te1_x"):
-        assert_close(dense(cut.modules()[name]), dense(plain[name]))
-    ours, theirs = (
-        in_activation_norm(dense(part[NAME]) - dense(full[NAME]), second)
-        for part in (cut.modules(), plain)
-    )
-    assert ours <= theirs * (1 + 1e-6)
-
-
-def test_rank_that_is_not_lower_changes_nothing() -> None:
-    pair = make_pair()
-    settings = MergeSettings(rank=7, moments={NAME: seen_by_default(pair)})
-    merged, lines = merge("direct", MergedLoRA({NAME: pair}), settings)
-    assert merged.separable and lines == ["no module has more than rank 7: exact"]
 
 
 def test_convolution_is_seen_with_its_stride_and_padding() -> None:

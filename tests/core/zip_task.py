@@ -30,7 +30,9 @@ def objective(
     branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
     model = ToyModel(branches, WIDTH)
     settings = {"learning_rate": 0.05, **settings}
-    chosen = ZipSettings(steps=STEPS, options=options or TrainingOptions(), **settings)
+    chosen = ZipSettings(
+        solver="adam", steps=STEPS, options=options or TrainingOptions(), **settings
+    )
     states = [
         with_targets(model.denoise, some_states(5, seed), teacher, 5)
         for teacher, seed in zip(TEACHERS[: 3 if joint else 2], (1, 2, 3), strict=False)

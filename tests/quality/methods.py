@@ -13,7 +13,8 @@ from miniworld.scenes import SIDE
 from ziplora_core.blocks import PRESETS
 from ziplora_core.comfy_adapter.calibration import CalibrationPrompts, calibrate
 from ziplora_core.comfy_adapter.pairs import merge_pair
-from ziplora_core.comfy_adapter.zip_session import Prompt, optimise
+from ziplora_core.comfy_adapter.zip_inputs import Prompt
+from ziplora_core.comfy_adapter.zip_session import optimise
 from ziplora_core.lora import LoraFactors
 from ziplora_core.merge import MergedLoRA
 from ziplora_core.merge_methods import METHODS, MergeSettings
@@ -135,7 +136,7 @@ class ZipLoRA:
 
 
 def _zip(pictures: bool = False, joint: bool = False, **settings: Any) -> ZipLoRA:
-    return ZipLoRA(pictures, joint, settings)
+    return ZipLoRA(pictures, joint, {"solver": "adam", **settings})
 
 
 TABLE: dict[str, Method] = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..branches import Branches
-from ..checkpoint import CheckpointFolder, fingerprint
+from ..checkpoint import CheckpointFolder
 from ..closed_form import closed_form_evaluations
 from ..coefficients import MergerCoefficients
 from ..files.metadata import source_metadata
@@ -37,20 +37,12 @@ from .references import (
 from .solve import solve_on_model
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
+from .zip_inputs import Prompt, inputs_hash
 
 POOL = 32
 """Draws per teacher; their targets are computed once."""
 _UNWATCHED = Watch()
 _TRAINING, _HELD_OUT = 0, 1  # streams of a seed
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt's inputs as the node receives them; `name` is content, style or joint."""
-
-    name: str
-    conditioning: Any
-    latent: Any | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +123,8 @@ class ZipSession:
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
             solved = solve_on_model(opened, self.pairs, self.trained, states, settings)
+            if solved.errors:
+                watch.on_solved(solved.errors)
             task.coefficients.set(solved.columns)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
@@ -142,12 +136,13 @@ class ZipSession:
                 task.fold()
                 after.append(_measure(opened, held_out))
 
-            opened.on_evaluation = lambda done: None
-            watch.on_status(str(plan))
+            steps = settings.gradient_steps
+            if steps:
+                opened.on_evaluation = lambda done: None
+                watch.on_status(str(plan))
             hooks = Hooks(
                 lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end
             )
-            steps = settings.gradient_steps
             folder = self._checkpoint_folder(checkpoints, opened) if steps else None
             record = train(task, steps, options, hooks, folder)
             notes = [*solved.notes, *([str(plan)] if steps else [])]
@@ -170,7 +165,8 @@ class ZipSession:
         draws = max(pool, settings.closed_form_states)
         references = [self._reference(opened, i) for i in range(len(self.prompts))]
         total = evaluations(references, draws, options.held_out_draws, targets=pool > 0)
-        each = options.held_out_draws  # how the direct merge does
+        measured = 1 if settings.gradient_steps else 2  # the direct merge, and what is solved
+        each = measured * options.held_out_draws
         each += closed_form_evaluations(settings.closed_form_states, settings.passes)
         total += len(references) * each
         opened.on_evaluation = lambda done: watch.on_prepare(done, total)
@@ -216,24 +212,9 @@ class ZipSession:
         return MergedLoRA(self.pairs, task.coefficients.detached(), self.text_encoder)
 
     def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
-        """Name the folder by everything the result depends on, the patched base included."""
-        tensors = opened.fingerprint()
-        for name, pair in {**self.pairs, **self.text_encoder}.items():
-            for half, factors in zip(("content", "style"), pair.factors, strict=True):
-                if factors is not None:
-                    tensors[f"{half} {name} down"] = factors.down
-                    tensors[f"{half} {name} up"] = factors.scale * factors.up
-        extras = []
-        for prompt, latents in zip(self.prompts, self.latents, strict=True):
-            context, others = prompt.conditioning[0]
-            tensors[f"{prompt.name} context"] = context
-            tensors |= {f"{prompt.name} {k}": v for k, v in others.items() if torch.is_tensor(v)}
-            extras.append({k: v for k, v in others.items() if not torch.is_tensor(v)})
-            if latents is not None:
-                tensors[f"{prompt.name} latents"] = latents
-        settings = asdict(self.settings) | {"extras": extras, "v": opened.v_prediction}
-        settings["options"].pop("resume")
-        return CheckpointFolder(root / fingerprint(settings, tensors))
+        pairs = {**self.pairs, **self.text_encoder}
+        hashed = inputs_hash(opened, pairs, self.prompts, self.latents, self.settings)
+        return CheckpointFolder(root / hashed)
 
     def _metadata(
         self, measured: tuple[Retention, Retention] | None, v_prediction: bool

@@ -22,6 +22,8 @@ from .settings import Merged, MergeSettings, shared_only, to_rank, weighted
 Rule = Callable[[LoraFactors, LoraFactors], LoraFactors]
 SMALLEST = 1e-6
 """Directions that both LoRAs share to within this are one direction."""
+EQUAL = 1e-6
+"""Singular values that differ by less, relatively, do not tell their directions apart."""
 
 
 def ties(sources: MergedLoRA, settings: MergeSettings) -> Merged:
@@ -32,12 +34,17 @@ def ties(sources: MergedLoRA, settings: MergeSettings) -> Merged:
     dense updates, so how a file splits an update into up and down does not matter.
     """
 
+    chance = 0
+
     def rule(content: LoraFactors, style: LoraFactors) -> LoraFactors:
+        nonlocal chance
         basis_up, basis_down, (c, s) = common_basis(content, style)
+        chance += _by_chance(c, s) or _by_chance(c.T, s.T)
         core = elected(c, s, settings.density)
         return _factors(basis_up, core @ basis_down.T, content)
 
-    return _merge(sources, settings, rule)
+    merged, lines = _merge(sources, settings, rule)
+    return merged, [*_chance_line(chance), *lines]
 
 
 def knots(sources: MergedLoRA, settings: MergeSettings) -> Merged:
@@ -46,7 +53,10 @@ def knots(sources: MergedLoRA, settings: MergeSettings) -> Merged:
     [delta_c delta_s] = U S [V_cᵀ V_sᵀ]; the merge is U · elected(S V_cᵀ, S V_sᵀ).
     """
 
+    chance = 0
+
     def rule(content: LoraFactors, style: LoraFactors) -> LoraFactors:
+        nonlocal chance
         ups = [f.scale * f.up.flatten(1).double() for f in (content, style)]
         (q_c, l_c), (q_s, l_s) = (
             torch.linalg.qr(f.down.flatten(1).double().T) for f in (content, style)
@@ -55,10 +65,12 @@ def knots(sources: MergedLoRA, settings: MergeSettings) -> Merged:
         joined = r_up @ torch.block_diag(l_c.T, l_s.T)
         u, s, wh = living(*torch.linalg.svd(joined, full_matrices=False))
         rows_c, rows_s = (s[:, None] * wh).split([len(l_c), len(l_s)], 1)
+        chance += _by_chance(rows_c, rows_s)
         merged = elected(rows_c @ q_c.T, rows_s @ q_s.T, settings.density)
         return _factors(q_up @ u, merged, content)
 
-    return _merge(sources, settings, rule)
+    merged, lines = _merge(sources, settings, rule)
+    return merged, [*_chance_line(chance), *lines]
 
 
 def tsv(sources: MergedLoRA, settings: MergeSettings) -> Merged:
@@ -69,13 +81,20 @@ def tsv(sources: MergedLoRA, settings: MergeSettings) -> Merged:
     Neither LoRA is before the other: null_space's symmetric cousin. Orthogonal LoRAs give the sum.
     """
 
+    shared, directions = 0, 0
+
     def rule(content: LoraFactors, style: LoraFactors) -> LoraFactors:
+        nonlocal shared, directions
         parts = [_thin(factors) for factors in (content, style)]
         u, s, v = (torch.cat(part, -1) for part in zip(*parts, strict=True))
         root = s.sqrt()
-        return _factors(polar(u) * root, (polar(v) * root).T, content)
+        (up, up_lost), (down, down_lost) = polar(u), polar(v)
+        shared, directions = shared + max(up_lost, down_lost), directions + len(s)
+        return _factors(up * root, (down * root).T, content)
 
-    return _merge(sources, settings, rule)
+    merged, lines = _merge(sources, settings, rule)
+    said = f"{shared} of {directions} directions are in both LoRAs, and become one"
+    return merged, [said, *lines]
 
 
 def common_basis(
@@ -112,14 +131,34 @@ def elected(content: Tensor, style: Tensor, density: float) -> Tensor:
     return sum((part * (part * sign > 0) for part in kept), torch.zeros_like(content))
 
 
-def polar(x: Tensor) -> Tensor:
+def polar(x: Tensor) -> tuple[Tensor, int]:
     """Find the orthonormal matrix nearest to X `(n, r)`: X (XᵀX)^(−1/2).
 
-    Directions that X does not have (the same LoRA twice) stay zero instead of being made up.
+    Directions that X does not have (the same LoRA twice) stay zero instead of being made up;
+    returns how many, too.
     """
     values, vectors = torch.linalg.eigh(x.T @ x)
     inverse = torch.where(values > SMALLEST, values.clamp_min(SMALLEST).rsqrt(), 0.0)
-    return x @ (vectors * inverse) @ vectors.T
+    return x @ (vectors * inverse) @ vectors.T, int((values <= SMALLEST).sum())
+
+
+def _by_chance(content: Tensor, style: Tensor) -> bool:
+    """Whether two rows of a basis weigh the same, so that any rotation of the two would do.
+
+    The rows of [C_c C_s] are orthogonal, from the longest down: their norms are singular values.
+    """
+    values = torch.cat([content, style], 1).norm(dim=1)
+    return bool((values[1:] > (1 - EQUAL) * values[:-1]).any())
+
+
+def _chance_line(modules: int) -> list[str]:
+    """Warn where a rule for single entries depends on an arbitrary choice of basis."""
+    if not modules:
+        return []
+    return [
+        f"WARNING: {modules} modules have directions of equal weight: what is trimmed there "
+        "depends on chance. With null_space, tsv and direct nothing does."
+    ]
 
 
 def _trimmed(values: Tensor, density: float) -> Tensor:
@@ -151,5 +190,5 @@ def _merge(sources: MergedLoRA, settings: MergeSettings, rule: Rule) -> Merged:
     def merge(content: LoraFactors, style: LoraFactors) -> ModulePair:
         return ModulePair(content=rule(content, style))
 
-    merged = shared_only(weighted(sources, settings), merge)
+    merged = shared_only(weighted(sources, settings), merge, settings.on_module)
     return to_rank(replace(merged, separable=False), settings.rank)

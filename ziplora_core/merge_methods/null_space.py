@@ -32,7 +32,9 @@ def null_space(sources: MergedLoRA, settings: MergeSettings) -> Merged:
         down = down - g * (down @ directions.T) @ directions
         return ModulePair(replace(content, down=down.float().view_as(content.down)), style)
 
-    merged, lines = to_rank(shared_only(weighted(sources, settings), protect), settings.rank)
+    merged, lines = to_rank(
+        shared_only(weighted(sources, settings), protect, settings.on_module), settings.rank
+    )
     if overlaps:
         found, chance = (sum(values) / len(values) for values in zip(*overlaps, strict=True))
         lines = [

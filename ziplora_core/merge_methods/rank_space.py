@@ -34,7 +34,8 @@ def rank_space(sources: MergedLoRA, settings: MergeSettings) -> Merged:
     pairs: dict[str, ModulePair] = {}
     figures: list[tuple[float, float, float]] = []
     unknown: list[str] = []
-    for name, pair in joined.pairs.items():
+    for done, (name, pair) in enumerate(joined.pairs.items()):
+        settings.on_module(done, len(joined.pairs))
         moments = settings.moments.get(name) if pair.shared else None
         router = moments.router() if moments else None
         if moments and router is not None:

@@ -12,6 +12,9 @@ from ..pairing import ModulePair, pair_modules, scaled
 from ..rank_moments import RankMoments
 from ..report import truncation_line
 
+OnModule = Callable[[int, int], None]
+"""Told before each module how many of how many are done; may raise to cancel."""
+
 
 @dataclass(frozen=True)
 class MergeSettings:
@@ -25,6 +28,7 @@ class MergeSettings:
         density: the share of the largest entries that ties and knots keep, 0 … 1.
         blocks: content and style weight by block, for block_masks.
         moments: what UNet modules saw, by module, for CALIBRATED methods and for the rank.
+        on_module: who follows a method that takes its time.
     """
 
     content_weight: float = 1.0
@@ -34,6 +38,7 @@ class MergeSettings:
     density: float = 0.5
     blocks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     moments: Mapping[str, RankMoments] = field(default_factory=dict)
+    on_module: OnModule = lambda done, total: None
 
 
 Merged = tuple[MergedLoRA, list[str]]
@@ -61,16 +66,19 @@ def weighted(sources: MergedLoRA, settings: MergeSettings) -> MergedLoRA:
 
 
 def shared_only(
-    sources: MergedLoRA, merge: Callable[[LoraFactors, LoraFactors], ModulePair]
+    sources: MergedLoRA,
+    merge: Callable[[LoraFactors, LoraFactors], ModulePair],
+    on_module: OnModule,
 ) -> MergedLoRA:
     """Merge the UNet modules that both LoRAs have; the others stay as they are.
 
     Text encoders are joined exactly: ZipLoRA and its followers leave them frozen.
     """
-    pairs = {
-        name: merge(pair.content, pair.style) if pair.content and pair.style else pair
-        for name, pair in sources.pairs.items()
-    }
+    pairs = dict(sources.pairs)
+    for done, (name, pair) in enumerate(sources.pairs.items()):
+        on_module(done, len(pairs))
+        if pair.content and pair.style:
+            pairs[name] = merge(pair.content, pair.style)
     return replace(sources, pairs=pairs)
 
 

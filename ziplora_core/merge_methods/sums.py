@@ -42,7 +42,9 @@ def norm_balance(sources: MergedLoRA, settings: MergeSettings) -> Merged:
         gammas.append(abs(settings.style_weight / settings.content_weight) * squares**0.5)
         return ModulePair(content, scaled({"": style}, gammas[-1])[""])
 
-    merged, lines = to_rank(shared_only(weighted(sources, settings), balance), settings.rank)
+    merged, lines = to_rank(
+        shared_only(weighted(sources, settings), balance, settings.on_module), settings.rank
+    )
     if gammas:
         span = f"{min(gammas):.3g} / {median(gammas):.3g} / {max(gammas):.3g}"
         lines = [f"style scaled per layer, min / median / max: {span}", *lines]

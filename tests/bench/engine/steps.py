@@ -105,7 +105,8 @@ def _table(task: Task, turns: Turns, peaks: Mapping[str, int], facts: Mapping[st
         COLUMNS,
         rows,
         [
-            f"medians of {len(turns.taken[BASE])} rounds of {turns.calls} steps, in turns",
+            f"medians of {len(turns.taken[FAST])} rounds of {turns.calls} steps, in turns; units: "
+            "by the turn of the base right before",
             "first step's losses (content, style, penalty): all rows agree to "
             f"{facts['losses apart']:.0e}",
             f"our three rows' first gradients agree to {facts['gradients apart']:.0e}; of their "
