@@ -66,9 +66,9 @@ class ZipLoRAOptimize(io.ComfyNode):
                     options=list(SOLVERS),
                     default="closed_form",
                     tooltip="closed_form: solves for the coefficients layer by layer, without "
-                    "steps and without the penalty; faster, needs less memory, and keeps more of "
-                    "both. adam: gradient steps, as in the paper. closed_form_then_adam: the steps "
-                    "start from the closed form.",
+                    "steps, without a backward pass and without the penalty; connect "
+                    "joint_conditioning to it. adam: gradient steps, as in the paper. "
+                    "closed_form_then_adam: the steps start from the closed form.",
                 ),
                 io.Int.Input(
                     "steps",

@@ -67,7 +67,8 @@ class TrainingProgress:
     def solved(self, errors: Sequence[float]) -> None:
         """Show how well each pass of the closed form has done."""
         names = ["direct merge", *(f"pass {n}" for n in range(1, len(errors)))]
-        chart = bars(dict(zip(names, errors, strict=True)), "error of the layers' outputs")
+        values = dict(zip(names, errors, strict=True))
+        chart = bars(values, "error of the layers' own outputs, direct merge = 1")
         self._bar.update_absolute(len(errors), len(errors), ("PNG", Image.fromarray(chart), None))
 
     def _picture(self, record: TrainingRecord) -> tuple[str, Image.Image, None] | None:

@@ -13,6 +13,7 @@ from ..ziplora_core.lora import LoRA
 LoRAPairType = io.Custom("LORA_PAIR")
 MergedLoRAType = io.Custom("MERGED_LORA")
 OptionsType = io.Custom("TRAINING_OPTIONS")
+SliderPairsType = io.Custom("SLIDER_PAIRS")
 
 
 def no_clip(output: str) -> ExecutionBlocker:

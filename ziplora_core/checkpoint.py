@@ -22,9 +22,11 @@ from .lora import LoraFactors
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of what a run does with its inputs; another version does not resume this one's checkpoints."""
-STATE = frozenset(("parameters", "optimiser", "step", "history", "seconds", "notes", "low_memory"))
+STATE = frozenset(
+    ("parameters", "optimiser", "carried", "step", "history", "seconds", "notes", "low_memory")
+)
 """What a checkpoint holds."""
 
 

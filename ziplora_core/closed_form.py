@@ -30,8 +30,8 @@ class ClosedFormSettings:
     Args:
         passes: 1 looks at the single LoRAs only; every further one at the merge of the one before.
         ridge: how strongly the coefficients are held at 1, the direct merge, relative to the mean
-            of the quadratic's diagonal. Trained LoRAs fit as well with 0.03 as with 0.001, with a
-            fourth of the largest coefficients.
+            of the quadratic's diagonal for their LoRA. Trained LoRAs fit as well with 0.03 as with
+            0.001, with a fourth of the largest coefficients.
         batch: states that go through the model together, twice as many with students.
         room: bytes of the device that the sums may take; those of other layers live on the CPU.
     """
@@ -48,8 +48,8 @@ class ClosedForm:
 
     Args:
         columns: coefficients `(2, in)` by module.
-        errors: mean over the layers of what is left of their outputs, first by the direct merge,
-            then after every pass; 1 is what adding nothing would leave.
+        errors: of the layers' own outputs, first the direct merge's, 1, then after every pass what
+            is left of it, on the inputs that the pass has looked at.
         notes: lines for the report.
     """
 
@@ -126,6 +126,7 @@ def solve_coefficients(
     settings: ClosedFormSettings,
     device: torch.device,
     on_layer: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> ClosedForm:
     """Solve for the coefficients `(2, in)` of the trained modules, in a few passes.
 
@@ -140,6 +141,7 @@ def solve_coefficients(
         states: of each teacher; no targets are needed.
         device: where the model computes.
         on_layer: called before each layer is solved; may raise to cancel.
+        should_stop: asked before every further pass: stop and keep.
 
     Raises:
         ZipLoRAError: no layer at all could be solved.
@@ -149,8 +151,12 @@ def solve_coefficients(
         {n: torch.ones(2, pairs[n].one.down.shape[1], device=device) for n in trained}
     )
     solutions: dict[str, Solution] = {}
+    lost: set[str] = set()
     for turn in range(settings.passes):
         student = turn > 0
+        if student and should_stop():
+            done.notes.append(f"stopped after pass {turn} as asked")
+            break
         collector = Collector(solvable, device, settings.room, student)
         shown = states if student or settings.passes == 1 else _thinned(states)
         with model.observed(_teacher_and_student(pairs, done.columns), collector.observe):
@@ -164,11 +170,12 @@ def solve_coefficients(
             solution = moments.solve(settings.ridge)
             if solution is not None:
                 solutions[name], done.columns[name] = solution, solution.columns
-        found = solutions.values()
-        if found and not student:
-            done.errors.append(sum(s.direct for s in found) / len(found))
-        if found:
-            done.errors.append(sum(s.error for s in found) / len(found))
+            elif name in solutions:
+                lost.add(name)
+        if solutions:
+            error = sum(s.error for s in solutions.values())
+            direct = sum(s.direct for s in solutions.values())
+            done.errors = [1.0, *done.errors[1:], error / direct if direct > 0 else 1.0]
     if not solutions:
         raise problem(
             "solver=closed_form",
@@ -176,7 +183,8 @@ def solve_coefficients(
             expected="two LoRAs that work on this checkpoint",
             advice="Try each LoRA alone with the ordinary Load LoRA node, at the pair's strength.",
         )
-    done.notes = _notes(len(trained) - len(solvable), sorted(solvable.keys() - solutions.keys()))
+    too_wide, unsolved = len(trained) - len(solvable), solvable.keys() - solutions.keys()
+    done.notes += _notes(too_wide, sorted(unsolved), sorted(lost))
     return done
 
 
@@ -212,12 +220,15 @@ def _forward(denoise: Denoise, batch: list[State], teacher: Teacher, with_studen
     predict(denoise, batch, Gates(rows))
 
 
-def _notes(too_wide: int, unsolved: Sequence[str]) -> list[str]:
+def _notes(too_wide: int, unsolved: Sequence[str], lost: Sequence[str]) -> list[str]:
     """Say which layers the closed form has left alone."""
     notes = []
     if too_wide:
+        notes.append(f"{too_wide} layers are too wide for the closed form: they keep coefficient 1")
+    if lost:
         notes.append(
-            f"{too_wide} convolutions are too wide for the closed form: they keep coefficient 1"
+            f"WARNING: with the merge of an earlier pass {len(lost)} layers saw numbers that are "
+            f"not finite: they keep that pass's coefficients, e.g. {lost[0]}"
         )
     if unsolved:
         notes.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .branches import Gates
 from .framing import Framing
-from .lora import LoraFactors
+from .lora_objective import LoRAObjective
 from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
 from .options import DreamBoothSettings, TrainingOptions
@@ -70,7 +70,7 @@ class Draw:
 
 
 @dataclass
-class DreamBoothObjective:
+class DreamBoothObjective(LoRAObjective):
     """L = MSE(instance) + w · MSE(class)    (Ruiz et al. 2023, arXiv:2208.12242, eq. 2)
 
     Each MSE is between the prediction and what was right, in the model's own space, float32, mean
@@ -95,7 +95,9 @@ class DreamBoothObjective:
     conditioner: Callable[[Sequence[tuple[str, Framing]]], Sequence[Any]]
     settings: DreamBoothSettings
 
-    optimiser = "adamw"
+    @property
+    def computing(self) -> NoisingModel:
+        return self.model
 
     @property
     def options(self) -> TrainingOptions:
@@ -107,36 +109,15 @@ class DreamBoothObjective:
         return [self.lora] + ([self.text_lora] if self.text_lora else [])
 
     @property
-    def parameters(self) -> list[Tensor]:
-        return [network.parameters.flat for network in self.networks]
-
-    @property
     def learning_rates(self) -> list[float]:
         rates = [self.settings.learning_rate, self.settings.text_encoder_learning_rate]
         return rates[: len(self.networks)]
 
-    @property
-    def low_memory(self) -> bool:
-        return self.model.checkpointing
-
-    def save_memory(self) -> bool:
-        """Checkpoint blocks from now on; False when that was already so."""
-        was, self.model.checkpointing = self.model.checkpointing, True
-        return not was
-
-    def finished(self, history: Mapping[str, Sequence[float]]) -> None:
-        """A loss that depends on the drawn noise level tells no plateau: never stop early."""
-
     def fold(self) -> None:
         """Put the present factors into the branches."""
-        self.lora.fold(self.model.dtype)
+        super().fold()
         if self.text_lora:
             self.text_lora.fold()
-
-    def factors(self) -> dict[str, LoraFactors]:
-        """Copy out what has been learned, diffusion model and text encoders."""
-        parts = [network.parameters.detached() for network in self.networks]
-        return {name: factors for part in parts for name, factors in part.items()}
 
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""

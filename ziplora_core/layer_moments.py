@@ -76,7 +76,9 @@ class Moments:
             self.linear[branch] += products.view(self.width, -1).sum(1)
 
     def solve(self, ridge: float) -> Solution | None:
-        """Minimise the quadratic + ridge · mean(diag H) · ‖m − 1‖².
+        """Minimise the quadratic + Σ_a ridge · mean(diag H_aa) · ‖m_a − 1‖².
+
+        The mean is each LoRA's own, so that a weak one is held no more firmly than a strong one.
 
         Returns:
             None for a layer that never ran, saw or adds nothing, or saw what is not finite.
@@ -84,8 +86,10 @@ class Moments:
         if self.second is None:
             return None
         hessian, right = self._hessian(), self.linear.flatten()
-        weight = ridge * hessian.diagonal().mean()
-        if not (weight > 0 and hessian.isfinite().all() and right.isfinite().all()):
+        each = hessian.diagonal().view(2, -1).mean(1, keepdim=True)
+        each = torch.where(each > 0, each, each.mean())  # one may add nothing to what it saw
+        weight = (ridge * each).expand(2, self.width).flatten()
+        if not (weight > 0).all() or not (hessian.isfinite().all() and right.isfinite().all()):
             return None
         solved = _ridge_towards_one(hessian, right, weight)
         if solved is None:  # nearly singular: more digits, which not every device has
@@ -116,8 +120,8 @@ class Moments:
 
 
 def _ridge_towards_one(hessian: Tensor, right: Tensor, weight: Tensor) -> Tensor | None:
-    """Solve (H + weight · I) m = b + weight · 1; None where H cannot be factored."""
-    factor, fault = torch.linalg.cholesky_ex(hessian + weight * torch.eye(len(right)).to(hessian))
+    """Solve (H + diag w) m = b + w; None where that cannot be factored."""
+    factor, fault = torch.linalg.cholesky_ex(hessian + weight.diag())
     if fault:
         return None
     return torch.cholesky_solve((right + weight)[:, None], factor)[:, 0]

@@ -9,6 +9,11 @@ _ATTENTION = re.compile(r"_attn[12]_to_(q|k|v|out_0)$")
 _CROSS_KV = re.compile(r"_attn2_to_[kv]$")
 _FEED_FORWARD = re.compile(r"_ff_net_(0_proj|2)$")
 _RESNET_CONV = re.compile(r"_(in_layers_2|out_layers_3)$")
+_SELF = re.compile(r"_attn1_to_(q|k|v|out_0)$")
+_CROSS = re.compile(r"_attn2_to_(q|k|v|out_0)$")
+_CROSS_QKV = re.compile(r"_attn2_to_(q|k|v)$")
+_RESNET = re.compile(r"_(in_layers_2|out_layers_3|emb_layers_1|skip_connection|op|conv)$")
+"""Everything in a ResBlock, and the convolutions that halve or double the size."""
 
 
 def _is_attention(name: str, kernel: int) -> bool:
@@ -31,6 +36,16 @@ _CHOICES: dict[str, Callable[[str, int], bool]] = {
     "all_linear": lambda name, kernel: kernel == 0,
     "all": lambda name, kernel: True,
 }
+_SLIDER_CHOICES: dict[str, Callable[[str, int], bool]] = {
+    "noxattn": lambda name, kernel: bool(_SELF.search(name) or _RESNET.search(name)),
+    "xattn": lambda name, kernel: bool(_CROSS.search(name)),
+    "full": lambda name, kernel: _is_attention(name, kernel) or bool(_RESNET.search(name)),
+    "selfattn": lambda name, kernel: bool(_SELF.search(name)),
+    "xattn_strict": lambda name, kernel: bool(_CROSS_QKV.search(name)),
+}
+SLIDER_LAYERS = (*_SLIDER_CHOICES, *_CHOICES)
+"""Concept Sliders' own choices come first: 346, 280, 626, 280 and 210 modules on SDXL. `noxattn`,
+all but the cross-attention, is what the paper evaluates; `full` leaves feed-forwards out."""
 LAYER_CHOICES = tuple(_CHOICES)
 """`attention` is the paper's: to_q, to_k, to_v, to_out of attn1 and attn2, 560 linears on SDXL."""
 
@@ -39,8 +54,8 @@ def choose_layers(choice: str, modules: Iterable[tuple[str, int]]) -> list[str]:
     """Name the modules that belong to a layer choice.
 
     Args:
-        choice: one of `LAYER_CHOICES`.
+        choice: one of `LAYER_CHOICES` or `SLIDER_LAYERS`.
         modules: kohya module name (sgm spelling) and kernel axes: 0 linear, 2 convolution.
     """
-    belongs = _CHOICES[choice]
+    belongs = {**_CHOICES, **_SLIDER_CHOICES}[choice]
     return [name for name, kernel in modules if belongs(name, kernel)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .branches import Branches
 from .lora import LoraFactors
+from .low_rank import truncate
 
 
 class LoRAParameters:
@@ -58,6 +59,18 @@ class LoRAParameters:
             name: LoraFactors(down, up, alpha=self.scale * len(down))
             for name, down, up in zip(self.shapes, views, views, strict=True)
         }
+
+    def start_from(self, factors: Mapping[str, LoraFactors]) -> None:
+        """Begin at existing factors: the closest update of this rank in every module they have.
+
+        A module that they do not have, and rows beyond their rank, keep the random start.
+        """
+        with torch.no_grad():
+            for name, own in self.factors().items():
+                if name in factors:
+                    near = truncate(factors[name], own.rank).factors
+                    own.down[: near.rank] = near.down
+                    own.up[:, : near.rank] = near.up * (near.scale / self.scale)
 
     def detached(self) -> dict[str, LoraFactors]:
         """Copy the factors out, on the CPU."""

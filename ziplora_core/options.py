@@ -8,6 +8,8 @@ OPTIMISERS = ("auto", "adam", "adamw", "adamw_8bit", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 RESUME = ("auto", "restart")
 MEMORY = ("auto", "fast", "low")
+ACTIONS = ("enhance", "erase")
+TRAJECTORIES = ("exact", "reused")
 SOLVERS = ("adam", "closed_form", "closed_form_then_adam")
 
 
@@ -127,3 +129,72 @@ class DreamBoothSettings:
     mirror: bool = False
     class_count: int = 50
     options: TrainingOptions = TrainingOptions()
+
+
+@dataclass(frozen=True)
+class SliderSettings:
+    """What training a slider from words and from picture pairs have in common.
+
+    The defaults are the public implementation's for SDXL (rohitgandikota/sliders).
+
+    Args:
+        layers: one of `SLIDER_LAYERS`.
+        rank, alpha: of the LoRA; its scale is alpha / rank.
+        steps: optimisation steps.
+        learning_rate: of the factors.
+        resolution: side in pixels of what is trained on.
+        seed: of every draw.
+        memory: `auto`, `fast` or `low`.
+        range: how far the slider is meant to be moved; what the effect is looked at with.
+        start_percent: share of the sampling after which the slider comes in.
+        options: the loop's.
+    """
+
+    layers: str = "noxattn"
+    rank: int = 4
+    alpha: float = 1.0
+    steps: int = 1000
+    learning_rate: float = 2e-4
+    resolution: int = 512
+    seed: int = 0
+    memory: str = "auto"
+    range: float = 2.0
+    start_percent: float = 0.25
+    options: TrainingOptions = TrainingOptions()
+
+
+@dataclass(frozen=True)
+class TextSliderSettings(SliderSettings):
+    """The widgets of TrainConceptSlider.
+
+    Args:
+        target: what the slider works on; empty for everything.
+        positive, negative: what more and less of it look like.
+        neutral: where it starts from; empty for the target.
+        preserve: what it must not change, a concept a line: each is put before the prompts in turn.
+        guidance: η, how much further than the prompts.
+        action: `enhance` towards the positive prompt, or `erase`, away from it.
+        trajectory: `exact` denoises anew for every step, `reused` takes several from one.
+    """
+
+    target: str = ""
+    positive: str = ""
+    negative: str = ""
+    neutral: str = ""
+    preserve: str = ""
+    guidance: float = 4.0
+    action: str = "enhance"
+    trajectory: str = "exact"
+
+
+@dataclass(frozen=True)
+class PairSliderSettings(SliderSettings):
+    """The widgets of TrainConceptSliderFromImages.
+
+    Args:
+        positive, neutral: what the high and the low pictures are shown with; may both be empty.
+    """
+
+    positive: str = ""
+    neutral: str = ""
+    learning_rate: float = 1e-5

@@ -20,8 +20,12 @@ _COLOURS = {
     "penalty": "#9b8cff",
     "instance": "#4cc2ff",
     "prior": "#ff9f43",
+    "slider": "#4cc2ff",
+    "high": "#4cc2ff",
+    "low": "#ff9f43",
 }
-_GAP = 4
+_GAP, _LABEL = 4, 24
+"""Pixels between pictures, and above them for names."""
 _BACKGROUND, _INK, _GRID = "#1e1e22", "#d8d8dc", "#3a3a40"
 
 
@@ -77,6 +81,27 @@ def bars(
     return _pixels(figure)
 
 
+def grid(pictures: Tensor, columns: Sequence[str], rows: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Put pictures `(row, column, h, w, 3)` in 0…1 into one, with names above and at the left."""
+    height, width = pictures.shape[2:4]
+    left = 8 * max(map(len, rows), default=0) + (_GAP if rows else 0)
+    size = (left + len(columns) * (width + _GAP), _LABEL + len(pictures) * (height + _GAP))
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, facecolor=_BACKGROUND)
+    style = {"color": _INK, "fontsize": 9, "va": "center"}
+    for n, name in enumerate(columns):
+        x = left + n * (width + _GAP) + width / 2
+        figure.text(x / size[0], 1 - _LABEL / 2 / size[1], name, ha="center", **style)
+    for n, name in enumerate(rows):
+        y = _LABEL + n * (height + _GAP) + height / 2
+        figure.text(_GAP / size[0], 1 - y / size[1], name, **style)
+    drawn = _pixels(figure)
+    for r, row in enumerate((pictures * 255).round().to(torch.uint8).numpy()):
+        for c, picture in enumerate(row):
+            top, side = _LABEL + r * (height + _GAP), left + c * (width + _GAP)
+            drawn[top : top + height, side : side + width] = picture
+    return drawn
+
+
 def strip(chart: NDArray[np.uint8], pictures: Sequence[Tensor]) -> NDArray[np.uint8]:
     """Put pictures `(h, w, 3)` in 0…1 side by side below a chart `(height, width, 3)`."""
     if not pictures:
@@ -100,7 +125,8 @@ def _figure(width: int, height: int) -> tuple[Figure, Axes]:
 
 def _pixels(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
-    figure.tight_layout()
+    if figure.axes:
+        figure.tight_layout()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -63,11 +64,17 @@ def coefficient_warnings(coefficients: Mapping[str, Tensor], settings: ZipSettin
     return warnings
 
 
-def retention_warnings(before: Retention, after: Retention) -> list[str]:
-    """Say it when one of the two is kept worse than by the direct merge."""
+def retention_warnings(before: Retention, after: Retention, stepped: bool) -> list[str]:
+    """Say it when one of the two is kept worse than by the direct merge, or nothing is."""
+    if not (math.isfinite(before.total) and math.isfinite(after.total)):
+        return [
+            "the predictions are not finite, so nothing can be said of this merge: try each LoRA "
+            "alone, and lower the pair's strengths"
+        ]
+    other = ", or lower similarity_weight" if stepped else ""
     return [
         f"the {name} is kept worse than by the direct merge (× {new / old:.2f}): the other one "
-        "weighs more. Bring the pair's strengths nearer to each other, or lower similarity_weight."
+        f"weighs more. Bring the pair's strengths nearer to each other{other}."
         for name, old, new in (
             ("content", before.content, after.content),
             ("style", before.style, after.style),
@@ -99,7 +106,7 @@ def zip_report(
     learned = record.step or settings.closed_form_states
     warnings = coefficient_warnings(coefficients, settings) if learned else []
     if learned and retention is not None:
-        warnings += retention_warnings(*retention)
+        warnings += retention_warnings(*retention, settings.gradient_steps > 0)
     if record.failed and record.stopped:
         warnings.insert(0, record.stopped)
     flat = _flat(coefficients)

@@ -22,7 +22,7 @@ class Denoise(Protocol):
     """The one boundary to a diffusion model."""
 
     def __call__(
-        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Any], gates: Gates
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Any], gates: Gates | None
     ) -> Tensor:
         """Predict in the model's own space (eps or v), float32.
 
@@ -30,7 +30,7 @@ class Denoise(Protocol):
             x: noisy latents `(b, c, h, w)`, x_t = x0 + σ·noise.
             sigma: `(b,)`.
             conditioning: one prepared conditioning per sample.
-            gates: how far each branch is open for each sample.
+            gates: how far each branch is open for each sample; None: no branches at all.
         """
         ...
 
@@ -77,7 +77,7 @@ def draw_index(seed: int, count: int, draw: int) -> int:
     return int(torch.randperm(count, generator=generator(seed, epoch))[place])
 
 
-def predict(denoise: Denoise, states: Sequence[State], gates: Gates) -> Tensor:
+def predict(denoise: Denoise, states: Sequence[State], gates: Gates | None) -> Tensor:
     """Call the model on a list of states of one size, as one batch."""
     x = torch.stack([state.x for state in states])
     sigma = torch.stack([state.sigma for state in states])

@@ -34,6 +34,15 @@ class Trainable(Protocol):
         """Whether it computes in the frugal way; a checkpoint says so, for sums depend on it."""
         ...
 
+    @property
+    def carried(self) -> Mapping[str, Tensor]:
+        """What the next step needs beside the parameters and the step's number, if anything."""
+        ...
+
+    def carry(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what was `carried` when the run was cut short."""
+        ...
+
     def backward(self, step: int) -> Mapping[str, Tensor]:
         """Add one step's gradients; return detached scalars, among them `loss`."""
         ...
@@ -95,9 +104,11 @@ class Hooks:
         on_end: called when the steps are done, and still covered: a cancel in it keeps them.
         should_stop: asked before every step: stop and keep.
         export: the LoRA so far, to keep when the run is cut short.
+        start_counts: the start is a result already, and kept when the first steps go wrong.
     """
 
     export: Callable[[], Mapping[str, LoraFactors]]
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
     on_end: Callable[[], None] = lambda: None
+    start_counts: bool = False

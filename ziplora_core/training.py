@@ -151,7 +151,7 @@ class _Loop:
     def _roll_back(self, reason: str, good: _Good) -> None:
         """End the run at an earlier state, before things went wrong."""
         self.record.step = good.step
-        if good.step == 0:
+        if good.step == 0 and not self.hooks.start_counts:
             raise problem(
                 "training",
                 found=reason,
@@ -177,6 +177,7 @@ class _Loop:
             for parameter, saved in zip(self.task.parameters, state["parameters"], strict=True):
                 parameter.copy_(saved)
         self.optimiser.load_state_dict(state["optimiser"])
+        self.task.carry(state["carried"])
         self.record.step = self.record.resumed_at = state["step"]
         self.record.history = state["history"]
         self.record.seconds = state["seconds"]
@@ -215,6 +216,7 @@ class _Loop:
         state = {
             "parameters": [p.detach().cpu() for p in self.task.parameters],
             "optimiser": self.optimiser.state_dict(),
+            "carried": dict(self.task.carried),
             "step": self.record.step,
             "history": self.record.history,
             "seconds": self.record.seconds,

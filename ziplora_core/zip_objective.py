@@ -105,6 +105,14 @@ class ZipObjective:
     def low_memory(self) -> bool:
         return self.model.checkpointing
 
+    @property
+    def carried(self) -> dict[str, Tensor]:
+        """Nothing: a step depends on the coefficients and on its number alone."""
+        return {}
+
+    def carry(self, tensors: Mapping[str, Tensor]) -> None:
+        """There is nothing to take up."""
+
     def save_memory(self) -> bool:
         """Checkpoint blocks from now on; False when that was already so."""
         was, self.model.checkpointing = self.model.checkpointing, True

@@ -47,7 +47,7 @@ class ToyModel:
         self.observer: Observer | None = None
 
     def denoise(
-        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates | None
     ) -> Tensor:
         self.calls.append(len(x))
         h = x.flatten(1) / (1 + sigma[:, None] ** 2) ** 0.5 + torch.stack(list(conditioning))
@@ -55,7 +55,8 @@ class ToyModel:
             out = layer(h)
             if self.observer:
                 self.observer(name, h, out, layer)
-            h = torch.tanh(out + self.branches[name].delta(h, gates, layer))
+            added = self.branches[name].delta(h, gates, layer) if gates else 0.0
+            h = torch.tanh(out + added)
         return h.view_as(x)
 
     @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -61,9 +63,10 @@ def ridged(problems: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Least squares with rows that hold every coefficient at 1."""
     design = np.concatenate([a for a, _ in problems])
     target = np.concatenate([b for _, b in problems])
-    weight = (RIDGE * (design**2).sum(0).mean()) ** 0.5
-    design = np.concatenate([design, weight * np.eye(design.shape[1])])
-    target = np.concatenate([target, np.full(design.shape[1], weight)])
+    each = (design**2).sum(0).reshape(2, -1).mean(1)  # content's and style's own
+    weight = (RIDGE * np.repeat(each, WIDTH)) ** 0.5
+    design = np.concatenate([design, np.diag(weight)])
+    target = np.concatenate([target, weight])
     return np.linalg.lstsq(design, target, rcond=None)[0]
 
 
@@ -196,6 +199,33 @@ def test_every_pass_keeps_more_of_both() -> None:
         assert done.errors[-1] < done.errors[0]
         errors.append(kept(model, states, done.columns))
     assert errors[1] < 0.7 * errors[0] and errors[2] < errors[1]
+
+
+def test_numbers_that_overflow_in_a_later_pass_are_said_and_change_nothing() -> None:
+    model, pairs, states = toy()
+    denoise = model.denoise
+
+    def overflowing(x: Tensor, sigma: Tensor, conditioning: Any, gates: Gates) -> Tensor:
+        assert gates.values is not None
+        students = gates.values[:, 2].bool().view(-1, 1, 1, 1)
+        return denoise(torch.where(students, torch.inf, x), sigma, conditioning, gates)
+
+    first = solve_coefficients(
+        model, pairs, ["a", "b"], [(t, s[::3]) for t, s in states], ClosedFormSettings(1), CPU
+    )
+    model.denoise = overflowing
+    done = solve_coefficients(model, pairs, ["a", "b"], states, ClosedFormSettings(2), CPU)
+    (note,) = done.notes
+    assert note.startswith("WARNING: with the merge of an earlier pass 2 layers saw numbers")
+    for name, columns in first.columns.items():
+        assert torch.equal(done.columns[name], columns)
+
+
+def test_a_stop_leaves_out_further_passes() -> None:
+    model, pairs, states = toy()
+    settings = ClosedFormSettings(3, RIDGE, 8)
+    done = solve_coefficients(model, pairs, ["a"], states, settings, CPU, should_stop=lambda: True)
+    assert done.notes == ["stopped after pass 1 as asked"] and len(done.errors) == 2
 
 
 def test_second_pass_also_helps_where_only_one_teacher_drifts() -> None:

@@ -35,7 +35,7 @@ class NoisingToy(ToyModel):
         self.seen: list[tuple[Tensor, Tensor, int]] = []
 
     def denoise(
-        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates | None
     ) -> Tensor:
         pixels = x.movedim(1, -1)  # (b, h, w, c)
         each = pixels[0, ..., 0].numel()

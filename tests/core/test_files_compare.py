@@ -116,9 +116,38 @@ def test_all_finite(dtype: torch.dtype, bad: float) -> None:
     assert all_finite(torch.tensor(1.0, dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alpha", [128.0, 5.0])
+def test_relative_error_of_a_large_module_is_the_dense_one_to_a_few_percent(
+    dtype: torch.dtype, alpha: float
+) -> None:
+    want = random_factors(128, 1280, 640, alpha=alpha)
+    got = stored(want, dtype, 128.0)
+    assert relative_error(got, want) == pytest.approx(dense_error(got, want), rel=0.05)
+    exact = stored(want, torch.float64, 128.0)
+    assert relative_error(exact, want) < 1e-6
+
+
+def test_relative_error_of_a_large_module_with_one_wrong_number_is_seen() -> None:
+    want = random_factors(128, 1280, 640)
+    got = stored(want, torch.float32, 128.0)
+    got.up[3, 7] += 100.0
+    assert relative_error(got, want) == pytest.approx(dense_error(got, want), rel=0.5)
+
+
+def test_relative_error_of_a_large_module_whose_halves_cancel() -> None:
+    half, rest = random_factors(64, 1280, 640, seed=1), random_factors(4, 1280, 640, seed=2)
+    down = torch.cat([half.down, half.down, rest.down])
+    want = LoraFactors(down, torch.cat([half.up, -half.up, 1e-4 * rest.up], dim=1))
+    got = stored(want, torch.bfloat16, 132.0)
+    assert relative_error(got, want) == pytest.approx(dense_error(got, want), rel=0.1)
+
+
 def test_float32_is_enough_for_what_rounding_did() -> None:
     want = random_factors(128, 1280, 640)
     got = stored(want, torch.float16, 128.0)
     a, b = want.down, want.up
-    assert compare._squares(b, got.up - b, a, got.down - a)[2]
-    assert relative_error(got, want) == pytest.approx(dense_error(got, want), rel=1e-3)
+    for measure in (compare._squares, compare._probed):
+        error, total, sure = measure(b, got.up - b, a, got.down - a)
+        assert sure
+        assert (error / total) ** 0.5 == pytest.approx(dense_error(got, want), rel=0.05)

@@ -222,6 +222,15 @@ def test_train_not_finite_before_there_is_a_good_state_is_an_error() -> None:
         run(task)
 
 
+def test_train_not_finite_at_once_returns_a_start_that_counts() -> None:
+    task = objective()
+    denoise, start = task.model.denoise, task.coefficients.flat.detach().clone()
+    task.model.denoise = lambda *inputs: denoise(*inputs) * float("inf")
+    record = run(task, start_counts=True)
+    assert record.step == 0 and record.failed and "lower the learning rate" in str(record.stopped)
+    assert torch.equal(task.coefficients.flat.detach(), start)
+
+
 def test_train_diverging_returns_the_state_before_it_and_names_the_cause() -> None:
     task = objective()
     denoise, seen = task.model.denoise, []

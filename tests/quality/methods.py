@@ -175,8 +175,8 @@ TABLE: dict[str, Method] = {
     "ZipLoRA, 300 steps": _zip(steps=300),
     "ZipLoRA, attention only": _zip(layers="attention"),
 }
-"""ZipLoRA alone means the node's defaults (cosine, λ 0.01, learning rate 0.01, 100 steps) on all
-layers that the LoRAs have."""
+"""ZipLoRA alone means the paper's solver at the node's defaults (cosine, λ 0.01, learning rate
+0.01, 100 steps) on all layers that the LoRAs have."""
 assert all(any(name.startswith(method) for name in TABLE) for method in METHODS)
 assert {*SIMILARITIES} - {"cosine"} <= {name.removeprefix("ZipLoRA, ") for name in TABLE}
 

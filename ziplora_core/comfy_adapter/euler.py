@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import comfy.samplers
@@ -27,6 +28,7 @@ def draw_latents(
     gates: Gates | None,
     steps: int,
     on_step: Told = lambda x, sigma, x0: None,
+    since: float = math.inf,
 ) -> Tensor:
     """Draw one latent per prompt by Euler steps with guidance 5, as ComfyUI's sampler would.
 
@@ -37,15 +39,16 @@ def draw_latents(
         gates: of the branches, for one prompt each; None draws without them.
         steps: of the normal schedule.
         on_step: who follows it.
+        since: σ from which on the branches count; before it they are not there.
     """
     conditionings = [*prompts, *negatives]
     both_halves = gates and gates.of([*range(len(prompts))] * 2)
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])
-        positive, negative = opened.denoised(both, sigma_of_both, conditionings, both_halves).chunk(
-            2
-        )
+        present = both_halves if float(sigma[0]) <= since else None
+        x0 = opened.denoised(both, sigma_of_both, conditionings, present)
+        positive, negative = x0.chunk(2)
         on_step(x, sigma, positive)
         return negative + GUIDANCE * (positive - negative)
 

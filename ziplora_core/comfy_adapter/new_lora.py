@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import problem
 from ..layers import choose_layers
 from ..lora_parameters import LearnedLoRA, LoRAParameters, full_width
-from ..options import DreamBoothSettings
 from ..states import generator
 
 _START = 17  # purpose of a generator
 
 
+class LoRASettings(Protocol):
+    """What a trainer's settings say of its LoRA."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
 def new_lora(
-    patcher: Any, targets: Mapping[str, str], layers: str, settings: DreamBoothSettings
+    patcher: Any, targets: Mapping[str, str], layers: str, settings: LoRASettings
 ) -> LearnedLoRA:
     """Make the new LoRA of a layer choice.
 
     Args:
         patcher: ModelPatcher of a MODEL or a CLIP.
         targets: weight key by kohya module name.
-        layers: one of `LAYER_CHOICES`.
+        layers: one of `SLIDER_LAYERS`, which `LAYER_CHOICES` are among.
         settings: rank, alpha and seed.
 
     Raises:

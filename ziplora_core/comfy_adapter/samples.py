@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 from ..branches import Gates
@@ -44,8 +45,24 @@ def draw_samples(
     for n, prompt in enumerate(prompts):
         noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n))
         latent = draw_latents(opened, [prompt], [nothing], noise, Gates(), STEPS)
-        with torch.inference_mode():
-            decoded = vae.decode(opened.model.process_latent_out(latent).cpu())[0]
-        pictures.append(decoded.clone().float().cpu().clamp(0, 1))
+        pictures += decoded(opened, latent, vae)
     opened.load()
     return pictures
+
+
+def decoded(opened: TrainingModel, latents: Tensor, vae: Any | None) -> Tensor:
+    """Make pictures `(b, h, w, 3)` in 0…1, on the CPU, of latents as the model has them.
+
+    Without a VAE they have the rough colours that ComfyUI's previews have.
+    """
+    if vae is not None:
+        with torch.inference_mode():
+            pictures = vae.decode(opened.model.process_latent_out(latents).cpu())
+        return pictures.clone().float().cpu().clamp(0, 1)
+    space = opened.model.latent_format
+    factors = torch.tensor(space.latent_rgb_factors)
+    rgb = latents.cpu().float().movedim(1, -1) @ factors
+    if space.latent_rgb_factors_bias is not None:
+        rgb = rgb + torch.tensor(space.latent_rgb_factors_bias)
+    rgb = ((rgb + 1) / 2).clamp(0, 1)
+    return repeat(rgb, "b h w c -> b (h eight) (w also) c", eight=8, also=8)

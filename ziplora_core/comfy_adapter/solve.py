@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import comfy.model_management
 import torch
 
 from ..closed_form import ClosedForm, ClosedFormSettings, solve_coefficients
+from ..errors import problem
 from ..options import ZipSettings
 from ..pairing import ModulePair
 from ..states import TEACHERS, State
@@ -23,6 +24,7 @@ def solve_on_model(
     trained: Sequence[str],
     states: Sequence[Sequence[State]],
     settings: ZipSettings,
+    should_stop: Callable[[], bool],
 ) -> ClosedForm:
     """Solve for the coefficients of the trained modules, by kohya name, if settings ask for it.
 
@@ -33,7 +35,11 @@ def solve_on_model(
         pairs: all modules by kohya name.
         trained: those that get coefficients.
         states: of content, style and, where it counts, joint.
-        settings: solver, passes, calibration_states.
+        settings: solver, passes, calibration_states, memory.
+        should_stop: asked between passes.
+
+    Raises:
+        ZipLoRAError: memory runs out twice, or no layer could be solved.
     """
     if not settings.closed_form_states:
         return ClosedForm({})
@@ -49,26 +55,44 @@ def solve_on_model(
             list(zip(TEACHERS, shown, strict=False)),
             how,
             opened.device,
-            on_layer=lambda: opened.on_evaluation(opened.evaluations),
+            lambda: opened.on_evaluation(opened.evaluations),
+            should_stop,
         )
 
-    try:
-        solved = solve(ClosedFormSettings(settings.passes, room=room_for_moments(opened)))
-    except torch.OutOfMemoryError:
-        solved = None
-    if solved is None:  # outside the handler, whose traceback would keep the tensors
+    frugal = ClosedFormSettings(settings.passes, batch=1, room=0.0)
+    first = ClosedFormSettings(settings.passes, room=room_for_moments(opened))
+    solved = _unless_out_of_memory(solve, frugal if settings.memory == "low" else first)
+    if solved is None:
         comfy.model_management.soft_empty_cache()
-        solved = solve(ClosedFormSettings(settings.passes, batch=1, room=0.0))
+        solved = _unless_out_of_memory(solve, frugal)
+        if solved is None:
+            raise problem(
+                "memory",
+                found="none left in the closed form, one picture at a time, sums on the CPU",
+                expected="enough for two predictions at a time",
+                advice="Lower width and height, close other programs, or start ComfyUI with "
+                "--reserve-vram.",
+            )
         solved.notes.append("memory ran out: the closed form went on with its sums on the CPU")
     passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
-    errors = " → ".join(f"{error:.3f}" for error in solved.errors)
+    errors = " → ".join(f"{error:.2f}" for error in solved.errors)
     lines = [
         f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} states in "
         f"{time.perf_counter() - started:.1f} s",
-        f"error of the layers' own outputs, direct merge → each pass: {errors} (1: all of it)",
+        f"error of the layers' own outputs beside the direct merge's, pass by pass: {errors}",
     ]
     by_name = {name: solved.columns[keys[name]] for name in trained}
     return ClosedForm(by_name, solved.errors, lines + solved.notes)
+
+
+def _unless_out_of_memory(
+    solve: Callable[[ClosedFormSettings], ClosedForm], how: ClosedFormSettings
+) -> ClosedForm | None:
+    """None where memory runs out: outside of the handler, whose traceback keeps the tensors."""
+    try:
+        return solve(how)
+    except torch.OutOfMemoryError:
+        return None
 
 
 def _spread(states: Sequence[State], count: int) -> list[State]:

@@ -78,8 +78,13 @@ class TrainingModel:
         return cast * self.dtype.itemsize
 
     @property
+    def sigmas(self) -> Tensor:
+        """σ of every timestep, rising."""
+        return self.sampling.sigmas
+
+    @property
     def timesteps(self) -> int:
-        return len(self.sampling.sigmas)
+        return len(self.sigmas)
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +115,11 @@ class TrainingModel:
         }
 
     def denoise(
-        self, x: Tensor, sigma: Tensor, conditioning: Sequence[cond.Conditioning], gates: Gates
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditioning: Sequence[cond.Conditioning],
+        gates: Gates | None,
     ) -> Tensor:
         """Predict in the model's own space (eps or v), float32, with the branches as gated.
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import fingerprint
+from ..errors import problem
 from ..options import ZipSettings
-from ..pairing import ModulePair
+from ..pairing import LoRAPair, ModulePair
 from .training_model import TrainingModel
 
 
@@ -22,6 +23,23 @@ class Prompt:
     name: str
     conditioning: Any
     latent: Any | None = None
+
+
+def refuse_strength_zero(pair: LoRAPair) -> None:
+    """Refuse a LoRA that adds nothing: the other one would be fitted to its absence.
+
+    Raises:
+        ZipLoRAError: a strength is 0.
+    """
+    for concept, strength in (("content", pair.content_strength), ("style", pair.style_strength)):
+        if strength == 0:
+            raise problem(
+                f"{concept}_strength",
+                found="0: this LoRA adds nothing",
+                expected="the strength at which it looks right alone, usually 1",
+                advice="Set it in Load LoRA Pair; to use the other LoRA alone, load it with an "
+                "ordinary LoRA loader. How strong each is can be chosen after the merge.",
+            )
 
 
 def inputs_hash(

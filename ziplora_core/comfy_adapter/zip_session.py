@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from .references import (
 from .solve import solve_on_model
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
-from .zip_inputs import Prompt, inputs_hash
+from .zip_inputs import Prompt, inputs_hash, refuse_strength_zero
 
 POOL = 32
 """Draws per teacher; their targets are computed once."""
@@ -97,6 +98,7 @@ class ZipSession:
         refuse_patched(model)
         for prompt in prompts:
             cond.check(prompt.conditioning, f"{prompt.name}_conditioning", model.model)
+        refuse_strength_zero(pair)
         self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
         self.latents = [
             None
@@ -122,7 +124,9 @@ class ZipSession:
             states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
-            solved = solve_on_model(opened, self.pairs, self.trained, states, settings)
+            solved = solve_on_model(
+                opened, self.pairs, self.trained, states, settings, watch.should_stop
+            )
             if solved.errors:
                 watch.on_solved(solved.errors)
             task.coefficients.set(solved.columns)
@@ -141,8 +145,9 @@ class ZipSession:
                 opened.on_evaluation = lambda done: None
                 watch.on_status(str(plan))
             hooks = Hooks(
-                lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end
-            )
+                lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end,
+                start_counts=bool(solved.columns),
+            )  # fmt: skip
             folder = self._checkpoint_folder(checkpoints, opened) if steps else None
             record = train(task, steps, options, hooks, folder)
             notes = [*solved.notes, *([str(plan)] if steps else [])]
@@ -226,7 +231,8 @@ class ZipSession:
         }
         if measured is not None:
             before, after = (asdict(r) for r in measured)
-            said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
+            if all(math.isfinite(v) for v in (*before.values(), *after.values()) if v is not None):
+                said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
         return source_metadata(self.pair.content, self.pair.style) | said
 
 

@@ -107,8 +107,8 @@ def _table(task: Task, turns: Turns, peaks: Mapping[str, int], facts: Mapping[st
         [
             f"medians of {len(turns.taken[FAST])} rounds of {turns.calls} steps, in turns; units: "
             "by the turn of the base right before",
-            "first step's losses (content, style, penalty): all rows agree to "
-            f"{facts['losses apart']:.0e}",
+            "first step's losses (content, style, penalty): ours and the public arithmetic's agree "
+            f"to {facts['losses apart']:.0e}",
             f"our three rows' first gradients agree to {facts['gradients apart']:.0e}; of their "
             f"{facts['coefficients']:,} coefficients, {facts['coefficients beyond']} are more than "
             f"{FLOAT:.0e} apart after {turns.done} steps, at most "

@@ -1,0 +1,225 @@
+"""Nodes that put sliders on a model, and show what they do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..ziplora_core.comfy_adapter.concept_slider import with_slider
+from ..ziplora_core.comfy_adapter.paths import lora_path
+from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, sweep
+from ..ziplora_core.errors import problem
+from ..ziplora_core.files import lora_from_tensors, read_lora
+from ..ziplora_core.lora import LoRA
+from ..ziplora_core.plots import grid
+from .load import NONE
+from .progress import log_warnings
+from .training_inputs import seed_input
+from .types import file_fingerprint
+
+
+def _file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
+    return io.Combo.Input(
+        name, options=[NONE, *folder_paths.get_filename_list("loras")], tooltip=what, **others
+    )
+
+
+def _percent_input(name: str, default: float, what: str) -> io.Float.Input:
+    return io.Float.Input(
+        f"{name}_percent", default=default, min=0.0, max=1.0, step=0.001, tooltip=what
+    )
+
+
+def _window_inputs() -> list[Any]:
+    return [
+        _percent_input(
+            "start",
+            0.25,
+            "When the slider comes in, as a share of the sampling: 0 from the first step on. Later "
+            "keeps more of the picture; the paper uses 0.15 to 0.25, and 0.5 for real photographs.",
+        ),
+        _percent_input("end", 1.0, "When the slider ends, as a share of the sampling."),
+    ]
+
+
+class ConceptSlider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptSlider",
+            display_name="Concept Slider",
+            category="ZipLoRA/sliders",
+            description="Puts a slider (any LoRA) on the model, from −10 to 10, for a part of the "
+            "sampling. Any number can follow each other.",
+            search_aliases=["ziplora", "slider", "lora slider", "concept sliders", "lora schedule"],
+            inputs=[
+                io.Model.Input("model"),
+                _file_input("slider", "The slider's file; None when slider_model is connected."),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How far: negative is the other way, 0 is off and costs nothing.",
+                ),
+                *_window_inputs(),
+                io.LoraModel.Input(
+                    "slider_model",
+                    optional=True,
+                    tooltip="A slider straight from its training, in place of a file.",
+                ),
+            ],
+            outputs=[io.Model.Output("MODEL")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, slider: str = NONE, **_others: Any) -> object:
+        return file_fingerprint(slider)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        slider: str,
+        scale: float,
+        start_percent: float,
+        end_percent: float,
+        slider_model: Any | None = None,
+    ) -> io.NodeOutput:
+        lora = _read("slider", slider, slider_model)
+        patched, lines = with_slider(model, lora, scale, start_percent, end_percent)
+        report = "\n".join([*lines, *lora.notes])
+        log_warnings("ConceptSlider", report)
+        return io.NodeOutput(patched, ui=ui.PreviewText(report))
+
+
+class SliderSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SliderSweep",
+            display_name="Slider Sweep",
+            category="ZipLoRA/sliders",
+            description="Draws the same picture at several scales of a slider, or of two, and puts "
+            "them into one grid.",
+            search_aliases=["ziplora", "slider grid", "xy plot", "lora strength grid"],
+            inputs=[
+                io.Model.Input("model"),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("latent", tooltip="Empty Latent Image; its first picture."),
+                io.Vae.Input("vae"),
+                _file_input("slider", "The slider's file; None when slider_model is connected."),
+                io.String.Input(
+                    "scales",
+                    default="-2, -1, 0, 1, 2",
+                    tooltip="Numbers with commas between them: a column each.",
+                ),
+                *_window_inputs(),
+                seed_input("Of the noise, the same for every picture."),
+                io.Int.Input("steps", default=25, min=1, max=10000, tooltip="Of the sampler."),
+                io.Float.Input(
+                    "cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Of the sampler."
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="euler",
+                    tooltip="As in KSampler.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="normal",
+                    tooltip="As in KSampler.",
+                ),
+                _file_input(
+                    "second_slider",
+                    "Another slider for the rows; None for one row.",
+                    optional=True,
+                ),
+                io.String.Input(
+                    "second_scales",
+                    default="-2, 0, 2",
+                    optional=True,
+                    tooltip="Of the second slider: a row each.",
+                ),
+                io.LoraModel.Input(
+                    "slider_model", optional=True, tooltip="In place of the first file."
+                ),
+                io.LoraModel.Input(
+                    "second_slider_model", optional=True, tooltip="In place of the second file."
+                ),
+            ],
+            outputs=[io.Image.Output("grid"), io.Image.Output("images")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, slider: str = NONE, second_slider: str = NONE, **_others: Any
+    ) -> list[object]:
+        return [file_fingerprint(slider), file_fingerprint(second_slider)]
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent: Any,
+        vae: Any,
+        slider: str,
+        scales: str,
+        start_percent: float,
+        end_percent: float,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        second_slider: str = NONE,
+        second_scales: str = "",
+        slider_model: Any | None = None,
+        second_slider_model: Any | None = None,
+    ) -> io.NodeOutput:
+        window = (start_percent, end_percent)
+        across = [(_read("slider", slider, slider_model), parse_scales(scales, "scales"))]
+        if second_slider != NONE or second_slider_model is not None:
+            second = _read("second_slider", second_slider, second_slider_model)
+            across.append((second, parse_scales(second_scales, "second_scales")))
+        sampling = Sampling(positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
+        bar = comfy.utils.ProgressBar(1, node_id=str(cls.hidden.unique_id))
+
+        def on_picture(done: int, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(done, total)
+
+        pictures = sweep(model, vae, across, window, sampling, on_picture)
+        columns = [f"{scale:g}" for scale in across[0][1]]
+        rows = [f"{scale:g}" for scale in across[1][1]] if len(across) > 1 else []
+        drawn = torch.from_numpy(grid(pictures, columns, rows)).float() / 255
+        return io.NodeOutput(drawn[None], pictures.flatten(0, 1))
+
+
+def _read(name: str, file: str, lora_model: Any | None) -> LoRA:
+    if lora_model is not None and file == NONE:
+        return lora_from_tensors(lora_model, name=f"{name}_model", bias_and_norm="drop")
+    if lora_model is None and file != NONE:
+        return read_lora(lora_path(file), "drop")
+    raise problem(
+        name,
+        found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
+        expected="one of the two",
+        advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
+    )
+
+
+NODES = [ConceptSlider, SliderSweep]

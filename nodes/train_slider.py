@@ -1,0 +1,346 @@
+"""Sliders from words, and from pictures before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..ziplora_core import runs
+from ..ziplora_core.comfy_adapter.paths import checkpoint_root
+from ..ziplora_core.comfy_adapter.slider_lessons import (
+    Lesson,
+    PairLesson,
+    PicturePairs,
+    TextLesson,
+    paired_pictures,
+)
+from ..ziplora_core.comfy_adapter.slider_session import SliderStudio, train_slider
+from ..ziplora_core.files import lora_from_tensors
+from ..ziplora_core.files.writer import lora_model
+from ..ziplora_core.layers import SLIDER_LAYERS
+from ..ziplora_core.options import (
+    ACTIONS,
+    TRAJECTORIES,
+    PairSliderSettings,
+    SliderSettings,
+    TextSliderSettings,
+)
+from ..ziplora_core.plots import grid
+from ..ziplora_core.slider_presets import PRESETS
+from .progress import TrainingProgress, log_warnings
+from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
+from .types import OptionsType, SliderPairsType
+
+
+def _outputs() -> list[Any]:
+    return [
+        io.LoraModel.Output("lora"),
+        io.LossMap.Output("loss"),
+        io.String.Output("report"),
+        io.Image.Output("effect", tooltip="The same noise with the slider down, off and up."),
+    ]
+
+
+def _text(name: str, tooltip: str, default: str = "", **others: Any) -> io.String.Input:
+    return io.String.Input(name, multiline=True, default=default, tooltip=tooltip, **others)
+
+
+def _lora_inputs(learning_rate: float, why: str) -> list[Any]:
+    """What both trainers ask of the LoRA and its training, in one order."""
+    return [
+        io.Combo.Input(
+            "layers",
+            options=list(SLIDER_LAYERS),
+            default="noxattn",
+            tooltip="What is trained. noxattn: all but the cross-attention (346 modules on SDXL), "
+            "the paper's choice, for what one sees. xattn: cross-attention, nearer to the words. "
+            "full: both. selfattn and xattn_strict (without its output) are smaller. The others "
+            "are this pack's own.",
+        ),
+        io.Int.Input(
+            "rank", default=4, min=1, max=4096, tooltip="4 is the paper's: more also learns more "
+            "of what you did not ask for.",
+        ),
+        io.Float.Input(
+            "alpha",
+            default=1.0,
+            min=0.01,
+            max=4096.0,
+            step=0.01,
+            tooltip="The slider counts alpha / rank times at scale 1.",
+        ),
+        io.Int.Input("steps", default=1000, min=1, max=100000, tooltip="500 to 1000 are usual."),
+        learning_rate_input(learning_rate, why),
+        io.Int.Input(
+            "resolution",
+            default=512,
+            min=64,
+            max=4096,
+            step=8,
+            tooltip="Side of the pictures that are trained on, in pixels. 512 is enough, also for "
+            "SDXL.",
+        ),
+    ]  # fmt: skip
+
+
+def _last_inputs() -> list[Any]:
+    return [
+        io.LoraModel.Input(
+            "start_lora",
+            optional=True,
+            tooltip="A slider, or any LoRA of the same layers, to go on from.",
+        ),
+        io.Float.Input(
+            "range",
+            default=2.0,
+            min=0.05,
+            max=10.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="How far the slider is meant to be moved: the effect is shown there, and the "
+            "file says so.",
+        ),
+        io.Float.Input(
+            "start_percent",
+            default=0.25,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="When the slider comes in while the effect is drawn, as in Concept Slider.",
+        ),
+    ]
+
+
+class TrainConceptSlider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TrainConceptSlider",
+            display_name="Train Concept Slider (words)",
+            category="ZipLoRA/sliders",
+            description="Trains a slider from words alone: from one prompt's end to the other's, "
+            "without pictures (Gandikota et al. 2023).",
+            search_aliases=["ziplora", "train slider", "concept sliders", "leco", "slider trainer"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL checkpoint. LoRAs on it are part of it."),
+                io.Clip.Input("clip", tooltip="The checkpoint's CLIP."),
+                _text(
+                    "target",
+                    "What the slider works on, e.g. person. Empty: everything.",
+                    PRESETS["age"].target,
+                ),
+                _text("positive", "What more of it looks like.", PRESETS["age"].positive),
+                _text("negative", "What less of it looks like.", PRESETS["age"].negative),
+                _text("neutral", "Where the slider starts from. Empty: the target."),
+                _text(
+                    "preserve",
+                    "What it must not change, a concept a line (male, female): each is put before "
+                    "the prompts in turn.",
+                    PRESETS["age"].preserve,
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=4.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="η: how much further than the prompts the slider goes at 1.",
+                ),
+                io.Combo.Input(
+                    "action",
+                    options=list(ACTIONS),
+                    default="enhance",
+                    tooltip="enhance: towards the positive prompt. erase: away from it.",
+                ),
+                *_lora_inputs(2e-4, "2e-4 is the public implementation's."),
+                io.Combo.Input(
+                    "trajectory",
+                    options=list(TRAJECTORIES),
+                    default="exact",
+                    tooltip="exact: a new half-drawn picture for every step, as published. reused: "
+                    "eight steps share one, three times as fast.",
+                ),
+                seed_input("Of the slider's start, noise and order."),
+                memory_input("takes one sample at a time"),
+                OptionsType.Input("options", optional=True, tooltip="From Training Options."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="To see the effect by. Without it the colours are rough.",
+                ),
+                *_last_inputs(),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any | None = None,
+        start_lora: Any | None = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        settings = TextSliderSettings(**widgets)
+        studio = _studio(model, clip, vae, start_lora)
+        return _train(cls, studio, TextLesson(settings), settings)
+
+
+class ConceptSliderImagePairs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptSliderImagePairs",
+            display_name="Concept Slider Image Pairs",
+            category="ZipLoRA/sliders",
+            description="Pictures before and after: the same things with less and with more of "
+            "what the slider is to change. Four to six pairs are enough.",
+            search_aliases=["ziplora", "before after", "image pairs", "visual slider"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("low_images", tooltip="With less of it; a batch or a list."),
+                io.Image.Input("high_images", tooltip="The same with more, in the same order."),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.05,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Where on the slider these are: low at −scale, high at +scale.",
+                ),
+                SliderPairsType.Input(
+                    "previous",
+                    optional=True,
+                    tooltip="Pairs at another scale, e.g. 2 for stronger ones.",
+                ),
+            ],
+            outputs=[SliderPairsType.Output("pairs")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        low_images: list[Any],
+        high_images: list[Any],
+        scale: list[float],
+        previous: list[Sequence[PicturePairs]] | None = None,
+    ) -> io.NodeOutput:
+        single = one_of_each({"scale": scale, "previous": previous})
+        before = single.get("previous", ())
+        return io.NodeOutput((*before, paired_pictures(low_images, high_images, single["scale"])))
+
+
+class TrainConceptSliderFromImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TrainConceptSliderFromImages",
+            display_name="Train Concept Slider (image pairs)",
+            category="ZipLoRA/sliders",
+            description="Trains a slider from pictures before and after: what the pairs differ in "
+            "(Gandikota et al. 2023, eq. 9).",
+            search_aliases=["ziplora", "train slider", "visual slider", "before after"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL checkpoint. LoRAs on it are part of it."),
+                io.Clip.Input("clip", tooltip="The checkpoint's CLIP."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
+                SliderPairsType.Input("pairs", tooltip="From Concept Slider Image Pairs."),
+                _text("positive", "What the high pictures show; may be empty."),
+                _text("neutral", "What the low pictures show; may be empty."),
+                *_lora_inputs(
+                    1e-5,
+                    "1e-5 is what works with the public implementation; its 2e-4 often does not.",
+                ),
+                seed_input("Of the slider's start, noise and order."),
+                memory_input("takes the two pictures of a pair in turn"),
+                OptionsType.Input("options", optional=True, tooltip="From Training Options."),
+                *_last_inputs(),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        pairs: Sequence[PicturePairs],
+        start_lora: Any | None = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        settings = PairSliderSettings(**widgets)
+        lesson = PairLesson(model, vae, pairs, settings)
+        return _train(cls, _studio(model, clip, vae, start_lora), lesson, settings)
+
+
+class SliderPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SliderPrompts",
+            display_name="Slider Prompts (presets)",
+            category="ZipLoRA/sliders",
+            description="Prompts for the kinds of slider that the paper shows, to connect to Train "
+            "Concept Slider.",
+            search_aliases=["ziplora", "slider presets", "age slider", "detail slider"],
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="age",
+                    tooltip="Which slider to train; the help page shows all prompts.",
+                )
+            ],
+            outputs=[
+                io.String.Output(name) for name in ("target", "positive", "negative", "preserve")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, preset: str) -> io.NodeOutput:
+        chosen = PRESETS[preset]
+        return io.NodeOutput(chosen.target, chosen.positive, chosen.negative, chosen.preserve)
+
+
+def _studio(model: Any, clip: Any, vae: Any | None, start_lora: Any | None) -> SliderStudio:
+    start = None
+    if start_lora is not None:
+        start = lora_from_tensors(start_lora, name="start_lora", bias_and_norm="refuse")
+    return SliderStudio(model, clip, vae, start)
+
+
+def _train(
+    node: type[io.ComfyNode], studio: SliderStudio, lesson: Lesson, settings: SliderSettings
+) -> io.NodeOutput:
+    node_id = str(node.hidden.unique_id)
+    progress = TrainingProgress(node_id, settings.steps)
+    with runs.registered(node_id) as stop:
+        result = train_slider(studio, lesson, settings, checkpoint_root(), progress.watch(stop))
+    log_warnings(node.__name__, result.report)
+    far = result.effect.scale
+    effect = grid(result.effect.pictures, [f"{-far:g}", "0", f"{far:g}"])
+    return io.NodeOutput(
+        lora_model(result.modules, result.metadata),
+        {"loss": result.record.history.get("loss", [])},
+        result.report,
+        torch.from_numpy(effect)[None].float() / 255,
+        ui=ui.PreviewText(result.report),
+    )
+
+
+NODES = [
+    TrainConceptSlider,
+    ConceptSliderImagePairs,
+    TrainConceptSliderFromImages,
+    SliderPrompts,
+]

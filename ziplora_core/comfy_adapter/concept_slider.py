@@ -1,0 +1,116 @@
+"""A slider on a MODEL: a LoRA beside the layers for a part of the sampling, at any scale."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ..branches import Branches, Gates
+from ..errors import problem
+from ..lora import LoRA
+from ..pairing import scaled
+from ..slider_report import slider_range
+from .branch_hooks import BranchHooks
+from .targets import resolve_unet, unet_targets
+
+
+def with_slider(
+    model: Any, slider: LoRA, scale: float, start_percent: float = 0.0, end_percent: float = 1.0
+) -> tuple[Any, list[str]]:
+    """Put a slider on a clone of MODEL: scale · delta beside each layer, within its window.
+
+    It is on in both halves of classifier-free guidance, adds to whatever else is on the MODEL, and
+    leaves no trace in the weights. At scale 0 the MODEL is returned as it came.
+
+    Args:
+        model: ModelPatcher; it is not changed.
+        slider: any LoRA; only its UNet part is used.
+        scale: times its own strength, either sign.
+        start_percent, end_percent: of the sampling, 0 at pure noise, as in ComfyUI's own nodes.
+
+    Returns:
+        the clone, and lines that say what was put on it.
+
+    Raises:
+        ZipLoRAError: nothing for this UNet in the LoRA, or a window that ends before it begins.
+    """
+    if start_percent >= end_percent:
+        raise problem(
+            "start_percent and end_percent",
+            found=f"{start_percent:g} and {end_percent:g}",
+            expected="a beginning before the end",
+            advice="0 is the first step and 1 the last one; 0.25 to 1 is usual for a slider.",
+        )
+    factors = resolve_unet(slider, model.model)
+    if not factors:
+        raise problem(
+            slider.name,
+            found="no UNet modules",
+            expected="a LoRA that changes the UNet",
+            advice="Pick another file: a slider works on the picture, not on the prompt.",
+        )
+    lines = _lines(slider, len(factors), scale, start_percent, end_percent)
+    if scale == 0:
+        return model, lines
+    targets = unet_targets(model.model)
+    hooks = _SliderHooks(
+        {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
+    )
+    sampling = model.get_model_object("model_sampling")
+    first, last = (sampling.percent_to_sigma(p) for p in (start_percent, end_percent))
+    key = f"ziplora_slider_{uuid.uuid4().hex}"
+    clone = model.clone()
+    clone.set_injections(key, [hooks.injection()])
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _within(hooks, first, last))
+    return clone, lines
+
+
+class _SliderHooks(BranchHooks):
+    """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
+
+    def _inject(self, patcher: Any) -> None:
+        dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
+        for branch in self.branches.values():
+            branch.to(patcher.load_device, dtype)
+            branch.fold(torch.ones(1, branch.width))
+        super()._inject(patcher)
+
+    def _eject(self, patcher: Any) -> None:
+        super()._eject(patcher)
+        for branch in self.branches.values():
+            branch.to(patcher.offload_device, branch.up.dtype)
+
+
+def _within(hooks: BranchHooks, first: float, last: float) -> Callable[..., Any]:
+    """Open the branches around every call of the model whose σ is in the window."""
+
+    def follow(executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
+        outer = hooks.gates
+        hooks.gates = Gates() if last <= float(t[0]) <= first else None
+        try:
+            return executor(x, t, *args, **kwargs)
+        finally:
+            hooks.gates = outer
+
+    return follow
+
+
+def _lines(
+    slider: LoRA, modules: int, scale: float, start_percent: float, end_percent: float
+) -> list[str]:
+    """Say what is on, how far it was meant to go, and what of it is not used."""
+    where = f"from {start_percent:.0%} to {end_percent:.0%} of the steps" if scale else "off"
+    lines = [f"{slider.name} at {scale:g}: {modules} modules, {where}"]
+    meant = slider_range(slider.metadata)
+    if meant is not None:
+        low, high = meant
+        lines.append(f"trained for {low:g} … {high:g}")
+        if not low <= scale <= high:
+            lines.append(f"WARNING: {scale:g} is outside of what it was trained for")
+    if text := len(slider.text_encoder()):
+        lines.append(f"its {text} text-encoder modules are not used: a slider leaves prompts alone")
+    return lines

@@ -1,0 +1,225 @@
+"""What a slider can learn from: words, or before/after pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..errors import problem
+from ..framing import Framing
+from ..lora_objective import LoRAObjective
+from ..lora_parameters import LearnedLoRA
+from ..options import PairSliderSettings, TextSliderSettings
+from ..slider import Concept, TextSliderObjective, concepts
+from ..slider_pairs import PairSliderObjective, PicturePair
+from .captions import Conditioner
+from .pictures import encode_pictures, split_pictures
+from .training_model import TrainingModel
+
+
+class Lesson(Protocol):
+    """What the session needs to know of either way."""
+
+    terms: int
+    """Of the loss, that share a batch."""
+
+    @property
+    def texts(self) -> list[str]:
+        """All prompts; the first one is drawn to look at the effect."""
+        ...
+
+    @property
+    def lines(self) -> list[str]:
+        """What the report says of it."""
+        ...
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the file says of it."""
+        ...
+
+    @property
+    def seen(self) -> Mapping[str, Tensor]:
+        """Tensors beside prompts and model that the result depends on."""
+        ...
+
+    def prepare(self) -> None:
+        """Do what is done before the model is loaded."""
+        ...
+
+    def largest(self, frame: Framing) -> Sequence[int]:
+        """Latent `(h, w)` of the largest picture; `frame` is the training's own size."""
+        ...
+
+    def objective(
+        self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
+    ) -> LoRAObjective: ...
+
+
+class TextLesson:
+    """Prompts: more of the positive and less of the negative one, at the target.
+
+    Raises:
+        ZipLoRAError: neither a positive nor a negative prompt, or two that are the same.
+    """
+
+    terms = 1
+
+    def __init__(self, settings: TextSliderSettings) -> None:
+        self.settings = settings
+        self.concepts = concepts(settings)
+        first = self.concepts[0]
+        if first.positive == first.negative:
+            empty = not settings.positive.strip() and not settings.negative.strip()
+            raise problem(
+                "positive and negative",
+                found="nothing" if empty else f"the same: {first.positive!r}",
+                expected="two ends to move between, e.g. 'very old' and 'very young'",
+                advice="Write what more and less of it look like.",
+            )
+
+    @property
+    def texts(self) -> list[str]:
+        return list(dict.fromkeys(text for c in self.concepts for text in asdict(c).values()))
+
+    @property
+    def lines(self) -> list[str]:
+        c, s = self.concepts[0], self.settings
+        preserved = f", {len(self.concepts)} preserved concepts" if s.preserve.strip() else ""
+        return [
+            f"slider of {c.target or 'everything'!r}: {s.action} from {c.negative!r} to "
+            f"{c.positive!r}, guidance {s.guidance:g}{preserved}"
+        ]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        names = ("target", "positive", "negative", "neutral", "preserve", "guidance", "action")
+        return {name: getattr(self.settings, name) for name in names}
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        return {}
+
+    def prepare(self) -> None:
+        """Prompts need nothing more."""
+
+    def largest(self, frame: Framing) -> list[int]:
+        return [side // 8 for side in frame.target]
+
+    def objective(
+        self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
+    ) -> TextSliderObjective:
+        frame = Framing.drawn(self.settings.resolution, self.settings.resolution)
+        prepared = [
+            Concept(*conditioner([(text, frame) for text in asdict(c).values()]))
+            for c in self.concepts
+        ]
+        channels = opened.model.latent_format.latent_channels
+        height, width = self.largest(frame)
+        size = (channels, height, width)
+        return TextSliderObjective(opened, lora, prepared, size, self.settings)
+
+
+@dataclass(frozen=True)
+class PicturePairs:
+    """Before/after pictures as they come from the canvas, `scale` from the middle each."""
+
+    low: Sequence[Tensor]
+    high: Sequence[Tensor]
+    scale: float
+
+
+def paired_pictures(low: Sequence[Tensor], high: Sequence[Tensor], scale: float) -> PicturePairs:
+    """Take two batches (or lists of them) apart, and check that they are pairs.
+
+    Raises:
+        ZipLoRAError: other counts, other sizes, no pictures, or a scale that is not above 0.
+    """
+    pairs = split_pictures(low, "low_images"), split_pictures(high, "high_images")
+    found = None
+    if len(pairs[0]) != len(pairs[1]):
+        found = f"{len(pairs[0])} low and {len(pairs[1])} high pictures"
+    for n, (a, b) in enumerate(zip(*pairs, strict=False), start=1):
+        if found is None and a.shape != b.shape:
+            sizes = " and ".join(f"{p.shape[1]} × {p.shape[0]}" for p in (a, b))
+            found = f"pair {n} of {sizes} pixels"
+    if found:
+        raise problem(
+            "low_images and high_images",
+            found=found,
+            expected="the same pictures in the same order and size, before and after",
+            advice="Connect as many of each; crop or resize the two of a pair alike.",
+        )
+    if not scale > 0:
+        raise problem(
+            "scale",
+            found=f"{scale:g}",
+            expected="how far from the middle the pictures are, above 0",
+            advice="Use 1; for a second, stronger level connect another node with 2.",
+        )
+    return PicturePairs(*pairs, scale)
+
+
+@dataclass
+class PairLesson:
+    """Pictures with less and with more of an attribute, at one or more distances."""
+
+    model: Any
+    vae: Any
+    levels: Sequence[PicturePairs]
+    settings: PairSliderSettings
+    pairs: list[PicturePair] = field(default_factory=list)
+
+    terms = 2
+
+    @property
+    def texts(self) -> list[str]:
+        return list(dict.fromkeys([self.settings.positive.strip(), self.settings.neutral.strip()]))
+
+    @property
+    def lines(self) -> list[str]:
+        levels = ", ".join(f"{len(level.low)} at ±{level.scale:g}" for level in self.levels)
+        return [f"slider of {sum(len(v.low) for v in self.levels)} picture pairs: {levels}"]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        levels = [{"scale": level.scale, "pairs": len(level.low)} for level in self.levels]
+        said = {"positive": self.settings.positive, "neutral": self.settings.neutral}
+        return {**said, "levels": levels}
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        return {
+            f"pair {n} {half} {part}": getattr(getattr(pair, half), part)
+            for n, pair in enumerate(self.pairs)
+            for half in ("low", "high")
+            for part in ("mean", "std")
+        } | {"scales": Tensor([pair.scale for pair in self.pairs])}
+
+    def prepare(self) -> None:
+        """Encode the pictures once."""
+        self.pairs = []
+        for level in self.levels:
+            views = [
+                [
+                    example.views[0]
+                    for example in encode_pictures(
+                        self.vae, self.model.model, pictures, [""] * len(pictures),
+                        self.settings.resolution, mirror=False,
+                    )
+                ]
+                for pictures in (level.low, level.high)
+            ]  # fmt: skip
+            self.pairs += [PicturePair(a, b, level.scale) for a, b in zip(*views, strict=True)]
+
+    def largest(self, frame: Framing) -> list[int]:
+        sizes = [list(pair.low.mean.shape[1:]) for pair in self.pairs]
+        return max(sizes, key=lambda hw: hw[0] * hw[1])
+
+    def objective(
+        self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
+    ) -> PairSliderObjective:
+        return PairSliderObjective(opened, lora, self.pairs, conditioner, self.settings)

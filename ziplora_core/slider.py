@@ -1,0 +1,214 @@
+"""Concept Sliders from words: their objective, ready for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .branches import Gates
+from .lora_objective import LoRAObjective
+from .lora_parameters import LearnedLoRA
+from .objective import mean_squared_error, min_snr_weight
+from .options import TextSliderSettings, TrainingOptions
+from .states import Denoise, draw_index, generator
+
+DENOISING_STEPS = 50
+"""Of which a random number, 1 … 49, lead to the noisy latent that a step looks at."""
+GUIDANCE = 3.0
+"""On the way there; the slider is on."""
+SHARED = 8
+"""Updates that share one trajectory when it is reused."""
+_BUFFER = "trajectory"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """The prompts of one slider, by `concepts` as texts, later as conditionings."""
+
+    target: Any
+    positive: Any
+    negative: Any
+    neutral: Any
+
+
+def concepts(settings: TextSliderSettings) -> list[Concept]:
+    """Write out a slider's prompts, once for each preserved concept.
+
+    The sum over preserved concepts p (arXiv:2311.12092, eq. 8) becomes a draw of one p a step, put
+    before all four prompts, as in the public implementation.
+    """
+    target, positive = settings.target.strip(), settings.positive.strip()
+    prompts = (target, positive or target, settings.negative.strip())
+    prompts = (*prompts, settings.neutral.strip() or target)
+    preserved = [line.strip() for line in settings.preserve.splitlines() if line.strip()]
+    return [Concept(*(f"{p} {text}".strip() for text in prompts)) for p in preserved or [""]]
+
+
+class SliderModel(Protocol):
+    """A model that can also draw: it knows its noise schedule and predicts x0."""
+
+    checkpointing: bool
+    dtype: torch.dtype
+    denoise: Denoise
+
+    @property
+    def v_prediction(self) -> bool: ...
+
+    @property
+    def sigmas(self) -> Tensor:
+        """σ of every timestep, rising."""
+        ...
+
+    def denoised(
+        self, x: Tensor, sigma: Tensor, conditioning: Sequence[Any], gates: Gates | None
+    ) -> Tensor:
+        """Predict x0, float32; without gates the slider is off."""
+        ...
+
+
+@dataclass
+class TextSliderObjective(LoRAObjective):
+    """L = MSE( ε*(x_t, target), ε(x_t, neutral) ± η (ε(x_t, positive) − ε(x_t, negative)) )
+
+    Concept Sliders (arXiv:2311.12092), eq. 6 and 7: ε* has the slider on, ε is the model without
+    it; + enhances, − erases. x_t is drawn by the model itself with the slider on, and queried at
+    its own noise level (the public implementation asks 19 timesteps further up).
+
+    Args:
+        model: with the slider's branches on it.
+        lora: the slider.
+        concepts: prepared conditionings.
+        size: latent `(c, h, w)`.
+        settings: the node's.
+    """
+
+    model: SliderModel
+    lora: LearnedLoRA
+    concepts: Sequence[Concept]
+    size: tuple[int, int, int]
+    settings: TextSliderSettings
+    _buffer: Tensor | None = field(default=None, init=False)  # (update, sample, c, h, w)
+
+    @property
+    def computing(self) -> SliderModel:
+        return self.model
+
+    @property
+    def options(self) -> TrainingOptions:
+        return self.settings.options
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return [self.settings.learning_rate]
+
+    @property
+    def carried(self) -> dict[str, Tensor]:
+        """The latents that updates to come have been promised."""
+        return {} if self._buffer is None else {_BUFFER: self._buffer}
+
+    def carry(self, tensors: Mapping[str, Tensor]) -> None:
+        self._buffer = tensors.get(_BUFFER)
+
+    def backward(self, step: int) -> dict[str, Tensor]:
+        """Add the gradient of one step to the factors; returns the detached terms."""
+        loss = torch.zeros((), device=self.lora.parameters.flat.device)
+        for part in range(self.options.accumulation):
+            self.fold()
+            x, sigma, shown = self.draw(step * self.options.accumulation + part)
+            target = self.target(x, sigma, shown)
+            prediction = self.model.denoise(x, sigma, [c.target for c in shown], Gates())
+            weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+            errors = mean_squared_error(prediction, target) * weight.to(prediction)
+            error = errors.mean() / self.options.accumulation
+            error.backward()
+            loss += error.detach()
+        return {"loss": loss, "slider": loss}
+
+    @torch.no_grad()
+    def target(self, x: Tensor, sigma: Tensor, shown: Sequence[Concept]) -> Tensor:
+        """Ask the model without the slider for all three predictions, as one batch, float32."""
+        prompts = [c.neutral for c in shown]
+        prompts += [c.positive for c in shown] + [c.negative for c in shown]
+        asked = self.model.denoise(x.repeat(3, 1, 1, 1), sigma.repeat(3), prompts, None)
+        neutral, positive, negative = asked.chunk(3)
+        sign = 1.0 if self.settings.action == "enhance" else -1.0
+        return neutral + sign * self.settings.guidance * (positive - negative)
+
+    def draw(self, update: int) -> tuple[Tensor, Tensor, list[Concept]]:
+        """Give the noisy latents `(b, c, h, w)` of an update, their σ `(b,)` and their concepts.
+
+        All depends on the seed and the update's number, and on the slider as it was when the
+        trajectory was drawn.
+        """
+        shared = SHARED if self.settings.trajectory == "reused" else 1
+        group, place = divmod(update, shared)
+        samples = range(group * self.options.batch, (group + 1) * self.options.batch)
+        shown, steps, noise = zip(*(self._start(n, shared) for n in samples), strict=True)
+        if place == 0 or self._buffer is None:
+            start = torch.stack(noise).to(self.lora.parameters.flat.device)
+            drawn = partly_denoised(self.model, shown, steps, start)
+            self._buffer = torch.stack(drawn, 1) if shared > 1 else None
+            x = torch.stack(drawn, 1)[place]
+        else:
+            x = self._buffer[place]
+        taken = [own[place] for own in steps]
+        sigmas = denoising_sigmas(self.model.sigmas)[taken]
+        return x, sigmas.to(x.device), list(shown)
+
+    def _start(self, sample: int, shared: int) -> tuple[Concept, list[int], Tensor]:
+        """Draw a sample's concept, its numbers of denoising steps (one for each update) and noise.
+
+        The numbers are uniform on 1…49; those that share a trajectory come one from each part.
+        """
+        seed = self.settings.seed
+        rng = generator(seed, sample)
+        concept = self.concepts[draw_index(seed, len(self.concepts), sample)]
+        within = (torch.arange(shared) + torch.rand(shared, generator=rng)) / shared
+        steps = 1 + (within * (DENOISING_STEPS - 1)).long().clamp(max=DENOISING_STEPS - 2)
+        steps = steps[torch.randperm(shared, generator=rng)]
+        return concept, steps.tolist(), torch.randn(self.size, generator=rng)
+
+
+def denoising_sigmas(sigmas: Tensor) -> Tensor:
+    """Pick the noise levels of 50 DDIM steps with "leading" spacing: timesteps 980, 960, … 0."""
+    stride = len(sigmas) // DENOISING_STEPS
+    return sigmas[torch.arange(DENOISING_STEPS - 1, -1, -1) * stride].float()
+
+
+@torch.no_grad()
+def partly_denoised(
+    model: SliderModel, shown: Sequence[Concept], wanted: Sequence[Collection[int]], noise: Tensor
+) -> list[Tensor]:
+    """Denoise each sample for some steps with the slider on: guidance 3 against the negative.
+
+    DDIM with η = 0 is Euler's method on x = x_VP √(1 + σ²). A sample leaves the batch when its last
+    wanted latent is there.
+
+    Args:
+        model: with the slider's branches on it.
+        shown: the concept of each sample.
+        wanted: after which numbers of steps each sample's latents are wanted.
+        noise: `(b, c, h, w)`, unit variance, on the model's device.
+
+    Returns:
+        for each sample its latents `(wanted, c, h, w)`.
+    """
+    sigmas = denoising_sigmas(model.sigmas).tolist()
+    x = noise * (1 + sigmas[0] ** 2) ** 0.5
+    found: list[dict[int, Tensor]] = [{} for _ in shown]
+    for step in range(max(map(max, wanted))):
+        going = [b for b, steps in enumerate(wanted) if max(steps) > step]
+        now = x[going].repeat(2, 1, 1, 1)
+        prompts = [shown[b].negative for b in going] + [shown[b].target for b in going]
+        sigma = torch.full((len(now),), sigmas[step], device=x.device)
+        negative, target = model.denoised(now, sigma, prompts, Gates()).chunk(2)
+        x0 = negative + GUIDANCE * (target - negative)
+        x[going] += (x[going] - x0) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
+        for b in going:
+            if step + 1 in wanted[b]:
+                found[b][step + 1] = x[b].clone()
+    return [torch.stack([of[k] for k in steps]) for of, steps in zip(found, wanted, strict=True)]

@@ -1,0 +1,116 @@
+"""Concept Sliders from before/after pictures: their objective, ready for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .branches import Gates
+from .dreambooth import NoisingModel, View
+from .framing import Framing
+from .lora_objective import LoRAObjective
+from .lora_parameters import LearnedLoRA
+from .objective import mean_squared_error, min_snr_weight
+from .options import PairSliderSettings, TrainingOptions
+from .states import State, draw_index, generator, predict
+
+LOW, HIGH = "low", "high"
+
+
+@dataclass(frozen=True)
+class PicturePair:
+    """The same thing with less and with more of an attribute, `scale` from the middle each."""
+
+    low: View
+    high: View
+    scale: float
+
+
+@dataclass(frozen=True)
+class _Half:
+    """A noisy picture, the slider's position that explains it, and what was right."""
+
+    state: State
+    target: Tensor
+    gate: float
+    term: str
+
+
+@dataclass
+class PairSliderObjective(LoRAObjective):
+    """L = MSE( ε_{−s}(x_low), ε ) + MSE( ε_{+s}(x_high), ε )    (arXiv:2311.12092, eq. 9)
+
+    ε_s is the model with the slider at s. Both pictures of a pair share the timestep and the noise,
+    also the VAE's, so that only the attribute differs; they go through the model as one batch.
+
+    Args:
+        model: with the slider's branches on it.
+        lora: the slider.
+        pairs: the pictures.
+        conditioner: encodes (caption, framing) pairs.
+        settings: the node's.
+    """
+
+    model: NoisingModel
+    lora: LearnedLoRA
+    pairs: Sequence[PicturePair]
+    conditioner: Callable[[Sequence[tuple[str, Framing]]], Sequence[Any]]
+    settings: PairSliderSettings
+
+    @property
+    def computing(self) -> NoisingModel:
+        return self.model
+
+    @property
+    def options(self) -> TrainingOptions:
+        return self.settings.options
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return [self.settings.learning_rate]
+
+    def backward(self, step: int) -> dict[str, Tensor]:
+        """Add the gradient of one step to the factors; returns the detached terms."""
+        samples = self.options.batch * self.options.accumulation
+        device = self.lora.parameters.flat.device
+        terms = {term: torch.zeros((), device=device) for term in (LOW, HIGH)}
+        for number in range(step * samples, (step + 1) * samples):
+            halves = self.draw(number)
+            for turn in [[half] for half in halves] if self.low_memory else [halves]:
+                self.fold()
+                errors = self._errors(turn) / samples
+                errors.sum().backward()
+                for half, error in zip(turn, errors.detach(), strict=True):
+                    terms[half.term] += error
+        return {"loss": terms[LOW] + terms[HIGH], **terms}
+
+    def draw(self, number: int) -> list[_Half]:
+        """Draw sample `number`: pair, VAE noise, timestep and noise, the same for both pictures."""
+        seed = self.settings.seed
+        rng = generator(seed, number)
+        pair = self.pairs[draw_index(seed, len(self.pairs), number)]
+        spread = torch.randn(pair.low.mean.shape, generator=rng)
+        noise = torch.randn(pair.low.mean.shape, generator=rng)
+        timestep = int(torch.randint(self.model.timesteps, (), generator=rng))
+        halves = []
+        for term, view, sign, caption in (
+            (LOW, pair.low, -1.0, self.settings.neutral),
+            (HIGH, pair.high, 1.0, self.settings.positive),
+        ):
+            x, sigma, target = self.model.noised(view.mean + view.std * spread, noise, timestep)
+            (conditioning,) = self.conditioner([(caption, view.frame)])
+            halves.append(_Half(State(x, sigma, conditioning), target, sign * pair.scale, term))
+        return halves
+
+    def _errors(self, halves: Sequence[_Half]) -> Tensor:
+        """The weighted MSE of every picture, `(n,)`, from one batch."""
+        gates = Gates(torch.tensor([[half.gate] for half in halves]))
+        prediction = predict(self.model.denoise, [half.state for half in halves], gates)
+        target = torch.stack([half.target for half in halves]).to(prediction)
+        sigma = torch.stack([half.state.sigma for half in halves])
+        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+        return mean_squared_error(prediction, target) * weight.to(prediction)

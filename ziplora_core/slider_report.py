@@ -1,0 +1,105 @@
+"""What a slider says of its training: in the report, and in its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .lora import LoraFactors
+from .options import SliderSettings
+from .report import compose, loss_line, steps_line
+from .trainable import TrainingRecord
+
+RANGE_KEY = "ziplora.slider"
+
+
+@dataclass(frozen=True)
+class TrainedSlider:
+    """What came out of a training.
+
+    Args:
+        modules: the slider.
+        record: what the loop did.
+        effect: what was seen of it.
+        evaluations: samples that went through the UNet.
+        memory: lines about the estimate and the peak.
+        v_prediction: of the model.
+        checkpoint: file name of the model it was trained on, empty where that is unknown.
+    """
+
+    modules: Mapping[str, LoraFactors]
+    record: TrainingRecord
+    effect: str
+    evaluations: int
+    memory: Sequence[str]
+    v_prediction: bool
+    checkpoint: str
+
+
+def slider_report(trained: TrainedSlider, settings: SliderSettings, about: Sequence[str]) -> str:
+    """Compose the report of either trainer, warnings first."""
+    record = trained.record
+    parameters = sum(f.down.numel() + f.up.numel() for f in trained.modules.values())
+    terms = [term for term in record.history if term != "loss"]
+    warnings = [f"WARNING: {record.stopped}"] if record.failed and record.stopped else []
+    return compose(
+        [
+            *warnings,
+            *about,
+            f"{len(trained.modules)} modules ({settings.layers}), rank {settings.rank}, alpha "
+            f"{settings.alpha:g}, {parameters:,} parameters",
+            trained.effect,
+            steps_line(record, settings.steps),
+            *loss_line(record.history, terms),
+            f"UNet evaluations: {trained.evaluations} samples",
+            *trained.memory,
+            *record.notes,
+        ]
+    )
+
+
+def slider_metadata(
+    trained: TrainedSlider, settings: SliderSettings, described: Mapping[str, Any]
+) -> dict[str, str]:
+    """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings; no dates, no paths.
+
+    `ziplora.slider` says what it does and how far it is meant to be moved; see `slider_range`.
+    """
+    optimiser = settings.options.optimiser
+    said = {
+        "steps": trained.record.step,
+        "max_train_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "unet_lr": settings.learning_rate,
+        "optimizer": "adamw" if optimiser == "auto" else optimiser,
+        "lr_scheduler": settings.options.schedule,
+        "seed": settings.seed,
+        "sd_model_name": trained.checkpoint or None,
+        "resolution": f"({settings.resolution}, {settings.resolution})",
+    }
+    slider = {
+        **described,
+        "layers": settings.layers,
+        "range": [-settings.range, settings.range],
+        "start_percent": settings.start_percent,
+    }
+    return {
+        **{f"ss_{name}": str(value) for name, value in said.items()},
+        "modelspec.prediction_type": "v" if trained.v_prediction else "epsilon",
+        "modelspec.usage_hint": f"a slider: strength −{settings.range:g} … {settings.range:g}, "
+        f"from {settings.start_percent:.0%} of the steps on",
+        "ziplora.method": "concept slider",
+        RANGE_KEY: json.dumps(slider),
+        "ziplora.settings": json.dumps(asdict(settings)),
+    }
+
+
+def slider_range(metadata: Mapping[str, str]) -> tuple[float, float] | None:
+    """How far a slider of ours is meant to be moved; None for any other LoRA."""
+    try:
+        low, high = json.loads(metadata[RANGE_KEY])["range"]
+        return float(low), float(high)
+    except (KeyError, TypeError, ValueError):
+        return None
