@@ -101,6 +101,16 @@ def test_bad_lora_file_is_named_with_what_to_do(
     assert "found" in message and "expected" in message and message.endswith(".")
 
 
+@pytest.mark.parametrize("concept", ["content", "style"])
+def test_a_strength_of_zero_is_refused_before_anything_is_learned(
+    concept: str, server: ComfyServer
+) -> None:
+    graph = Graph()
+    graph.save(graph.optimise(graph.pair(**{f"{concept}_strength": 0.0})), "never")
+    message = message_of(server, graph)
+    assert f"{concept}_strength: found 0: this LoRA adds nothing" in message
+
+
 def test_two_loras_without_a_common_module_say_what_to_do(
     server: ComfyServer, write_lora: Callable[[str, bytes], str]
 ) -> None:
