@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import convert, load, merge, optimize, options, pictures, save, tools, train
+from . import (
+    convert,
+    load,
+    merge,
+    optimize,
+    options,
+    pictures,
+    save,
+    sliders,
+    tools,
+    train,
+    train_slider,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     *load.NODES,
@@ -12,6 +24,8 @@ NODES: list[type[io.ComfyNode]] = [
     *pictures.NODES,
     *train.NODES,
     *options.NODES,
+    *train_slider.NODES,
+    *sliders.NODES,
     *merge.NODES,
     *save.NODES,
     *tools.NODES,

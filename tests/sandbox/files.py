@@ -26,6 +26,7 @@ LORAS = {
 TRIGGERS = {"my_subject.safetensors": "sks dog", "my_style.safetensors": "in watercolor style"}
 
 SUBJECT_FOLDER = "ziplora_subject"
+LOW_FOLDER, HIGH_FOLDER = "ziplora_slider_low", "ziplora_slider_high"
 STYLE_PICTURE = "ziplora_style.png"
 ROOMS = {  # size, and colours of wall and floor
     "1_square.png": ((256, 256), "#a9c4d8", "#7d8f63"),
@@ -71,6 +72,11 @@ def write_pictures(inputs: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, (size, wall, floor) in ROOMS.items():
         _animal(size, wall, floor).save(folder / name, quality=95)
+    for name, fur in ((LOW_FOLDER, "#4a3018"), (HIGH_FOLDER, "#e0b070")):
+        (inputs / name).mkdir(exist_ok=True)
+        for file, ((width, height), wall, floor) in ROOMS.items():
+            picture = _animal((width, height), wall, floor, fur=fur)
+            picture.save(inputs / name / file, quality=95)
     painted = _animal((256, 256), "#f7efdc", "#dfc9e4", fur="#d98a9e")
     painted.filter(ImageFilter.GaussianBlur(5)).save(inputs / STYLE_PICTURE)
 

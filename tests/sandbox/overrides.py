@@ -15,4 +15,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "ZipLoRAOptimize": {"width": SIDE, "height": SIDE},
     "TrainDreamBoothLoRA": {"resolution": SIDE, "steps": 20},
     "Learn the merge": {"steps": 20},
+    "TrainConceptSlider": {"resolution": SIDE, "steps": 4},
+    "TrainConceptSliderFromImages": {"resolution": SIDE, "steps": 10},
+    "SliderSweep": {"steps": 4},
 }

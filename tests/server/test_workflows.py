@@ -36,6 +36,8 @@ CHANGEABLE = {"steps", "width", "height", "resolution", "text"}
 NEEDS = {
     "apply_saved_merge": ("ziplora_merge",),
     "lora_tools": ("dreambooth_subject", "style_from_one_image"),
+    "concept_slider_apply": ("concept_slider_train_text",),
+    "concept_slider_stack": ("concept_slider_train_text", "concept_slider_train_images"),
 }
 """Workflows that name files which others save."""
 TRAININGS = ("dreambooth_subject", "style_from_one_image", "subject_in_style_from_scratch")

@@ -73,7 +73,7 @@ class _SliderHooks(BranchHooks):
     """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
 
     def _inject(self, patcher: Any) -> None:
-        dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
+        dtype = patcher.model.get_dtype_inference()
         for branch in self.branches.values():
             branch.to(patcher.load_device, dtype)
             branch.fold(torch.ones(1, branch.width))
@@ -86,11 +86,14 @@ class _SliderHooks(BranchHooks):
 
 
 def _within(hooks: BranchHooks, first: float, last: float) -> Callable[..., Any]:
-    """Open the branches around every call of the model whose σ is in the window."""
+    """Open the branches around every call of the model whose σ is in the window.
+
+    Its end is not part of it: two sliders that follow each other do not meet.
+    """
 
     def follow(executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
         outer = hooks.gates
-        hooks.gates = Gates() if last <= float(t[0]) <= first else None
+        hooks.gates = Gates() if last < float(t[0]) <= first else None
         try:
             return executor(x, t, *args, **kwargs)
         finally:

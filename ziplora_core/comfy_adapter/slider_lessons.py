@@ -72,8 +72,8 @@ class TextLesson:
         self.settings = settings
         self.concepts = concepts(settings)
         first = self.concepts[0]
-        if first.positive == first.negative:
-            empty = not settings.positive.strip() and not settings.negative.strip()
+        empty = not settings.positive.strip() and not settings.negative.strip()
+        if empty or first.positive == first.negative:
             raise problem(
                 "positive and negative",
                 found="nothing" if empty else f"the same: {first.positive!r}",

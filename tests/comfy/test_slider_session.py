@@ -1,0 +1,156 @@
+"""A slider's whole training on the tiny SDXL: deterministic, resumed, warm started, and honest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from sandbox import tiny
+from ziplora_core.comfy_adapter.slider_lessons import (
+    Lesson,
+    PairLesson,
+    TextLesson,
+    paired_pictures,
+)
+from ziplora_core.comfy_adapter.slider_session import SliderResult, SliderStudio, train_slider
+from ziplora_core.errors import ZipLoRAError
+from ziplora_core.files import lora_from_tensors
+from ziplora_core.files.writer import lora_model
+from ziplora_core.options import (
+    PairSliderSettings,
+    SliderSettings,
+    TextSliderSettings,
+    TrainingOptions,
+)
+from ziplora_core.slider_report import slider_range
+from ziplora_core.trainable import TrainingRecord, Watch
+
+from . import helpers
+
+SIDE, STEPS = 64, 4
+WORDS = TextSliderSettings(
+    target="person", positive="old person", negative="young person", resolution=SIDE, steps=STEPS,
+    learning_rate=1e-2, alpha=4.0, trajectory="reused", layers="xattn",
+    options=TrainingOptions(sample_every=0),
+)  # fmt: skip
+PICTURES = PairSliderSettings(
+    resolution=SIDE, steps=STEPS, learning_rate=1e-2, alpha=4.0, layers="xattn",
+    options=TrainingOptions(sample_every=0),
+)  # fmt: skip
+
+
+class Cancelled(BaseException):
+    """As ComfyUI's own: not an Exception."""
+
+
+def lesson_of(settings: SliderSettings, model: ModelPatcher) -> Lesson:
+    if isinstance(settings, TextSliderSettings):
+        return TextLesson(settings)
+    assert isinstance(settings, PairSliderSettings)
+    shown = [helpers.noise(2, SIDE, SIDE, 3, seed=n).clamp(0, 1) for n in (1, 2)]
+    levels = [paired_pictures(shown[:1], shown[1:], scale) for scale in (1.0, 2.0)]
+    return PairLesson(model, tiny.tiny_vae(), levels, settings)
+
+
+def run(
+    settings: SliderSettings, folder: Path, start: Any | None = None, **watch: Any
+) -> SliderResult:
+    model, clip = tiny.tiny_sdxl(), tiny.tiny_clip()
+    with torch.inference_mode():
+        studio = SliderStudio(model, clip, None, start)
+        lesson = lesson_of(settings, model)
+        return train_slider(studio, lesson, settings, folder, Watch(**watch))
+
+
+def flat(result: SliderResult) -> Tensor:
+    parts = [t for f in result.modules.values() for t in (f.down, f.up)]
+    return torch.cat([part.flatten() for part in parts])
+
+
+@pytest.mark.parametrize("settings", [WORDS, PICTURES], ids=["words", "pictures"])
+def test_same_seed_same_slider_and_cancelled_runs_go_on(
+    settings: SliderSettings, tmp_path: Path
+) -> None:
+    whole = run(settings, tmp_path / "a")
+    other = run(replace(settings, seed=1), tmp_path / "a")
+
+    def cancel(record: TrainingRecord) -> None:
+        if record.step == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(settings, tmp_path / "b", on_step=cancel)
+    resumed = run(settings, tmp_path / "b")
+    assert resumed.record.resumed_at == 2
+    assert torch.equal(flat(resumed), flat(whole)) and not torch.equal(flat(other), flat(whole))
+    assert not list((tmp_path / "b").iterdir())
+
+
+@pytest.mark.parametrize("settings", [WORDS, PICTURES], ids=["words", "pictures"])
+def test_low_memory_learns_the_same(settings: SliderSettings, tmp_path: Path) -> None:
+    fast, low = (run(replace(settings, memory=memory), tmp_path) for memory in ("fast", "low"))
+    torch.testing.assert_close(flat(low), flat(fast), rtol=1e-2, atol=1e-4)
+
+
+def test_model_stays_as_it_was(tmp_path: Path) -> None:
+    model, clip = tiny.tiny_sdxl(), tiny.tiny_clip()
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    with torch.inference_mode():
+        train_slider(SliderStudio(model, clip), TextLesson(WORDS), WORDS, tmp_path)
+    helpers.assert_untouched(model, before)
+
+
+def test_slider_that_learns_nothing_says_so(tmp_path: Path) -> None:
+    still = replace(WORDS, learning_rate=0.0)
+    assert run(still, tmp_path).report.startswith("WARNING: this slider does nothing yet")
+
+
+def test_warm_start_begins_where_the_other_ended(tmp_path: Path) -> None:
+    first = run(WORDS, tmp_path)
+    lora = lora_from_tensors(lora_model(first.modules, first.metadata), name="first")
+    again = run(replace(WORDS, learning_rate=0.0, seed=7), tmp_path, start=lora)
+    for name, factors in first.modules.items():
+        torch.testing.assert_close(again.modules[name].delta(), factors.delta())
+    with pytest.raises(ZipLoRAError, match="none of them in layers=selfattn"):
+        run(replace(WORDS, layers="selfattn"), tmp_path, start=lora)
+
+
+def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
+    metadata = run(replace(WORDS, range=3.0), tmp_path).metadata
+    assert slider_range(metadata) == (-3.0, 3.0)
+    assert '"positive": "old person"' in metadata["ziplora.slider"]
+    assert "ziplora" not in str(tmp_path) or str(tmp_path) not in str(metadata)
+
+
+def test_samples_show_down_off_and_up(tmp_path: Path) -> None:
+    shown: list[tuple[int, Sequence[Tensor]]] = []
+    sampling = replace(WORDS, options=TrainingOptions(sample_every=2))
+    run(sampling, tmp_path, on_samples=lambda step, pictures: shown.append((step, pictures)))
+    assert [step for step, _ in shown] == [2, STEPS]
+    assert all(len(pictures) == 3 and pictures[0].shape == (SIDE, SIDE, 3) for _, pictures in shown)
+
+
+def test_pairs_that_do_not_match_are_named() -> None:
+    one, two = torch.zeros(1, 64, 64, 3), torch.zeros(2, 64, 64, 3)
+    wide = torch.zeros(1, 64, 96, 3)
+    for low, high, scale, words in (
+        ([one], [two], 1.0, "1 low and 2 high pictures"),
+        ([one], [wide], 1.0, "pair 1 of 64 × 64 and 96 × 64 pixels"),
+        ([one], [one], 0.0, "scale: found 0"),
+    ):
+        with pytest.raises(ZipLoRAError, match=words):
+            paired_pictures(low, high, scale)
+
+
+def test_prompts_without_two_ends_are_refused() -> None:
+    for positive, negative in (("", ""), ("person", "person")):
+        with pytest.raises(ZipLoRAError, match="positive and negative"):
+            TextLesson(TextSliderSettings(target="", positive=positive, negative=negative))
