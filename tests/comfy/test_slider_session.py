@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher

@@ -153,6 +153,20 @@ def test_lora_bytes_overflow_of_half_precision_is_refused_with_advice() -> None:
         lora_bytes({Q: factors}, {}, torch.float16)
 
 
+@pytest.mark.parametrize("size", [1e-5, 1e-7])
+@pytest.mark.parametrize("of_up", [True, False])
+def test_write_lora_of_a_layer_that_has_hardly_learned_keeps_its_digits(
+    size: float, of_up: bool, tmp_path: Path
+) -> None:
+    plain = random_factors(4, 40, 30)
+    down, up = plain.down * (1 if of_up else size), plain.up * (size if of_up else 1)
+    modules = {Q: LoraFactors(down, up)}
+    written = write_lora(tmp_path / "x.safetensors", modules, {}, "fp16")
+    assert written.error < 2e-3
+    got = read_lora(written.path).modules[Q]
+    torch.testing.assert_close(got.delta(), modules[Q].delta(), rtol=2e-2, atol=1e-3 * size)
+
+
 def test_write_lora_that_rounds_to_nothing_is_refused_and_removed(tmp_path: Path) -> None:
     factors = LoraFactors(torch.full((1, 4), 1e-9), torch.full((4, 1), 1e-9))
     with pytest.raises(ZipLoRAError, match=r"found a relative error of .*Save with dtype fp32"):

@@ -195,9 +195,7 @@ def test_trained_slider_is_seen_saved_and_drawn_with(kind: str, server: ComfySer
     name = str(saved_path(result, saved).relative_to(server.output / "loras"))
 
     again = Graph()
-    stock = again.out(
-        "LoraLoaderModelOnly", model=again.model, lora_name=name, strength_model=2.0
-    )
+    stock = again.out("LoraLoaderModelOnly", model=again.model, lora_name=name, strength_model=2.0)
     placed = again.node(
         "ConceptSlider", model=again.model, slider=name, scale=3.0, start_percent=0.0,
         end_percent=1.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import struct
 from collections import Counter
@@ -29,6 +30,8 @@ from .reader import read_lora
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
 """How far rounding may change a module; more than this is another LoRA."""
+_SMALL = 5e-4
+"""Largest number of a factor below which fp16 has few digits for the others: it has 1e-7 steps."""
 _DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
 _WRITABLE = re.compile(
     r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
@@ -72,10 +75,25 @@ def kohya_tensors(
         down, up = factors.down, factors.up
         if fold != 1.0:
             down, up = root * down, (root if fold >= 0 else -root) * up
+        if dtype == torch.float16:
+            down, up = _within_fp16(down, up)
         tensors[f"{name}.lora_down.weight"] = down.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.lora_up.weight"] = up.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(alpha)
     return tensors
+
+
+def _within_fp16(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Move size from one factor to the other where fp16 would lose the smaller one's digits.
+
+    A layer that has hardly learned anything has an up of 1e-8 beside a down of 0.1; the update is
+    the same.
+    """
+    sizes = [float(factor.abs().max()) for factor in (down, up)]
+    if not 0 < min(sizes) < _SMALL or max(sizes) < _SMALL or not math.isfinite(max(sizes)):
+        return down, up
+    shift = (sizes[1] / sizes[0]) ** 0.5
+    return down * shift, up / shift
 
 
 def lora_model(modules: Mapping[str, LoraFactors], metadata: Mapping[str, str]) -> LoraModel:
