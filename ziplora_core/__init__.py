@@ -22,6 +22,13 @@ A LoRA from pictures (`comfy_adapter.dreambooth_session`) shares all of it but t
     lora_parameters.LoRAParameters       what is learned: new factors
     dreambooth.DreamBoothObjective       what they are learned from
 
+A slider (`comfy_adapter.slider_session`) is such a LoRA, too, learned from words or picture pairs:
+
+    comfy_adapter.slider_lessons         what there is to learn from, checked and encoded
+    slider, slider_pairs                 the objectives
+    comfy_adapter.slider_effect          what it does to a picture, while it learns and at the end
+    comfy_adapter.concept_slider         it on a MODEL, for a part of the sampling
+
 Without learning: `merge_methods` joins a pair (`rank_moments` and `comfy_adapter.calibration` tell
 the calibrated ones what the layers see), `low_rank` reduces LoRAs, `comfy_adapter.extract` finds
 the LoRA between two models, `files.export` writes other programs' spellings.
