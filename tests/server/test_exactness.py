@@ -198,5 +198,5 @@ def test_closed_form_without_steps_has_a_loss_to_plot(server: ComfyServer) -> No
     solved = graph.optimise(graph.pair(), solver="closed_form", calibration_states=3)
     graph.node("LossGraphNode", loss=[solved, 2], filename_prefix="closed_form")
     said = report(succeeded(server, graph), solved)
-    assert "error of the layers' own outputs, direct merge → each pass" in said
+    assert "error of the layers' own outputs beside the direct merge's, pass by pass" in said
     assert "memory=" not in said, "no backward pass, no plan for one"
