@@ -25,6 +25,7 @@ class LoRAObjective(ABC):
 
     lora: LearnedLoRA
     optimiser = "adamw"
+    weight_decay = 0.01
 
     @property
     @abstractmethod
@@ -59,6 +60,10 @@ class LoRAObjective(ABC):
     def carry(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what was `carried` when the run was cut short."""
         del tensors
+
+    def after_step(self) -> None:
+        """Factors have no bounds."""
+        return None
 
     def save_memory(self) -> bool:
         """Checkpoint blocks from now on; False when that was already so."""

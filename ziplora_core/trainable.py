@@ -30,21 +30,33 @@ class Trainable(Protocol):
         ...
 
     @property
+    def weight_decay(self) -> float:
+        """Of AdamW, if that is the optimiser."""
+        ...
+
+    @property
     def low_memory(self) -> bool:
         """Whether it computes in the frugal way; a checkpoint says so, for sums depend on it."""
         ...
 
     @property
     def carried(self) -> Mapping[str, Tensor]:
-        """What the next step needs beside the parameters and the step's number, if anything."""
+        """What the next step needs beside the parameters and the step's number, if anything.
+
+        The loop keeps these tensors: a step makes new ones rather than change them.
+        """
         ...
 
     def carry(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what was `carried` when the run was cut short."""
+        """Take up what was `carried` when the run was cut short, or before it went wrong."""
         ...
 
     def backward(self, step: int) -> Mapping[str, Tensor]:
         """Add one step's gradients; return detached scalars, among them `loss`."""
+        ...
+
+    def after_step(self) -> None:
+        """Put parameters that have bounds back within them, after every update."""
         ...
 
     def save_memory(self) -> bool:
