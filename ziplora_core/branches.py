@@ -100,7 +100,7 @@ class Branches:
         if isinstance(layer, nn.Conv2d):
             z = F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
         elif gates.prompts is not None and self.reads_prompt:
-            prompts = _as_long(gates.prompts.to(x), x.shape[1]).unbind(1)
+            prompts = as_long(gates.prompts.to(x), x.shape[1]).unbind(1)
             parts = zip(prompts, down.split(self.ranks), strict=True)
             z = torch.cat([F.linear(own, part) for own, part in parts], dim=-1)
         else:
@@ -113,20 +113,23 @@ class Branches:
         return F.conv2d(z, up) if isinstance(layer, nn.Conv2d) else F.linear(z, up)
 
 
-def _as_long(prompts: Tensor, tokens: int) -> Tensor:
-    """Repeat prompts `(sample, branch, token, width)` to the layer's own number of tokens.
+def as_long(prompts: Tensor, tokens: int) -> Tensor:
+    """Repeat prompts `(…, token, width)` to the number of tokens that the layer itself reads.
 
     ComfyUI repeats prompts so, too: attention to a token twice is attention to it once.
+
+    Raises:
+        ZipLoRAError: that number is no multiple of theirs.
     """
-    times, rest = divmod(tokens, prompts.shape[2])
+    times, rest = divmod(tokens, prompts.shape[-2])
     if rest or not times:
         raise problem(
             "prompts of content and style",
-            found=f"{prompts.shape[2]} tokens beside {tokens} of the joint prompt",
+            found=f"{prompts.shape[-2]} tokens beside {tokens} of the joint prompt",
             expected="a joint prompt that is as long, or a multiple of it",
             advice="Shorten them to the joint prompt's length; up to about 75 words are one piece.",
         )
-    return prompts if times == 1 else prompts.repeat(1, 1, times, 1)
+    return prompts if times == 1 else prompts.repeat(*(1,) * (prompts.ndim - 2), times, 1)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

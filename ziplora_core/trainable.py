@@ -117,6 +117,7 @@ class Hooks:
         should_stop: asked before every step: stop and keep.
         export: the LoRA so far, to keep when the run is cut short.
         start_counts: the start is a result already, and kept when the first steps go wrong.
+        parts: further LoRAs so far by file name, kept beside it.
     """
 
     export: Callable[[], Mapping[str, LoraFactors]]
@@ -124,3 +125,4 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     on_end: Callable[[], None] = lambda: None
     start_counts: bool = False
+    parts: Callable[[], Mapping[str, Mapping[str, LoraFactors]]] = dict

@@ -199,7 +199,8 @@ class _Loop:
         if self.checkpoints is None or not self.checkpoint():
             return
         try:
-            self.checkpoints.save_lora(self.hooks.export())
+            for name, lora in {"lora": self.hooks.export(), **self.hooks.parts()}.items():
+                self.checkpoints.save_lora(lora, name)
         except (OSError, ZipLoRAError) as error:
             logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
         logger.info(
