@@ -50,7 +50,6 @@ class Trained:
 
 def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
     """Compose TrainDreamBoothLoRA's report."""
-    record = trained.record
     lines = [f"WARNING: {text}" for text in _warnings(trained, settings)]
     lines += [
         f"LoRA of {pictures_line(trained.examples)}",
