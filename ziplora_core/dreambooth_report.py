@@ -56,9 +56,14 @@ def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
         *_module_lines(trained.modules, settings),
     ]
     if trained.class_examples:
-        source = "given" if trained.classes_given else "drawn by this model"
-        lines.append(f"prior preservation: {len(trained.class_examples)} class pictures, {source}")
+        lines.append(prior_line(trained))
     return "\n".join([*lines, *run_lines(trained, settings.steps)])
+
+
+def prior_line(trained: Trained) -> str:
+    """Say what the class was rehearsed by."""
+    source = "given" if trained.classes_given else "drawn by this model"
+    return f"prior preservation: {len(trained.class_examples)} class pictures, {source}"
 
 
 def run_lines(trained: Trained, steps: int) -> list[str]:
