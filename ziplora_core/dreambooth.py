@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from .branches import Gates
 from .framing import Framing
-from .lora_objective import LoRAObjective
+from .lora_objective import LoRAObjective, TrainerSettings
 from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
-from .options import DreamBoothSettings, TrainingOptions
+from .options import DreamBoothSettings
 from .states import DenoisingModel, State, draw_index, generator, predict
 
 INSTANCE, PRIOR = "instance", "prior"
@@ -69,7 +69,7 @@ class Draw:
     term: str
 
 
-class PictureSettings(Protocol):
+class PictureSettings(TrainerSettings, Protocol):
     """What learning from pictures asks of a node's settings."""
 
     @property
@@ -78,14 +78,11 @@ class PictureSettings(Protocol):
     @property
     def seed(self) -> int: ...
 
-    @property
-    def options(self) -> TrainingOptions: ...
-
 
 Settings = TypeVar("Settings", bound=PictureSettings)
 
 
-class PictureObjective(LoRAObjective, Generic[Settings]):
+class PictureObjective(LoRAObjective[NoisingModel, Settings]):
     """L = MSE(instance) + w · MSE(class)    (Ruiz et al. 2023, arXiv:2208.12242, eq. 2)
 
     Each MSE is between the prediction and what was right, in the model's own space, float32, mean
@@ -106,12 +103,14 @@ class PictureObjective(LoRAObjective, Generic[Settings]):
     settings: Settings
 
     @property
-    def computing(self) -> NoisingModel:
-        return self.model
+    def terms(self) -> int:
+        return 2 if self.classes else 1
 
     @property
-    def options(self) -> TrainingOptions:
-        return self.settings.options
+    def largest(self) -> list[int]:
+        examples = (*self.instances, *self.classes)
+        sizes = [list(view.mean.shape[1:]) for e in examples for view in e.views]
+        return max(sizes, key=lambda hw: hw[0] * hw[1])
 
     def gates(self, draws: Sequence[Draw]) -> Gates:
         """How far the branches are open for each of these samples, and what they read."""
@@ -216,11 +215,6 @@ class DreamBoothObjective(PictureObjective[DreamBoothSettings]):
     def networks(self) -> list[LearnedLoRA]:
         """The diffusion model's part, and the text encoders' if they are trained."""
         return [self.lora] + ([self.text_lora] if self.text_lora else [])
-
-    @property
-    def learning_rates(self) -> list[float]:
-        rates = [self.settings.learning_rate, self.settings.text_encoder_learning_rate]
-        return rates[: len(self.networks)]
 
     def fold(self) -> None:
         """Put the present factors into the branches."""

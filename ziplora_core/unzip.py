@@ -62,17 +62,8 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
         self.schedule: Schedule = schedule(self.settings)
 
     @property
-    def computing(self) -> NoisingModel:
-        return self.model
-
-    @property
     def parameters(self) -> list[Tensor]:
         return self.learned.leaves
-
-    @property
-    def learning_rates(self) -> list[float]:
-        s = self.settings
-        return [s.content_learning_rate, s.style_learning_rate, s.weight_learning_rate]
 
     @property
     def carried(self) -> dict[str, Tensor]:
