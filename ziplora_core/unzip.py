@@ -23,6 +23,7 @@ from .unzip_parameters import UnZipParameters
 
 _IMPORTANCE = 41  # a stream of draws of its own
 _MASKS = "masks"
+CONCEPTS = ("content", "style")
 
 
 @dataclass
@@ -104,14 +105,16 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
         """Add one step's gradient to factors and mergers, and choose features if it is time."""
         self._open = self.schedule.is_open(step)
         try:
+            scores = self._importance(step) if self.schedule.recalibrates(step) else {}
             terms = super().backward(step)
             penalty = torch.zeros_like(terms["loss"])
             if not self._open and self.settings.mergers == "learned":
                 penalty = self._separate()
-            if self.schedule.recalibrates(step):
-                self._choose(step)
         finally:
             self._open = False
+        if scores:
+            share = self.settings.column_ratio * self.schedule.choices(step)
+            self.columns.extend(scores, share, disjoint=self.settings.mergers == "disjoint")
         self.done = step + 1
         loss = terms.pop("loss") + self.settings.similarity_weight * penalty
         return {"loss": loss, **terms, "penalty": penalty}
@@ -120,10 +123,10 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
         """Both LoRAs as one: what any loader can add to a model."""
         return self.merged().modules()
 
-    def alone(self) -> tuple[dict[str, LoraFactors], dict[str, LoraFactors]]:
+    def parts(self) -> dict[str, dict[str, LoraFactors]]:
         """Copy content and style out, each for use without the other: no mergers."""
-        content, style = self.learned.detached(self.rows(mergers=False))
-        return content, style
+        alone = self.learned.detached(self.rows(mergers=False))
+        return dict(zip(CONCEPTS, alone, strict=True))
 
     def merged(self) -> MergedLoRA:
         """Copy both out for use together, the mergers folded in."""
@@ -139,30 +142,26 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
         mergers.grad *= self.columns.overlap
         return penalty.detach()
 
-    def _choose(self, step: int) -> None:
-        """Choose features by the mean of a few draws; the step's own gradient stays as it is.
+    def _importance(self, step: int) -> dict[str, Tensor]:
+        """Score every feature of every layer `(2, out)` by the sum over a few draws of their own.
 
-        One draw is one timestep: too little to decide by (the public implementation does).
+        One draw is one timestep: too little to choose by (the public implementation does).
         """
-        kept = [leaf.grad for leaf in self.parameters]
         count = self.settings.importance_samples
         scores: dict[str, Tensor] = {}
         for number in range(step * count, (step + 1) * count):
-            for leaf in self.parameters:
-                leaf.grad = None
             self.fold()
             draw = self._draw(self.instances, INSTANCE, number, _IMPORTANCE)
             self._errors([draw]).sum().backward()
             for name, found in self._scores().items():
                 scores[name] = scores[name] + found if name in scores else found
-        for leaf, gradient in zip(self.parameters, kept, strict=True):
-            leaf.grad = gradient
-        share = self.settings.column_ratio * self.schedule.choices(step)
-        self.columns.extend(scores, share, disjoint=self.settings.mergers == "disjoint")
+            for leaf in self.parameters:
+                leaf.grad = None
+        return scores
 
     @torch.no_grad()
     def _scores(self) -> dict[str, Tensor]:
-        """Score every feature of every layer `(2, out)` by the present gradient."""
+        """Score them by the present gradient."""
         halves = [(half.factors(), half.gradient()) for half in self.learned.halves]
         return {
             name: torch.stack(

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .blocks import Blocks, weights_of
 from .coefficients import CONTENT, STYLE
 from .errors import problem
-from .lora import LoraFactors
+from .lora import UNET_PREFIX, LoraFactors
 from .options import UnZipSettings
 
-OWNED: Blocks = {
-    "output_blocks.0.1": (1.0, 0.0),
-    "output_blocks.2.1": (1.0, 0.0),
-    "output_blocks.1.1": (0.0, 1.0),
-    "output_blocks.3.1": (0.0, 1.0),
-    "output_blocks.4.1": (0.0, 1.0),
-    "output_blocks.5.1": (0.0, 1.0),
-    "": (0.0, 0.0),
+OWNERS = {
+    "output_blocks.0.1": CONTENT,
+    "output_blocks.1.1": STYLE,
+    "output_blocks.2.1": CONTENT,
+    "output_blocks.3.1": STYLE,
+    "output_blocks.4.1": STYLE,
+    "output_blocks.5.1": STYLE,
 }
 """Whose every feature counts in a block; in all others both LoRAs are sparse."""
 
 
-def owners(modules: Iterable[str]) -> dict[str, int]:
-    """Say which modules are CONTENT's and which STYLE's; nothing where a block is missing.
+def owners(modules: Collection[str]) -> dict[str, int]:
+    """Say which modules are CONTENT's and which STYLE's; nobody's where a block is missing.
 
-    On a model with other blocks than SDXL's the same numbers would mean other places.
+    On a model with other blocks than SDXL's the same numbers mean other places.
     """
-    places = {name: weights_of(OWNED, name) for name in modules}
-    found = {name: CONTENT if content else STYLE for name, (content, style) in places.items()
-             if content or style}  # fmt: skip
-    blocks = [b for b in OWNED if b]
-    there = [any(weights_of({b: (2.0, 2.0)}, name)[0] == 2.0 for name in found) for b in blocks]
-    return found if all(there) else {}
+    by_block = [
+        {name: owner for name in modules if name.startswith(f"{UNET_PREFIX}{block}_")}
+        for block, owner in ((b.replace(".", "_"), owner) for b, owner in OWNERS.items())
+    ]
+    return {n: k for block in by_block for n, k in block.items()} if all(by_block) else {}
 
 
 @dataclass(frozen=True)

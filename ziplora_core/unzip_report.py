@@ -14,9 +14,9 @@ from .dreambooth_metadata import picture_metadata
 from .dreambooth_report import Trained, pictures_line, prior_line, run_lines
 from .options import UnZipSettings
 from .report import compose
-from .unzip_columns import OWNED, Columns
+from .unzip import CONCEPTS
+from .unzip_columns import OWNERS, Columns
 
-CONCEPTS = ("content", "style")
 _NOTHING = 0.1
 """A merger below which a LoRA's feature is all but gone from the combined picture."""
 _MANY = 0.5
@@ -119,7 +119,7 @@ def _column_lines(columns: Columns, settings: UnZipSettings) -> list[str]:
     if not settings.block_separation:
         return lines
     if not columns.owned:
-        missing = ", ".join(block for block in OWNED if block)
+        missing = ", ".join(OWNERS)
         return [*lines, f"block separation left out: this model has not all of {missing}"]
     for owner, other in ((CONTENT, STYLE), (STYLE, CONTENT)):
         own = [masks[name] for name, k in columns.owned.items() if k == owner]

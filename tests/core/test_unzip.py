@@ -127,7 +127,7 @@ def test_alone_has_masks_but_no_mergers_and_merged_has_both() -> None:
     raw = [half.detached() for half in task.learned.halves]
     merged = task.merged()
     assert merged.prompt_separated and merged.separable
-    for k, lora in enumerate(task.alone()):
+    for k, lora in enumerate(task.parts().values()):
         for name in NAMES:
             mask = task.columns.masks()[name][k].float()
             assert torch.equal(lora[name].up, raw[k][name].up * mask[:, None])
@@ -192,7 +192,7 @@ def test_disjoint_mergers_leave_nothing_in_common_and_are_never_trained() -> Non
     task = objective(mergers="disjoint")
     run(task)
     assert not task.columns.overlap.any() and (task.learned.mergers.flat == 1).all()
-    content, style = task.alone()
+    content, style = task.parts().values()
     assert len(content) < len(NAMES) and len(style) < len(NAMES)  # none in the other one's blocks
     assert {*content, *style} == set(NAMES)
 
@@ -201,7 +201,7 @@ def test_without_columns_both_have_all_and_no_mergers() -> None:
     task = objective(column_separation=False)
     record = run(task)
     assert not task.columns.chosen and (task.learned.mergers.flat == 1).all()
-    content, style = task.alone()
+    content, style = task.parts().values()
     merged = task.merged()
     for name in NAMES:
         assert torch.equal(merged.pairs[name].content.up, content[name].up)

@@ -21,10 +21,10 @@ from ..lora import LoRA
 from ..merge import MergedLoRA
 from ..options import UnZipSettings
 from ..trainable import TrainingRecord, Watch
-from ..unzip import UnZipObjective
+from ..unzip import CONCEPTS, UnZipObjective
 from ..unzip_columns import Columns, owners, schedule
 from ..unzip_parameters import UnZipParameters
-from ..unzip_report import CONCEPTS, UnZipped, unzip_metadata, unzip_report
+from ..unzip_report import UnZipped, unzip_metadata, unzip_report
 from . import conditioning as cond
 from .captions import Conditioner, encode_captions
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
@@ -108,7 +108,8 @@ class UnZipSession:
         watch.on_status("encoding pictures and prompts")
         joint, *own = self.texts
         instances = self._encode(self.pictures, joint)
-        classes = self._encode(self.class_pictures, settings.class_prompt)
+        given = self.class_pictures if settings.prior_weight > 0 else []
+        classes = self._encode(given, settings.class_prompt)
         texts = ["", settings.class_prompt, *self.texts, *self.shown]
         encoded = encode_captions(studio.clip, texts, studio.model.model)
         watch.on_status("loading a copy of the model")
@@ -126,11 +127,11 @@ class UnZipSession:
             )
             folder = CheckpointFolder(root / inputs_hash(opened, task, encoded, own))
             unzipped = self._train(opened, task, encoded, folder, watch)
-            alone, merged = task.alone(), task.merged()
+            alone, merged = task.parts(), task.merged()
         report = unzip_report(unzipped, settings)
         content, style = (
-            LoRA(f"{part} of {joint}", modules, unzip_metadata(unzipped, settings, part))
-            for part, modules in zip(CONCEPTS, alone, strict=True)
+            LoRA(f"{part} of {joint}", alone[part], unzip_metadata(unzipped, settings, part))
+            for part in CONCEPTS
         )
         metadata = unzip_metadata(unzipped, settings, "merged")
         merged = replace(merged, metadata=metadata)
@@ -158,11 +159,11 @@ class UnZipSession:
     ) -> UnZipped:
         """Run the loop, with its measurements before and after."""
         settings = self.settings
+        joint, *own = (encoded[text] for text in self.shown)
+        read = cond.own_prompts(own, joint).to(opened.device, opened.dtype)
         if settings.options.held_out_draws:
             watch.on_status("measuring")
         before, after = task.held_out(branches=False), []
-        joint, *own = (encoded[text] for text in self.shown)
-        read = cond.own_prompts(own, joint).to(opened.device, opened.dtype)
 
         def draw() -> list[Tensor]:
             if settings.saves_per_validation:
@@ -199,7 +200,7 @@ class UnZipSession:
 
     def _save(self, task: UnZipObjective, run: str) -> None:
         """Write both LoRAs as they are now where LoRA loaders look."""
-        for part, modules in zip(CONCEPTS, task.alone(), strict=True):
+        for part, modules in task.parts().items():
             name = f"unziplora_{run}/step_{task.done:05}_{part}"
             description = f"{part} LoRA of a UnZipLoRA training at step {task.done}"
             save_lora(modules, name, "fp16", description, {"ziplora.part": part})
