@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import comfy.sd
 import pytest
 import torch
@@ -10,9 +12,11 @@ from torch import Tensor
 from sandbox import tiny
 from sandbox.diffusers_reference import diffusers_unet
 from sandbox.unzip_reference import UnZipLinear, events, unzip_linears, unzip_loss
+from ziplora_core.branches import Gates
 from ziplora_core.framing import Framing
 from ziplora_core.options import TrainingOptions, UnZipSettings
 from ziplora_core.unzip_columns import Schedule
+from ziplora_core.unzip_parameters import UnZipParameters
 
 from . import helpers
 from .dreambooth_task import example
@@ -35,6 +39,7 @@ def test_step_equals_the_public_ones(low: bool, clip: comfy.sd.CLIP) -> None:
         closed(task)
         task.model.checkpointing = low
         terms = task.backward(5)
+        assert task.model.evaluations == 2  # one prediction a sample, whatever is separated
         draws = task._draws(10)
         halves = [half.detached() for half in task.learned.halves]
         mergers, masks = task.learned.mergers.detached(), task.columns.masks()
@@ -60,6 +65,41 @@ def test_step_equals_the_public_ones(low: bool, clip: comfy.sd.CLIP) -> None:
     for name, got in task.columns.views(grad).items():
         theirs = torch.stack([m.grad for m in linears[name].merge])
         assert_close(got, theirs * overlap[name], name)  # the rule that both have
+
+
+def saved_bytes(forward: Callable[[], Tensor], besides: Sequence[Tensor]) -> int:
+    """What autograd keeps for a backward pass, each storage once."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = forward()
+    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    assert out.requires_grad
+    return sum(size for place, size in kept.items() if place not in known)
+
+
+def test_lora_path_keeps_less_than_two_fifths_of_the_dense_ones_tensors() -> None:
+    """A layer of SDXL's widest blocks, at 1024 × 1024; parameters themselves are not counted."""
+    width, tokens, rank = 1280, 1024, 64
+    learned = UnZipParameters({"a": (width, width)}, rank, seed=0)
+    x = helpers.noise(1, tokens, width).requires_grad_()
+    layer = torch.nn.Linear(width, width, bias=False).requires_grad_(False)
+    rows = {"a": learned.mergers.columns()["a"] * helpers.noise(2, width).gt(0)}
+
+    def ours() -> Tensor:
+        learned.fold(torch.float32, rows)
+        return learned.branches["a"].delta(x, Gates(), layer)
+
+    halves = [half.detached() for half in learned.halves]
+    linear = unzip_linears(halves, learned.mergers.columns(), {"a": rows["a"] > 0})["a"]
+    leaves = [*learned.leaves, *linear.down, *linear.up, *linear.merge]
+    dense = saved_bytes(lambda: linear.forward(x, x), leaves)
+    assert saved_bytes(ours, leaves) < 0.4 * dense
 
 
 def test_schedule_equals_the_public_ones_for_the_papers_steps() -> None:
