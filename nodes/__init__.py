@@ -17,6 +17,8 @@ from . import (
     tools,
     train,
     train_slider,
+    train_unzip,
+    unzip,
 )
 
 NODES: list[type[io.ComfyNode]] = [
@@ -28,6 +30,8 @@ NODES: list[type[io.ComfyNode]] = [
     *slider_inputs.NODES,
     *train_slider.NODES,
     *sliders.NODES,
+    *train_unzip.NODES,
+    *unzip.NODES,
     *merge.NODES,
     *save.NODES,
     *tools.NODES,

@@ -51,3 +51,19 @@ class BranchHooks:
             return out + self.branches[key].delta(inputs[0], self.gates, layer)
 
         return add_branches
+
+
+class SamplingHooks(BranchHooks):
+    """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
+
+    def _inject(self, patcher: Any) -> None:
+        dtype = patcher.model.get_dtype_inference()
+        for branches in self.branches.values():
+            branches.to(patcher.load_device, dtype)
+            branches.fold(torch.ones(len(branches.ranks), branches.width))
+        super()._inject(patcher)
+
+    def _eject(self, patcher: Any) -> None:
+        super()._eject(patcher)
+        for branches in self.branches.values():
+            branches.to(patcher.offload_device, branches.up.dtype)

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from comfy.patcher_extension import WrappersMP
 
 from ..branches import Branches, Gates
@@ -14,7 +13,7 @@ from ..errors import problem
 from ..lora import LoRA
 from ..pairing import scaled
 from ..slider_report import slider_range
-from .branch_hooks import BranchHooks
+from .branch_hooks import SamplingHooks
 from .targets import resolve_unet, unet_targets
 
 
@@ -57,7 +56,7 @@ def with_slider(
     if scale == 0:
         return model, lines
     targets = unet_targets(model.model)
-    hooks = _SliderHooks(
+    hooks = SamplingHooks(
         {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
     )
     sampling = model.get_model_object("model_sampling")
@@ -69,23 +68,7 @@ def with_slider(
     return clone, lines
 
 
-class _SliderHooks(BranchHooks):
-    """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
-
-    def _inject(self, patcher: Any) -> None:
-        dtype = patcher.model.get_dtype_inference()
-        for branch in self.branches.values():
-            branch.to(patcher.load_device, dtype)
-            branch.fold(torch.ones(1, branch.width))
-        super()._inject(patcher)
-
-    def _eject(self, patcher: Any) -> None:
-        super()._eject(patcher)
-        for branch in self.branches.values():
-            branch.to(patcher.offload_device, branch.up.dtype)
-
-
-def _within(hooks: BranchHooks, first: float, last: float) -> Callable[..., Any]:
+def _within(hooks: SamplingHooks, first: float, last: float) -> Callable[..., Any]:
     """Open the branches around every call of the model whose σ is in the window.
 
     Its end is not part of it: two sliders that follow each other do not meet.

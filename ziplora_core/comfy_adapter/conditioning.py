@@ -114,9 +114,14 @@ def own_prompts(conditionings: Sequence[Any], joint: Any) -> torch.Tensor:
     Raises:
         ZipLoRAError: the joint prompt's length is no multiple of theirs.
     """
-    contexts = [context.clone().float() for [[context, _]] in conditionings]  # (1, token, width)
-    tokens = math.lcm(*(context.shape[1] for context in contexts))
-    return as_long(torch.cat([as_long(c, tokens) for c in contexts]), joint[0][0].shape[1])
+    return as_long(contexts(conditionings), joint[0][0].shape[1])
+
+
+def contexts(conditionings: Sequence[Any]) -> torch.Tensor:
+    """Put checked CONDITIONING, one a branch, into `(branch, token, width)`, all equally long."""
+    read = [context.clone().float() for [[context, _]] in conditionings]  # (1, token, width)
+    tokens = math.lcm(*(context.shape[1] for context in read))
+    return torch.cat([as_long(context, tokens) for context in read])
 
 
 def zeroed(conditioning: Any) -> Any:

@@ -1,0 +1,136 @@
+"""UnZipLoRA on a MODEL: content and style beside the layers, each reading its own prompt."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..branches import Branches, Gates
+from ..errors import problem
+from ..layers import reads_prompt
+from ..lora import LoRA, LoraFactors
+from ..merge import MergedLoRA
+from ..unzip import CONCEPTS
+from ..unzip_merges import refuse_other_merges
+from . import conditioning as cond
+from .branch_hooks import SamplingHooks
+from .targets import resolve_unet, unet_targets
+
+_CONDITIONAL, _UNCONDITIONAL = 0, 1
+"""What ComfyUI's guidance calls its halves in `cond_or_uncond`."""
+
+
+def with_own_prompts(
+    model: Any, merged: MergedLoRA, prompts: Sequence[Any], strengths: Sequence[float] = (1.0, 1.0)
+) -> tuple[Any, list[str]]:
+    """Put a content and a style LoRA on a clone of MODEL, prompts separated as in training.
+
+        K|V = W0 x + w_c ΔW_c x_c + w_s ΔW_s x_s        in attn2; every other layer reads its input
+
+    x is the prompt the sampler is given (UnZipLoRA, arXiv:2412.04465). Without guidance's positive
+    prompt there is nothing to read: in the unconditional half K and V are the base model's.
+
+    Args:
+        model: ModelPatcher; it is not changed.
+        merged: from UnZipLoRATrain, saved and loaded, recombined or imported.
+        prompts: CONDITIONING of content and of style: x_c and x_s.
+        strengths: w_c and w_s.
+
+    Returns:
+        the clone, and lines that say what was put on it.
+
+    Raises:
+        ZipLoRAError: another kind of merge, another model's, or a prompt that is more than one.
+    """
+    refuse_other_merges(merged, "merged")
+    for concept, prompt in zip(CONCEPTS, prompts, strict=True):
+        cond.check(prompt, f"{concept}_conditioning", model.model)
+    halves = [
+        resolve_unet(LoRA(f"{concept} of the merge", modules), model.model)
+        for concept, modules in zip(
+            CONCEPTS,
+            (merged.modules(strengths[0], 0.0), merged.modules(0.0, strengths[1])),
+            strict=True,
+        )
+    ]
+    targets = unet_targets(model.model)
+    branches = {
+        targets[name]: Branches([half.get(name) for half in halves], reads_prompt(name))
+        for name in sorted({*halves[0], *halves[1]})
+    }
+    read = cond.contexts(prompts)
+    lines = _lines(merged, halves, strengths, read.shape[1])
+    if not branches:
+        return model, lines
+    hooks = SamplingHooks(branches)
+    key = f"ziplora_unzip_{uuid.uuid4().hex}"
+    clone = model.clone()
+    clone.set_injections(key, [hooks.injection()])
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _reading(hooks, read))
+    return clone, lines
+
+
+def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
+    """Open the branches around every call of the model, each sample with its own prompts."""
+
+    def follow(
+        executor: Any, x: Tensor, t: Any, c_concat: Any, c_crossattn: Any, control: Any,
+        transformer_options: Any, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        outer = hooks.gates
+        halves = transformer_options.get("cond_or_uncond", [_CONDITIONAL])
+        hooks.gates = Gates(prompts=_by_sample(prompts.to(x.device), halves, len(x)))
+        try:
+            return executor(
+                x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
+            )
+        finally:
+            hooks.gates = outer
+
+    return follow
+
+
+def _by_sample(prompts: Tensor, halves: Sequence[int], samples: int) -> Tensor:
+    """Give each sample of a batch its prompts `(sample, branch, token, width)`, zeros where it is
+    unconditional.
+
+    Args:
+        prompts: `(branch, token, width)`.
+        halves: of each of the equal pieces ComfyUI has put into the batch, in its order.
+
+    Raises:
+        ZipLoRAError: a guider with more halves than two.
+    """
+    if not {*halves} <= {_CONDITIONAL, _UNCONDITIONAL}:
+        raise problem(
+            "guider",
+            found="a guidance of more than a positive and a negative prompt",
+            expected="ordinary guidance (KSampler, CFGGuider, BasicGuider)",
+            advice="Use one of these with Apply UnZipLoRA: of another one it cannot tell which "
+            "prompt is the positive one.",
+        )
+    each = samples // len(halves)
+    positive = torch.tensor(halves, device=prompts.device) == _CONDITIONAL
+    return prompts * positive.repeat_interleave(each).view(-1, 1, 1, 1)
+
+
+def _lines(
+    merged: MergedLoRA,
+    halves: Sequence[Mapping[str, LoraFactors]],
+    strengths: Sequence[float],
+    tokens: int,
+) -> list[str]:
+    """Say what is on."""
+    lines = [
+        f"{concept} at {strength:g}: {len(half)} modules, {sum(map(reads_prompt, half))} of them "
+        "read its own prompt"
+        for concept, strength, half in zip(CONCEPTS, strengths, halves, strict=True)
+    ]
+    if text := len(merged.text_encoder):
+        lines.append(f"WARNING: its {text} text-encoder modules are not applied")
+    return [*lines, f"prompts of {tokens} tokens each"]
