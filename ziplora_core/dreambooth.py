@@ -16,7 +16,7 @@ from .framing import Framing
 from .lora_objective import LoRAObjective
 from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
-from .options import DreamBoothSettings, TrainingOptions
+from .options import DreamBoothSettings
 from .states import DenoisingModel, State, draw_index, generator, predict
 
 INSTANCE, PRIOR = "instance", "prior"
@@ -70,7 +70,7 @@ class Draw:
 
 
 @dataclass
-class DreamBoothObjective(LoRAObjective):
+class DreamBoothObjective(LoRAObjective[NoisingModel, DreamBoothSettings]):
     """L = MSE(instance) + w · MSE(class)    (Ruiz et al. 2023, arXiv:2208.12242, eq. 2)
 
     Each MSE is between the prediction and what was right, in the model's own space, float32, mean
@@ -96,22 +96,19 @@ class DreamBoothObjective(LoRAObjective):
     settings: DreamBoothSettings
 
     @property
-    def computing(self) -> NoisingModel:
-        return self.model
+    def terms(self) -> int:
+        return 2 if self.classes else 1
 
     @property
-    def options(self) -> TrainingOptions:
-        return self.settings.options
+    def largest(self) -> list[int]:
+        examples = (*self.instances, *self.classes)
+        sizes = [list(view.mean.shape[1:]) for e in examples for view in e.views]
+        return max(sizes, key=lambda hw: hw[0] * hw[1])
 
     @property
     def networks(self) -> list[LearnedLoRA]:
         """The diffusion model's part, and the text encoders' if they are trained."""
         return [self.lora] + ([self.text_lora] if self.text_lora else [])
-
-    @property
-    def learning_rates(self) -> list[float]:
-        rates = [self.settings.learning_rate, self.settings.text_encoder_learning_rate]
-        return rates[: len(self.networks)]
 
     def fold(self) -> None:
         """Put the present factors into the branches."""

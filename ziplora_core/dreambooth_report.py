@@ -6,46 +6,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from .dreambooth import Example
 from .lora import LoraFactors, is_unet
 from .options import DreamBoothSettings
 from .report import loss_line, steps_line
-from .trainable import TrainingRecord
+from .trainable import TrainedLoRA
 
 _LARGE_SCALE = 2.0
 """alpha / rank above which a LoRA is likely to burn."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(TrainedLoRA):
     """What came out of a training, and what it was made from.
 
     Args:
-        modules: the LoRA.
-        record: what the loop did.
         examples, class_examples: what was shown; `classes_given`: not drawn here.
         loss: on fixed draws, before and after, None when it was not measured.
-        v_prediction, dtype: of the model.
-        low_memory: how it ended: with checkpointed blocks.
-        memory: lines about the estimate and the peak.
-        checkpoint: file name of the model it was trained on, empty where that is unknown.
-        evaluations: samples that went through the UNet.
     """
 
-    modules: Mapping[str, LoraFactors]
-    record: TrainingRecord
     examples: Sequence[Example]
     class_examples: Sequence[Example]
     classes_given: bool
     loss: tuple[float, float] | None
-    v_prediction: bool
-    dtype: torch.dtype
-    low_memory: bool
-    memory: tuple[str, ...]
-    checkpoint: str
-    evaluations: int
 
 
 def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from .lora import LoraFactors
 from .lora_parameters import LearnedLoRA
+from .options import TrainingOptions
 
 
 class Computing(Protocol):
@@ -20,20 +21,45 @@ class Computing(Protocol):
     dtype: torch.dtype
 
 
-class LoRAObjective(ABC):
+class TrainerSettings(Protocol):
+    """What the settings of every trainer say."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """Of each of the objective's leaves, before the schedule."""
+        ...
+
+    @property
+    def memory(self) -> str: ...
+
+    @property
+    def options(self) -> TrainingOptions: ...
+
+
+Model = TypeVar("Model", bound=Computing)
+Settings = TypeVar("Settings", bound=TrainerSettings)
+
+
+class LoRAObjective(ABC, Generic[Model, Settings]):
     """The part of `trainable.Trainable` that does not depend on the loss."""
 
+    model: Model
     lora: LearnedLoRA
+    settings: Settings
     optimiser = "adamw"
 
     @property
-    @abstractmethod
-    def computing(self) -> Computing:
-        """The model."""
+    def terms(self) -> int:
+        """Of the loss, which share a batch unless memory is low."""
+        return 1
 
     @property
     @abstractmethod
-    def learning_rates(self) -> list[float]: ...
+    def largest(self) -> Sequence[int]:
+        """Latent `(h, w)` of the largest picture."""
 
     @abstractmethod
     def backward(self, step: int) -> Mapping[str, Tensor]: ...
@@ -48,8 +74,16 @@ class LoRAObjective(ABC):
         return [network.parameters.flat for network in self.networks]
 
     @property
+    def options(self) -> TrainingOptions:
+        return self.settings.options
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return self.settings.learning_rates
+
+    @property
     def low_memory(self) -> bool:
-        return self.computing.checkpointing
+        return self.model.checkpointing
 
     @property
     def carried(self) -> dict[str, Tensor]:
@@ -62,7 +96,7 @@ class LoRAObjective(ABC):
 
     def save_memory(self) -> bool:
         """Checkpoint blocks from now on; False when that was already so."""
-        was, self.computing.checkpointing = self.computing.checkpointing, True
+        was, self.model.checkpointing = self.model.checkpointing, True
         return not was
 
     def finished(self, history: Mapping[str, Sequence[float]]) -> None:
@@ -71,7 +105,7 @@ class LoRAObjective(ABC):
 
     def fold(self) -> None:
         """Put the present factors into the branches."""
-        self.lora.fold(self.computing.dtype)
+        self.lora.fold(self.model.dtype)
 
     def factors(self) -> dict[str, LoraFactors]:
         """Copy out what has been learned."""

@@ -97,6 +97,10 @@ class LearnedLoRA:
             factors = parameters.factors()
             self.branches = {name: Branches([f]) for name, f in factors.items()}
 
+    def by_weight(self, targets: Mapping[str, str]) -> dict[str, Branches]:
+        """Name the branches by weight key; `targets` has the key of each module."""
+        return {targets[name]: branches for name, branches in self.branches.items()}
+
     def fold(self, dtype: torch.dtype = torch.float32) -> None:
         """Put the present factors into the branches, cast to `dtype`; gradients flow back."""
         for name, factors in self.parameters.factors(dtype).items():

@@ -130,6 +130,11 @@ class DreamBoothSettings:
     class_count: int = 50
     options: TrainingOptions = TrainingOptions()
 
+    @property
+    def learning_rates(self) -> list[float]:
+        rates = [self.learning_rate, self.text_encoder_learning_rate]
+        return rates if self.train_text_encoder else rates[:1]
+
 
 @dataclass(frozen=True)
 class SliderSettings:
@@ -161,6 +166,10 @@ class SliderSettings:
     range: float = 2.0
     start_percent: float = 0.25
     options: TrainingOptions = TrainingOptions()
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return [self.learning_rate]
 
 
 @dataclass(frozen=True)

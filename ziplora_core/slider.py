@@ -13,7 +13,7 @@ from .branches import Gates
 from .lora_objective import LoRAObjective
 from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
-from .options import TextSliderSettings, TrainingOptions
+from .options import TextSliderSettings
 from .states import Denoise, draw_index, generator
 
 DENOISING_STEPS = 50
@@ -71,7 +71,7 @@ class SliderModel(Protocol):
 
 
 @dataclass
-class TextSliderObjective(LoRAObjective):
+class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
     """L = MSE( ε*(x_t, target), ε(x_t, neutral) ± η (ε(x_t, positive) − ε(x_t, negative)) )
 
     Concept Sliders (arXiv:2311.12092), eq. 6 and 7: ε* has the slider on, ε is the model without
@@ -94,16 +94,8 @@ class TextSliderObjective(LoRAObjective):
     _buffer: Tensor | None = field(default=None, init=False)  # (update, sample, c, h, w)
 
     @property
-    def computing(self) -> SliderModel:
-        return self.model
-
-    @property
-    def options(self) -> TrainingOptions:
-        return self.settings.options
-
-    @property
-    def learning_rates(self) -> list[float]:
-        return [self.settings.learning_rate]
+    def largest(self) -> tuple[int, int]:
+        return self.size[1:]
 
     @property
     def carried(self) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from .framing import Framing
 from .lora_objective import LoRAObjective
 from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
-from .options import PairSliderSettings, TrainingOptions
+from .options import PairSliderSettings
 from .states import State, draw_index, generator, predict
 
 LOW, HIGH = "low", "high"
@@ -41,7 +41,7 @@ class _Half:
 
 
 @dataclass
-class PairSliderObjective(LoRAObjective):
+class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
     """L = MSE( ε_{−s}(x_low), ε ) + MSE( ε_{+s}(x_high), ε )    (arXiv:2311.12092, eq. 9)
 
     ε_s is the model with the slider at s. Both pictures of a pair share the timestep and the noise,
@@ -62,16 +62,13 @@ class PairSliderObjective(LoRAObjective):
     settings: PairSliderSettings
 
     @property
-    def computing(self) -> NoisingModel:
-        return self.model
+    def terms(self) -> int:
+        return 2
 
     @property
-    def options(self) -> TrainingOptions:
-        return self.settings.options
-
-    @property
-    def learning_rates(self) -> list[float]:
-        return [self.settings.learning_rate]
+    def largest(self) -> list[int]:
+        sizes = [list(pair.low.mean.shape[1:]) for pair in self.pairs]
+        return max(sizes, key=lambda hw: hw[0] * hw[1])
 
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from .lora import LoraFactors
 from .options import SliderSettings
 from .report import compose, loss_line, steps_line
-from .trainable import TrainingRecord
+from .trainable import TrainedLoRA
 
 RANGE_KEY = "ziplora.slider"
 
 
-@dataclass(frozen=True)
-class TrainedSlider:
-    """What came out of a training.
-
-    Args:
-        modules: the slider.
-        record: what the loop did.
-        effect: what was seen of it.
-        evaluations: samples that went through the UNet.
-        memory: lines about the estimate and the peak.
-        v_prediction: of the model.
-        checkpoint: file name of the model it was trained on, empty where that is unknown.
-    """
-
-    modules: Mapping[str, LoraFactors]
-    record: TrainingRecord
-    effect: str
-    evaluations: int
-    memory: Sequence[str]
-    v_prediction: bool
-    checkpoint: str
-
-
-def slider_report(trained: TrainedSlider, settings: SliderSettings, about: Sequence[str]) -> str:
-    """Compose the report of either trainer, warnings first."""
+def slider_report(
+    trained: TrainedLoRA, settings: SliderSettings, about: Sequence[str], effect: str
+) -> str:
+    """Compose the report of either trainer, warnings first; `effect` is what was seen of it."""
     record = trained.record
     parameters = sum(f.down.numel() + f.up.numel() for f in trained.modules.values())
     terms = [term for term in record.history if term != "loss"]
@@ -50,7 +28,7 @@ def slider_report(trained: TrainedSlider, settings: SliderSettings, about: Seque
             *about,
             f"{len(trained.modules)} modules ({settings.layers}), rank {settings.rank}, alpha "
             f"{settings.alpha:g}, {parameters:,} parameters",
-            trained.effect,
+            effect,
             steps_line(record, settings.steps),
             *loss_line(record.history, terms),
             f"UNet evaluations: {trained.evaluations} samples",
@@ -61,7 +39,7 @@ def slider_report(trained: TrainedSlider, settings: SliderSettings, about: Seque
 
 
 def slider_metadata(
-    trained: TrainedSlider, settings: SliderSettings, described: Mapping[str, Any]
+    trained: TrainedLoRA, settings: SliderSettings, described: Mapping[str, Any]
 ) -> dict[str, str]:
     """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings; no dates, no paths.
 

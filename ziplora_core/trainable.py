@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from .lora import LoraFactors
@@ -75,6 +76,30 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True)
+class TrainedLoRA:
+    """What came out of training a new LoRA.
+
+    Args:
+        modules: the LoRA.
+        record: what the loop did.
+        memory: lines about the estimate and the peak.
+        low_memory: how it ended: with checkpointed blocks.
+        evaluations: samples that went through the UNet.
+        v_prediction, dtype: of the model.
+        checkpoint: file name of the model it was trained on, empty where that is unknown.
+    """
+
+    modules: Mapping[str, LoraFactors]
+    record: TrainingRecord
+    memory: Sequence[str]
+    low_memory: bool
+    evaluations: int
+    v_prediction: bool
+    dtype: torch.dtype
+    checkpoint: str
+
+
+@dataclass(frozen=True)
 class Watch:
     """How a person follows a training and steers it.
 
@@ -110,5 +135,5 @@ class Hooks:
     export: Callable[[], Mapping[str, LoraFactors]]
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
-    on_end: Callable[[], None] = lambda: None
+    on_end: Callable[[TrainingRecord], None] = lambda record: None
     start_counts: bool = False

@@ -47,7 +47,7 @@ def train(
         loop.resume()
     try:
         record = loop.run()
-        hooks.on_end()
+        hooks.on_end(record)
         return record
     except BaseException:
         loop.keep()

@@ -88,10 +88,10 @@ def opened_task(
             text_targets = text_encoder_targets(clip)
             text_lora = new_lora(clip.patcher, text_targets, "all", settings)
             started(text_lora.parameters)
-            hooked = {text_targets[n]: b for n, b in text_lora.branches.items()}
+            hooked = text_lora.by_weight(text_targets)
             encoder = stack.enter_context(trainable_text_encoder(clip, hooked))
             encode, beside = encoder.encode, [encoder.patcher]
-        hooked = {targets[n]: b for n, b in lora.branches.items()}
+        hooked = lora.by_weight(targets)
         opened = stack.enter_context(training_model(model, hooked, beside=beside))
         conditioner = Conditioner(opened.model, encode, not text_lora, opened.device)
         task = DreamBoothObjective(

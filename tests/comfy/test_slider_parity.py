@@ -57,7 +57,7 @@ def opened_lora(
     targets = unet_targets(model.model)
     lora = new_lora(model, targets, settings.layers, settings)
     started(lora.parameters)
-    with training_model(model, {targets[n]: b for n, b in lora.branches.items()}) as opened:
+    with training_model(model, lora.by_weight(targets)) as opened:
         yield opened, lora
 
 

@@ -170,7 +170,7 @@ def test_train_resumed_after_running_out_of_memory_stays_in_low_memory_bit_ident
 
 
 def test_train_cancelled_at_the_end_keeps_all_steps(tmp_path: Path) -> None:
-    def cancel() -> None:
+    def cancel(_record: TrainingRecord) -> None:
         raise Cancelled
 
     folder = CheckpointFolder(tmp_path / "run")

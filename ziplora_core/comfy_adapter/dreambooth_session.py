@@ -11,25 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..branches import Branches
 from ..checkpoint import CheckpointFolder
 from ..dreambooth import DreamBoothObjective, Example, most_common_frame
 from ..dreambooth_metadata import dreambooth_metadata
 from ..dreambooth_report import Trained, dreambooth_report
 from ..framing import Framing
 from ..lora import LoraFactors
-from ..lora_parameters import LearnedLoRA
 from ..options import DreamBoothSettings
-from ..trainable import Hooks, TrainingRecord, Watch
-from ..training import train
+from ..trainable import TrainingRecord, Watch
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
-from .memory import PeakMemory, plan_memory
+from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
 from .pictures import encode_pictures, split_pictures
-from .private_copy import refuse_patched, source_name
+from .private_copy import refuse_patched
 from .samples import draw_samples
 from .targets import unet_targets
 from .text_encoder import refuse_weighted, text_encoder_targets, trainable_text_encoder
@@ -109,8 +106,6 @@ class DreamBoothSession:
             )
             folder = CheckpointFolder(root / "checkpoints" / inputs_hash(opened, task, encoded))
             trained = self._train(opened, task, folder, watch)
-        if not trained.record.asked_to_stop:
-            folder.remove()
         metadata = dreambooth_metadata(trained, settings)
         report = dreambooth_report(trained, settings)
         return DreamBoothResult(trained.modules, metadata, trained.record, report)
@@ -121,10 +116,10 @@ class DreamBoothSession:
         """Open the private copies; returns the model, and what encodes a caption from now on."""
         encode, beside = encoded.__getitem__, []
         if self.text_lora:
-            hooked = _by_weight(self.text_lora, self.text_targets)
+            hooked = self.text_lora.by_weight(self.text_targets)
             encoder = stack.enter_context(trainable_text_encoder(self.studio.clip, hooked))
             encode, beside = encoder.encode, [encoder.patcher]
-        hooked = _by_weight(self.lora, self.targets)
+        hooked = self.lora.by_weight(self.targets)
         return stack.enter_context(training_model(self.studio.model, hooked, beside=beside)), encode
 
     def _train(
@@ -135,38 +130,27 @@ class DreamBoothSession:
         watch: Watch,
     ) -> Trained:
         """Run the loop, with its measurements before and after."""
-        settings, options = self.settings, self.settings.options
-        terms = 2 if task.classes else 1
-        largest = max(_sizes(task), key=lambda hw: hw[0] * hw[1])
-        plan = plan_memory(opened, settings.memory, options.batch, terms, largest, task.parameters)
-        watch.on_status(f"measuring; {plan}" if options.held_out_draws else str(plan))
-        peak = PeakMemory(opened.device)
+        options = self.settings.options
+        if options.held_out_draws:
+            watch.on_status("measuring")
         before, after = task.held_out(), []
-        watch.on_status(str(plan))
+        frame = Framing.drawn(*most_common_frame(task.instances).target)
 
-        def on_step(record: TrainingRecord) -> None:
-            peak.look()
-            if options.sample_every and record.step % options.sample_every == 0:
-                self._draw_samples(opened, task, record.step, watch)
-            watch.on_step(record)
+        def draw() -> list[Tensor]:
+            prepared = task.conditioner([(text, frame) for text in (*self._sample_prompts(), "")])
+            return draw_samples(opened, prepared, frame, self.settings.seed, self.studio.vae)
 
-        hooks = Hooks(
-            task.factors, on_step, watch.should_stop, lambda: after.append(task.held_out())
-        )
-        record = train(task, settings.steps, options, hooks, folder)
+        def on_end() -> list[Tensor]:
+            after.append(task.held_out())
+            return draw() if 0 < options.sample_every <= self.settings.steps else []
+
+        trained = train_lora(opened, task, folder, watch, draw, on_end)
         return Trained(
-            modules=task.factors(),
-            record=record,
+            **vars(trained),
             examples=task.instances,
             class_examples=task.classes,
             classes_given=bool(self.class_pictures),
-            loss=None if before is None or not after else (before, after[0]),
-            v_prediction=opened.v_prediction,
-            dtype=opened.dtype,
-            low_memory=task.low_memory,
-            memory=(str(plan), str(peak)),
-            checkpoint=source_name(self.studio.model),
-            evaluations=opened.evaluations,
+            loss=None if before is None else (before, after[0]),
         )
 
     def _encode(self, pictures: Sequence[Tensor], captions: Sequence[str]) -> list[Example]:
@@ -178,29 +162,3 @@ class DreamBoothSession:
     def _sample_prompts(self) -> list[str]:
         lines = self.settings.options.sample_prompts.splitlines()
         return [line.strip() for line in lines if line.strip()] or [self.captions[0]]
-
-    def _draw_samples(
-        self,
-        opened: TrainingModel,
-        task: DreamBoothObjective,
-        step: int,
-        watch: Watch,
-    ) -> None:
-        """Show what the LoRA draws now, from the same noise every time."""
-        task.fold()
-        frame = Framing.drawn(*most_common_frame(task.instances).target)
-        with torch.no_grad():
-            prepared = task.conditioner([(text, frame) for text in (*self._sample_prompts(), "")])
-        watch.on_samples(
-            step, draw_samples(opened, prepared, frame, self.settings.seed, self.studio.vae)
-        )
-
-
-def _by_weight(lora: LearnedLoRA, targets: Mapping[str, str]) -> dict[str, Branches]:
-    return {targets[name]: branches for name, branches in lora.branches.items()}
-
-
-def _sizes(task: DreamBoothObjective) -> list[tuple[int, int]]:
-    """Latent sizes that occur."""
-    examples = (*task.instances, *task.classes)
-    return [(view.mean.shape[1], view.mean.shape[2]) for e in examples for view in e.views]

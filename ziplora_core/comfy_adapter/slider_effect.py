@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from .samples import decoded
 from .training_model import TrainingModel
 
 PICTURES = 3
-"""Noises that are looked at: their pictures also say how much seeds differ."""
+"""Noises that are looked at in the end: their pictures also say how much seeds differ."""
 STEPS = 20
 NOTHING = 0.05
 """Change, relative to what another seed changes, below which a slider does nothing yet."""
@@ -68,30 +69,32 @@ class Effect:
 
 def look_at_effect(
     opened: TrainingModel,
-    prompt: Conditioning,
-    nothing: Conditioning,
+    prompts: Sequence[Conditioning],
     frame: Framing,
     seed: int,
+    count: int,
     vae: Any | None,
     scale: float,
     start_percent: float,
 ) -> Effect:
-    """Draw the prompt at −s, 0 and +s from each of three noises: Euler, 20 steps, guidance 5.
+    """Draw the prompt at −s, 0 and +s from each of some noises: Euler, 20 steps, guidance 5.
 
     Args:
         opened: the model in training, the slider folded in.
-        prompt, nothing: conditionings of the prompt and of the empty one.
+        prompts: conditionings of the prompt and of the empty one.
         frame: size of the pictures.
         seed: of the noises, the same every time, so that only the slider changes.
+        count: noises; a line about the effect takes `PICTURES` of them.
         vae: to see them by; without one, ComfyUI's rough colours of latents.
         scale: s.
         start_percent: share of the sampling after which the slider comes in.
     """
+    prompt, nothing = prompts
     size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
     gates = Gates(torch.tensor([[-scale], [0.0], [scale]]))
     since = opened.sampling.percent_to_sigma(start_percent)
     seen = []
-    for n in range(PICTURES):
+    for n in range(count):
         noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n)).expand(3, *size)
         latents = draw_latents(
             opened, [prompt] * 3, [nothing] * 3, noise, gates, STEPS, since=since

@@ -23,9 +23,6 @@ from .training_model import TrainingModel
 class Lesson(Protocol):
     """What the session needs to know of either way."""
 
-    terms: int
-    """Of the loss, that share a batch."""
-
     @property
     def texts(self) -> list[str]:
         """All prompts; the first one is drawn to look at the effect."""
@@ -50,13 +47,9 @@ class Lesson(Protocol):
         """Do what is done before the model is loaded."""
         ...
 
-    def largest(self, frame: Framing) -> Sequence[int]:
-        """Latent `(h, w)` of the largest picture; `frame` is the training's own size."""
-        ...
-
     def objective(
         self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
-    ) -> LoRAObjective: ...
+    ) -> LoRAObjective[Any, Any]: ...
 
 
 class TextLesson:
@@ -65,8 +58,6 @@ class TextLesson:
     Raises:
         ZipLoRAError: neither a positive nor a negative prompt, or two that are the same.
     """
-
-    terms = 1
 
     def __init__(self, settings: TextSliderSettings) -> None:
         self.settings = settings
@@ -106,9 +97,6 @@ class TextLesson:
     def prepare(self) -> None:
         """Prompts need nothing more."""
 
-    def largest(self, frame: Framing) -> list[int]:
-        return [side // 8 for side in frame.target]
-
     def objective(
         self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
     ) -> TextSliderObjective:
@@ -118,7 +106,7 @@ class TextLesson:
             for c in self.concepts
         ]
         channels = opened.model.latent_format.latent_channels
-        height, width = self.largest(frame)
+        height, width = (side // 8 for side in frame.target)
         size = (channels, height, width)
         return TextSliderObjective(opened, lora, prepared, size, self.settings)
 
@@ -173,8 +161,6 @@ class PairLesson:
     settings: PairSliderSettings
     pairs: list[PicturePair] = field(default_factory=list)
 
-    terms = 2
-
     @property
     def texts(self) -> list[str]:
         return list(dict.fromkeys([self.settings.positive.strip(), self.settings.neutral.strip()]))
@@ -214,10 +200,6 @@ class PairLesson:
                 for pictures in (level.low, level.high)
             ]  # fmt: skip
             self.pairs += [PicturePair(a, b, level.scale) for a, b in zip(*views, strict=True)]
-
-    def largest(self, frame: Framing) -> list[int]:
-        sizes = [list(pair.low.mean.shape[1:]) for pair in self.pairs]
-        return max(sizes, key=lambda hw: hw[0] * hw[1])
 
     def objective(
         self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner

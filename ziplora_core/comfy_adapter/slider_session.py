@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..branches import Branches
 from ..checkpoint import CheckpointFolder, fingerprint
 from ..errors import problem
 from ..framing import Framing
 from ..lora import LoRA, LoraFactors
-from ..lora_objective import LoRAObjective
 from ..options import SliderSettings
-from ..slider_report import TrainedSlider, slider_metadata, slider_report
-from ..trainable import Hooks, TrainingRecord, Watch
-from ..training import train
+from ..slider_report import slider_metadata, slider_report
+from ..trainable import TrainingRecord, Watch
 from .captions import Conditioner, encode_captions
-from .memory import PeakMemory, plan_memory
+from .conditioning import Conditioning
+from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
-from .private_copy import refuse_patched, source_name
-from .slider_effect import Effect, look_at_effect
+from .private_copy import refuse_patched
+from .slider_effect import PICTURES, Effect, look_at_effect
 from .slider_lessons import Lesson
 from .targets import resolve_unet, unet_targets
 from .training_model import TrainingModel, training_model
@@ -105,73 +104,34 @@ class SliderSession:
         encoded = encode_captions(studio.clip, ["", *lesson.texts], studio.model.model)
         lesson.prepare()
         watch.on_status("loading a copy of the model")
-        with training_model(studio.model, self._by_weight()) as opened:
+        effects: list[Effect] = []
+        with training_model(studio.model, self.lora.by_weight(self.targets)) as opened:
             conditioner = Conditioner(opened.model, encoded.__getitem__, True, opened.device)
             task = lesson.objective(opened, self.lora, conditioner)
+            prompts = conditioner([(lesson.texts[0], self.frame), ("", self.frame)])
             folder = CheckpointFolder(root / self._hash(opened, encoded))
-            record, effect, memory = self._train(opened, task, conditioner, folder, watch)
-        if not record.asked_to_stop:
-            folder.remove()
-        trained = TrainedSlider(
-            modules=task.factors(),
-            record=record,
-            effect=effect.line(),
-            evaluations=opened.evaluations,
-            memory=memory,
-            v_prediction=opened.v_prediction,
-            checkpoint=source_name(studio.model),
-        )
-        metadata = slider_metadata(trained, settings, lesson.described)
-        report = slider_report(trained, settings, lesson.lines)
-        return SliderResult(trained.modules, metadata, record, report, effect)
 
-    def _train(
-        self,
-        opened: TrainingModel,
-        task: LoRAObjective,
-        conditioner: Conditioner,
-        folder: CheckpointFolder,
-        watch: Watch,
-    ) -> tuple[TrainingRecord, Effect, tuple[str, str]]:
-        """Run the loop, and look at the effect in between and at the end."""
-        settings, options = self.settings, self.settings.options
-        plan = plan_memory(
-            opened, settings.memory, options.batch, self.lesson.terms,
-            self.lesson.largest(self.frame), task.parameters,
-        )  # fmt: skip
-        watch.on_status(str(plan))
-        peak = PeakMemory(opened.device)
-        prompt, nothing = conditioner([(self.lesson.texts[0], self.frame), ("", self.frame)])
+            def on_end() -> Sequence[Tensor]:
+                watch.on_status("looking at the effect")
+                effects.append(self._look(opened, prompts, PICTURES))
+                return list(effects[0].pictures[0])
 
-        def look() -> Effect:
-            with torch.no_grad():
-                task.fold()
-            return look_at_effect(
-                opened, prompt, nothing, self.frame, settings.seed, self.studio.vae,
-                settings.range, settings.start_percent,
+            trained = train_lora(
+                opened, task, folder, watch,
+                draw=lambda: list(self._look(opened, prompts, 1).pictures[0]), on_end=on_end,
             )  # fmt: skip
+        [effect] = effects
+        metadata = slider_metadata(trained, settings, lesson.described)
+        report = slider_report(trained, settings, lesson.lines, effect.line())
+        return SliderResult(trained.modules, metadata, trained.record, report, effect)
 
-        def on_step(record: TrainingRecord) -> None:
-            peak.look()
-            every = options.sample_every
-            if every and record.step % every == 0 and record.step < settings.steps:
-                watch.on_samples(record.step, list(look().pictures[0]))
-            watch.on_step(record)
-
-        effects: list[Effect] = []
-
-        def on_end() -> None:
-            watch.on_status("looking at the effect")
-            effects.append(look())
-
-        hooks = Hooks(task.factors, on_step, watch.should_stop, on_end)
-        record = train(task, settings.steps, options, hooks, folder)
-        watch.on_samples(record.step, list(effects[0].pictures[0]))
-        watch.on_step(record)
-        return record, effects[0], (str(plan), str(peak))
-
-    def _by_weight(self) -> dict[str, Branches]:
-        return {self.targets[name]: branches for name, branches in self.lora.branches.items()}
+    def _look(self, opened: TrainingModel, prompts: Sequence[Conditioning], count: int) -> Effect:
+        """Look at the effect on the first prompt, from some noises."""
+        settings = self.settings
+        return look_at_effect(
+            opened, prompts, self.frame, settings.seed, count, self.studio.vae, settings.range,
+            settings.start_percent,
+        )  # fmt: skip
 
     def _start_from(self, start: LoRA) -> None:
         """Begin at an existing LoRA instead of at the model itself."""

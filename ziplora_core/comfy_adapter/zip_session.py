@@ -136,7 +136,7 @@ class ZipSession:
             )
             after: list[Retention | None] = []
 
-            def on_end() -> None:
+            def on_end(_record: TrainingRecord) -> None:
                 task.fold()
                 after.append(_measure(opened, held_out))
 

@@ -1,0 +1,80 @@
+"""Training a new LoRA on an opened model: what is the same whatever it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import CheckpointFolder
+from ..lora_objective import LoRAObjective
+from ..trainable import Hooks, TrainedLoRA, TrainingRecord, Watch
+from ..training import train
+from .memory import PeakMemory, plan_memory
+from .private_copy import source_name
+from .training_model import TrainingModel
+
+Pictures = Sequence[Tensor]
+"""Each `(h, w, 3)` in 0…1."""
+
+
+def train_lora(
+    opened: TrainingModel,
+    task: LoRAObjective[Any, Any],
+    folder: CheckpointFolder,
+    watch: Watch,
+    draw: Callable[[], Pictures],
+    on_end: Callable[[], Pictures] = lambda: (),
+) -> TrainedLoRA:
+    """Plan the memory, run the loop, and show samples in between and at the end.
+
+    Args:
+        opened: the model that `task` trains beside.
+        folder: its checkpoint; gone afterwards, unless the person has stopped it to go on.
+        watch: who follows it.
+        draw: draws samples with the LoRA as it is, every `sample_every` steps.
+        on_end: measures when the steps are done, and gives the last samples to show; a cancel in
+            it, as everywhere in the loop, keeps the steps.
+    """
+    settings, options = task.settings, task.settings.options
+    plan = plan_memory(
+        opened, settings.memory, options.batch, task.terms, task.largest, task.parameters
+    )
+    watch.on_status(str(plan))
+    peak = PeakMemory(opened.device)
+
+    def on_step(record: TrainingRecord) -> None:
+        peak.look()
+        every = options.sample_every
+        if every and record.step % every == 0 and record.step < settings.steps:
+            watch.on_samples(record.step, _looked(task, draw))
+        watch.on_step(record)
+
+    def finish(record: TrainingRecord) -> None:
+        if pictures := _looked(task, on_end):
+            watch.on_samples(record.step, pictures)
+            watch.on_step(record)
+
+    hooks = Hooks(task.factors, on_step, watch.should_stop, finish)
+    record = train(task, settings.steps, options, hooks, folder)
+    if not record.asked_to_stop:
+        folder.remove()
+    return TrainedLoRA(
+        modules=task.factors(),
+        record=record,
+        memory=(str(plan), str(peak)),
+        low_memory=task.low_memory,
+        evaluations=opened.evaluations,
+        v_prediction=opened.v_prediction,
+        dtype=opened.dtype,
+        checkpoint=source_name(opened.patcher),
+    )
+
+
+@torch.no_grad()
+def _looked(task: LoRAObjective[Any, Any], look: Callable[[], Pictures]) -> Pictures:
+    """Look at the LoRA with the present factors in the branches."""
+    task.fold()
+    return look()
