@@ -189,6 +189,8 @@ def test_trained_slider_is_seen_saved_and_drawn_with(kind: str, server: ComfySer
     result = succeeded(server, graph)
     said = report(result, trained)
     assert "3 of 3 steps" in said and "UNet evaluations" in said
+    of = "slider of 'person': enhance" if kind == "words" else "slider of 4 picture pairs"
+    assert of in said
     assert "of what another seed changes" in said
     assert result.outputs[effect]["images"]
     assert [p for p in result.previews if b"\x89PNG" in p]
