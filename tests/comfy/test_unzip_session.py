@@ -120,7 +120,7 @@ def test_report_and_files_say_what_came_out(tmp_path: Path) -> None:
     report = result.report
     assert "WARNING" not in report
     assert "UnZipLoRA of 1 picture: 1 of 64 × 64" in report
-    assert "content and style LoRA of rank 4 each, 88 layers" in report
+    assert "content and style LoRA of rank 4 each, 88 layers (attention)" in report
     assert "columns: content 20.3% and style 20.3% of the output features of 40 layers" in report
     assert "blocks: content has all of 16 layers, style 20.3% of their features" in report
     assert "blocks: style has all of 32 layers, content 20.3% of their features" in report
@@ -239,6 +239,14 @@ def test_model_without_sdxls_blocks_leaves_block_separation_out(tmp_path: Path) 
     assert "block separation left out: this model has not all of output_blocks.0.1" in result.report
     assert "no feature is in both LoRAs" in result.report
     assert len(result.content.modules) == len(result.style.modules) == 80
+
+
+def test_layers_beyond_attention_are_separated_too(tmp_path: Path) -> None:
+    """Convolutions, as well; blocks are owned as far as their transformers go."""
+    result = run(replace(SETTINGS, layers="extended"), tmp_path)
+    kernels = {f.down.ndim for f in result.content.modules.values()}
+    assert kernels == {2, 4} and "(extended)" in result.report
+    assert "style has all of 40 layers, content 20." in result.report
 
 
 def test_same_prompts_are_warned_of_and_learned_all_the_same(tmp_path: Path) -> None:
