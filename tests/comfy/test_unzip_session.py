@@ -205,8 +205,9 @@ def test_validation_shows_joint_content_and_style_and_changes_nothing(tmp_path: 
     seen: list[tuple[int, Sequence[Tensor]]] = []
     plain = run(SETTINGS, tmp_path)
     settings = replace(
-        SETTINGS, images_per_validation=True, saves_per_validation=True, validation_steps=4
-    )
+        SETTINGS, images_per_validation=True, saves_per_validation=True, validation_steps=4,
+        options=replace(OPTIONS, sample_prompts=f"{TEXTS[0]} on a table\n"),
+    )  # fmt: skip
     shown = run(settings, tmp_path, on_samples=lambda step, p: seen.append((step, p)))
     assert [step for step, _ in seen] == [4, STEPS]
     assert all([tuple(p.shape) for p in strip] == [(SIDE, SIDE, 3)] * 3 for _, strip in seen)
