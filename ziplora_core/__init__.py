@@ -22,6 +22,12 @@ A LoRA from pictures (`comfy_adapter.dreambooth_session`) shares all of it but t
     lora_parameters.LoRAParameters       what is learned: new factors
     dreambooth.DreamBoothObjective       what they are learned from
 
+One picture taken apart into two LoRAs (`comfy_adapter.unzip_session`) shares these in turn:
+
+    unzip_parameters.UnZipParameters     what is learned: two LoRAs, and a merger per feature
+    unzip_columns                        which output features each of them has, and since when
+    unzip.UnZipObjective                 what they are learned from: one prompt for each
+
 A slider (`comfy_adapter.slider_session`) is such a LoRA, too, learned from words or picture pairs:
 
     comfy_adapter.slider_lessons         what there is to learn from, checked and encoded

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import problem
 from .lora import LoraFactors
 
 
@@ -19,29 +20,45 @@ class Gates:
     Args:
         values: `(sample, branch)`, or None where every branch is fully open.
         learned: False reads the learned columns as one: the single-LoRA teacher.
+        prompts: `(sample, branch, token, width)`: what each branch reads where the layer's own
+            input is the prompt; None: that prompt. Zeros: nothing comes from the branch there.
     """
 
     values: Tensor | None = None
     learned: bool = True
+    prompts: Tensor | None = None
 
     def of(self, samples: Sequence[int]) -> Gates:
         """Keep the rows of some samples."""
-        return self if self.values is None else Gates(self.values[list(samples)], self.learned)
+        rows = list(samples)
+        values, prompts = (t if t is None else t[rows] for t in (self.values, self.prompts))
+        return Gates(values, self.learned, prompts)
+
+    def for_guidance(self, samples: int) -> Gates:
+        """Repeat a batch for its unconditional half, where a branch's own prompt is zero."""
+        both = self.of([*range(samples)] * 2)
+        if both.prompts is None:
+            return both
+        positive = torch.arange(2 * samples, device=both.prompts.device) < samples
+        return replace(both, prompts=both.prompts * positive.view(-1, 1, 1, 1))
 
 
 class Branches:
     """The branches of one layer, concatenated along their rank into one down and one up product.
 
-        delta(x) = Σ_k gate_k · scale_k · up_k( down_k( column_k ⊙ x ) )
+        delta(x) = Σ_k gate_k · scale_k · up_k( down_k( column_k ⊙ x_k ) )
 
     `column_k` `(in,)` scales input feature j of branch k (ZipLoRA, arXiv:2311.13600, eq. 2); since
-    `delta_k · diag(column_k) = up_k (down_k · diag(column_k))` it is folded into `down`.
+    `delta_k · diag(column_k) = up_k (down_k · diag(column_k))` it is folded into `down`. x_k is x
+    or, in a layer that reads the prompt, branch k's own (UnZipLoRA, arXiv:2412.04465).
 
     Args:
         factors: one entry per branch, None where that LoRA has no such module.
+        reads_prompt: the layer's input is the prompt, so that gates with prompts replace it.
     """
 
-    def __init__(self, factors: Sequence[LoraFactors | None]) -> None:
+    def __init__(self, factors: Sequence[LoraFactors | None], reads_prompt: bool = False) -> None:
+        self.reads_prompt = reads_prompt
         self.ranks = [0 if f is None else f.rank for f in factors]
         self.set_factors(factors)
         self.branch_of_row = torch.repeat_interleave(
@@ -82,6 +99,10 @@ class Branches:
         down, up = down.to(x.dtype), self.up.to(x.dtype)
         if isinstance(layer, nn.Conv2d):
             z = F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+        elif gates.prompts is not None and self.reads_prompt:
+            prompts = as_long(gates.prompts.to(x), x.shape[1]).unbind(1)
+            parts = zip(prompts, down.split(self.ranks), strict=True)
+            z = torch.cat([F.linear(own, part) for own, part in parts], dim=-1)
         else:
             z = F.linear(x, down)
         if gates.values is not None:
@@ -90,6 +111,25 @@ class Branches:
             shape = (*rows.shape, *middle) if z.ndim == 4 else (len(rows), *middle, rows.shape[1])
             z = z * rows.view(shape)
         return F.conv2d(z, up) if isinstance(layer, nn.Conv2d) else F.linear(z, up)
+
+
+def as_long(prompts: Tensor, tokens: int) -> Tensor:
+    """Repeat prompts `(…, token, width)` to the number of tokens that the layer itself reads.
+
+    ComfyUI repeats prompts so, too: attention to a token twice is attention to it once.
+
+    Raises:
+        ZipLoRAError: that number is no multiple of theirs.
+    """
+    times, rest = divmod(tokens, prompts.shape[-2])
+    if rest or not times:
+        raise problem(
+            "prompts of content and style",
+            found=f"{prompts.shape[-2]} tokens beside {tokens} of the joint prompt",
+            expected="a joint prompt that is as long, or a multiple of it",
+            advice="Shorten them to the joint prompt's length; up to about 75 words are one piece.",
+        )
+    return prompts if times == 1 else prompts.repeat(*(1,) * (prompts.ndim - 2), times, 1)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

@@ -75,14 +75,15 @@ class CheckpointFolder:
         torch.save(dict(state), buffer)
         write_bytes(self.state_file, buffer.getbuffer(), replace=True)
 
-    def save_lora(self, lora: Mapping[str, LoraFactors]) -> None:
+    def save_lora(self, lora: Mapping[str, LoraFactors], name: str = "lora") -> None:
         """Write the LoRA so far in fp16.
 
         Raises:
             OSError: the disk is full or not writable.
             ZipLoRAError: it is not finite in fp16.
         """
-        write_bytes(self.lora_file, lora_bytes(lora, {}, torch.float16), replace=True)
+        file = self.lora_file.with_stem(name)
+        write_bytes(file, lora_bytes(lora, {}, torch.float16), replace=True)
 
     def remove(self) -> None:
         """Delete the folder of a run that has ended normally."""

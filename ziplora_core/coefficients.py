@@ -15,10 +15,12 @@ class MergerCoefficients:
 
         delta_merged = m_c ⊗ delta_c + m_s ⊗ delta_s    (Shah et al. 2023, arXiv:2311.13600, eq. 2)
 
-    They lie in one flat float32 leaf, so that the optimiser makes one update for all layers.
+    UnZipLoRA's mergers are the same with one coefficient per *output* feature, which it calls a
+    column, too. They lie in one flat float32 leaf, so that the optimiser makes one update for all
+    layers.
 
     Args:
-        widths: input features of every module that is trained.
+        widths: input features of every module that is trained (UnZipLoRA: output features).
         device: where the leaf lives.
     """
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from .branches import Gates
 from .framing import Framing
-from .lora_objective import LoRAObjective
+from .lora_objective import LoRAObjective, TrainerSettings
 from .lora_parameters import LearnedLoRA
 from .objective import mean_squared_error, min_snr_weight
 from .options import DreamBoothSettings
@@ -69,18 +69,27 @@ class Draw:
     term: str
 
 
-@dataclass
-class DreamBoothObjective(LoRAObjective[NoisingModel, DreamBoothSettings]):
+class PictureSettings(TrainerSettings, Protocol):
+    """What learning from pictures asks of a node's settings."""
+
+    @property
+    def prior_weight(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+Settings = TypeVar("Settings", bound=PictureSettings)
+
+
+class PictureObjective(LoRAObjective[NoisingModel, Settings]):
     """L = MSE(instance) + w · MSE(class)    (Ruiz et al. 2023, arXiv:2208.12242, eq. 2)
 
     Each MSE is between the prediction and what was right, in the model's own space, float32, mean
     over the elements and then over the samples. A sample's draws depend on the seed and on its
     number alone: two passes of one sample are one pass of two.
-
-    Args:
-        model: with the branches of `lora` on it.
-        lora: beside the diffusion model's layers.
-        text_lora: beside the text encoders' layers; None when they are frozen.
+    What a subclass brings, as its fields:
+        model: with branches on it.
         instances: the pictures to learn.
         classes: pictures of the class, empty for no prior preservation.
         conditioner: encodes (caption, framing) pairs.
@@ -88,12 +97,10 @@ class DreamBoothObjective(LoRAObjective[NoisingModel, DreamBoothSettings]):
     """
 
     model: NoisingModel
-    lora: LearnedLoRA
-    text_lora: LearnedLoRA | None
     instances: Sequence[Example]
     classes: Sequence[Example]
     conditioner: Callable[[Sequence[tuple[str, Framing]]], Sequence[Any]]
-    settings: DreamBoothSettings
+    settings: Settings
 
     @property
     def terms(self) -> int:
@@ -105,23 +112,17 @@ class DreamBoothObjective(LoRAObjective[NoisingModel, DreamBoothSettings]):
         sizes = [list(view.mean.shape[1:]) for e in examples for view in e.views]
         return max(sizes, key=lambda hw: hw[0] * hw[1])
 
-    @property
-    def networks(self) -> list[LearnedLoRA]:
-        """The diffusion model's part, and the text encoders' if they are trained."""
-        return [self.lora] + ([self.text_lora] if self.text_lora else [])
-
-    def fold(self) -> None:
-        """Put the present factors into the branches."""
-        super().fold()
-        if self.text_lora:
-            self.text_lora.fold()
+    def gates(self, draws: Sequence[Draw]) -> Gates:
+        """How far the branches are open for each of these samples, and what they read."""
+        del draws
+        return Gates()
 
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""
         samples = self.options.batch * self.options.accumulation
         weights = {INSTANCE: 1.0, PRIOR: self.settings.prior_weight}
         terms = {
-            term: torch.zeros((), device=self.lora.parameters.flat.device)
+            term: torch.zeros((), device=self.parameters[0].device)
             for term in ([INSTANCE, PRIOR] if self.classes else [INSTANCE])
         }
         for part in range(self.options.accumulation):
@@ -136,15 +137,19 @@ class DreamBoothObjective(LoRAObjective[NoisingModel, DreamBoothSettings]):
         loss = sum(weights[term] * value for term, value in terms.items())
         return {"loss": torch.as_tensor(loss), **terms}
 
-    def held_out(self) -> float | None:
-        """Measure the instance error on fixed draws the training never sees; None without any."""
+    def held_out(self, branches: bool = True) -> float | None:
+        """Measure the instance error on fixed draws the training never sees; None without any.
+
+        Args:
+            branches: with what has been learned, not the model alone.
+        """
         count = self.options.held_out_draws
         if count == 0:
             return None
         with torch.no_grad():
             self.fold()
             draws = [self._draw(self.instances, INSTANCE, i, _HELD_OUT) for i in range(count)]
-            return float(torch.cat([self._errors([draw]) for draw in draws]).mean())
+            return float(torch.cat([self._errors([draw], branches) for draw in draws]).mean())
 
     def _draws(self, first: int) -> list[Draw]:
         """The samples of one pass, with as many class pictures as instances."""
@@ -175,15 +180,47 @@ class DreamBoothObjective(LoRAObjective[NoisingModel, DreamBoothSettings]):
 
         return [list(group) for _, group in groupby(sorted(draws, key=key), key)]
 
-    def _errors(self, draws: Sequence[Draw]) -> Tensor:
+    def _errors(self, draws: Sequence[Draw], branches: bool = True) -> Tensor:
         """The weighted MSE of every sample, `(n,)`, from one batch."""
         conditioning = self.conditioner([(draw.caption, draw.frame) for draw in draws])
         states = [State(d.x, d.sigma, c) for d, c in zip(draws, conditioning, strict=True)]
-        prediction = predict(self.model.denoise, states, Gates())
+        gates = self.gates(draws) if branches else None
+        prediction = predict(self.model.denoise, states, gates)
         target = torch.stack([draw.target for draw in draws]).to(prediction)
         sigma = torch.stack([draw.sigma for draw in draws])
         weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
         return mean_squared_error(prediction, target) * weight.to(prediction)
+
+
+@dataclass
+class DreamBoothObjective(PictureObjective[DreamBoothSettings]):
+    """DreamBooth's loss for one LoRA, and another one of the text encoders where they are trained.
+
+    Args:
+        model: with the branches of `lora` on it.
+        lora: beside the diffusion model's layers.
+        text_lora: beside the text encoders' layers; None when they are frozen.
+        instances, classes, conditioner, settings: as above.
+    """
+
+    model: NoisingModel
+    lora: LearnedLoRA
+    text_lora: LearnedLoRA | None
+    instances: Sequence[Example]
+    classes: Sequence[Example]
+    conditioner: Callable[[Sequence[tuple[str, Framing]]], Sequence[Any]]
+    settings: DreamBoothSettings
+
+    @property
+    def networks(self) -> list[LearnedLoRA]:
+        """The diffusion model's part, and the text encoders' if they are trained."""
+        return [self.lora] + ([self.text_lora] if self.text_lora else [])
+
+    def fold(self) -> None:
+        """Put the present factors into the branches."""
+        super().fold()
+        if self.text_lora:
+            self.text_lora.fold()
 
 
 def most_common_frame(examples: Sequence[Example]) -> Framing:

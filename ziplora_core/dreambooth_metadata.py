@@ -4,33 +4,57 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from .dreambooth_report import Trained
-from .options import DreamBoothSettings
+from .options import DreamBoothSettings, UnZipSettings
 
 _PRECISION = {"torch.bfloat16": "bf16", "torch.float32": "no"}
 
 
 def dreambooth_metadata(trained: Trained, settings: DreamBoothSettings) -> dict[str, str]:
-    """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings of a training.
+    """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings of a training."""
+    captions = Counter(example.caption for example in trained.examples)
+    trigger = settings.prompt.strip() or captions.most_common(1)[0][0]
+    text_rate = settings.text_encoder_learning_rate if settings.train_text_encoder else None
+    rates = {
+        "learning_rate": settings.learning_rate,
+        "unet_lr": settings.learning_rate,
+        "text_encoder_lr": text_rate,
+    }
+    return {
+        **picture_metadata(trained, settings, rates, captions, trigger),
+        "ziplora.method": "dreambooth",
+        "ziplora.settings": json.dumps(asdict(settings)),
+    }
+
+
+def picture_metadata(
+    trained: Trained,
+    settings: DreamBoothSettings | UnZipSettings,
+    rates: Mapping[str, object],
+    captions: Counter[str],
+    trigger: str,
+) -> dict[str, str]:
+    """Compose what any training on pictures says, in kohya's words.
 
     No dates, paths or session ids: the same inputs give the same file, bit for bit. What belongs to
     the network and to the file (`ss_network_*`, hashes, title) is added when it is written.
+
+    Args:
+        rates: learning rates by kohya's names.
+        captions: how often the pictures have each.
+        trigger: what to prompt with.
     """
     options, record = settings.options, trained.record
-    captions = Counter(example.caption for example in trained.examples)
-    trigger = settings.prompt.strip() or captions.most_common(1)[0][0]
     side = settings.resolution
-    text_rate = str(settings.text_encoder_learning_rate) if settings.train_text_encoder else "None"
     optimiser = "adamw" if options.optimiser == "auto" else options.optimiser
     batch = options.batch
     said = {
         "steps": record.step,
         "max_train_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "unet_lr": settings.learning_rate,
-        "text_encoder_lr": text_rate,
+        **rates,
         "optimizer": optimiser,
         "lr_scheduler": options.schedule,
         "lr_warmup_steps": options.warm_up_steps,
@@ -59,8 +83,6 @@ def dreambooth_metadata(trained: Trained, settings: DreamBoothSettings) -> dict[
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.trigger_phrase": trigger,
         "modelspec.usage_hint": f"Prompt with: {trigger}",
-        "ziplora.method": "dreambooth",
-        "ziplora.settings": json.dumps(asdict(settings)),
     }
 
 

@@ -33,17 +33,26 @@ class Trained(TrainedLoRA):
 
 def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
     """Compose TrainDreamBoothLoRA's report."""
-    record = trained.record
     lines = [f"WARNING: {text}" for text in _warnings(trained, settings)]
     lines += [
-        f"LoRA of {_pictures(trained.examples)}: {_sizes(trained.examples)}"
-        + _enlarged(trained.examples),
+        f"LoRA of {pictures_line(trained.examples)}",
         *_module_lines(trained.modules, settings),
     ]
     if trained.class_examples:
-        source = "given" if trained.classes_given else "drawn by this model"
-        lines.append(f"prior preservation: {len(trained.class_examples)} class pictures, {source}")
-    lines.append(steps_line(record, settings.steps))
+        lines.append(prior_line(trained))
+    return "\n".join([*lines, *run_lines(trained, settings.steps)])
+
+
+def prior_line(trained: Trained) -> str:
+    """Say what the class was rehearsed by."""
+    source = "given" if trained.classes_given else "drawn by this model"
+    return f"prior preservation: {len(trained.class_examples)} class pictures, {source}"
+
+
+def run_lines(trained: Trained, steps: int) -> list[str]:
+    """Say how the run went: steps, losses, what it took."""
+    record = trained.record
+    lines = [steps_line(record, steps)]
     lines += loss_line(record.history, [term for term in record.history if term != "loss"])
     if trained.loss is not None:
         before, after = trained.loss
@@ -52,7 +61,7 @@ def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
             f"(× {after / before:.3f})"
         )
     lines.append(f"UNet evaluations: {trained.evaluations} samples")
-    return "\n".join([*lines, *trained.memory, *record.notes])
+    return [*lines, *trained.memory, *record.notes]
 
 
 def _warnings(trained: Trained, settings: DreamBoothSettings) -> list[str]:
@@ -84,8 +93,10 @@ def _module_lines(modules: Mapping[str, LoraFactors], settings: DreamBoothSettin
     return lines
 
 
-def _pictures(examples: Sequence[Example]) -> str:
-    return "1 picture" if len(examples) == 1 else f"{len(examples)} pictures"
+def pictures_line(examples: Sequence[Example]) -> str:
+    """Say how many pictures there are, at which sizes, and how many of them were too small."""
+    count = "1 picture" if len(examples) == 1 else f"{len(examples)} pictures"
+    return f"{count}: {_sizes(examples)}{_enlarged(examples)}"
 
 
 def _enlarged(examples: Sequence[Example]) -> str:

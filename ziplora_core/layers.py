@@ -50,6 +50,11 @@ LAYER_CHOICES = tuple(_CHOICES)
 """`attention` is the paper's: to_q, to_k, to_v, to_out of attn1 and attn2, 560 linears on SDXL."""
 
 
+def reads_prompt(name: str) -> bool:
+    """Whether a module's input is the prompt: the keys and values of a cross-attention."""
+    return bool(_CROSS_KV.search(name))
+
+
 def choose_layers(choice: str, modules: Iterable[tuple[str, int]]) -> list[str]:
     """Name the modules that belong to a layer choice.
 

@@ -50,6 +50,7 @@ class LoRAObjective(ABC, Generic[Model, Settings]):
     lora: LearnedLoRA
     settings: Settings
     optimiser = "adamw"
+    weight_decay = 0.01
 
     @property
     def terms(self) -> int:
@@ -94,6 +95,10 @@ class LoRAObjective(ABC, Generic[Model, Settings]):
         """Take up what was `carried` when the run was cut short."""
         del tensors
 
+    def after_step(self) -> None:
+        """Factors have no bounds."""
+        return None
+
     def save_memory(self) -> bool:
         """Checkpoint blocks from now on; False when that was already so."""
         was, self.model.checkpointing = self.model.checkpointing, True
@@ -106,6 +111,10 @@ class LoRAObjective(ABC, Generic[Model, Settings]):
     def fold(self) -> None:
         """Put the present factors into the branches."""
         self.lora.fold(self.model.dtype)
+
+    def parts(self) -> dict[str, dict[str, LoraFactors]]:
+        """Copy out what of it is a LoRA of its own, by name: nothing."""
+        return {}
 
     def factors(self) -> dict[str, LoraFactors]:
         """Copy out what has been learned."""

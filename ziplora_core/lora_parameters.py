@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,15 +12,35 @@ from .branches import Branches
 from .lora import LoraFactors
 from .low_rank import truncate
 
+Start = Callable[[int, int, int, torch.Generator], tuple[Tensor, Tensor]]
+"""Makes the first `down` and `up`, flat, of rank, fan_in and out."""
+
+
+def at_the_model(rank: int, fan_in: int, out: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw `down` uniform on ±1/√fan_in; `up` is zero: training starts at the model itself.
+
+    It is kohya's and PEFT's start (Kaiming uniform, a = √5).
+    """
+    down = torch.empty(rank * fan_in).uniform_(-1, 1, generator=rng) / fan_in**0.5
+    return down, torch.zeros(out * rank)
+
+
+def beside_the_model(
+    rank: int, fan_in: int, out: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw both from N(0, 1/rank²): UnZipLoRA's start, whose importance looks at the update."""
+    drawn = torch.randn(rank * (fan_in + out), generator=rng) / rank
+    down, up = drawn.split([rank * fan_in, rank * out])
+    return down, up
+
 
 class LoRAParameters:
-    """One new LoRA: `down` uniform on ±1/√fan_in, `up` zero, so that training starts at the model.
+    """One new LoRA.
 
         delta = alpha/rank · up @ down       (Hu et al. 2021, arXiv:2106.09685, eq. 3)
 
     All factors lie in one flat float32 leaf, so that the optimiser makes one update for all layers
-    and the cast to the compute dtype is one operation. The start is kohya's and PEFT's (Kaiming
-    uniform, a = √5).
+    and the cast to the compute dtype is one operation.
 
     Args:
         shapes: weight shape `(out, in, *k)` by module.
@@ -28,6 +48,7 @@ class LoRAParameters:
         alpha: scale is `alpha / rank` everywhere, also in a narrower module.
         rng: of the start.
         device: where the leaf lives.
+        start: what is in the factors at first.
     """
 
     def __init__(
@@ -37,23 +58,31 @@ class LoRAParameters:
         alpha: float,
         rng: torch.Generator,
         device: torch.device | str = "cpu",
+        start: Start = at_the_model,
     ) -> None:
         self.scale = alpha / rank
         self.shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        start = []
+        drawn: list[Tensor] = []
         for name, (out, *inner) in shapes.items():
             fan_in = math.prod(inner)
             r = min(rank, full_width((out, *inner)))
             down, up = (r, *inner), (out, r, *(1,) * (len(inner) - 1))
             self.shapes[name] = (down, up)
-            start += [torch.empty(r * fan_in).uniform_(-1, 1, generator=rng) / fan_in**0.5]
-            start += [torch.zeros(out * r)]
-        self.flat = torch.cat(start).to(device).requires_grad_()
+            drawn += start(r, fan_in, out, rng)
+        self.flat = torch.cat(drawn).to(device).requires_grad_()
 
     def factors(self, dtype: torch.dtype = torch.float32) -> dict[str, LoraFactors]:
         """View the leaf as factors, cast to `dtype`; differentiable."""
+        return self._split(self.flat.to(dtype))
+
+    def gradient(self) -> dict[str, LoraFactors]:
+        """View the leaf's gradient as its factors' own."""
+        assert self.flat.grad is not None
+        return self._split(self.flat.grad)
+
+    def _split(self, flat: Tensor) -> dict[str, LoraFactors]:
         shapes = [shape for pair in self.shapes.values() for shape in pair]
-        pieces = self.flat.to(dtype).split([math.prod(shape) for shape in shapes])
+        pieces = flat.split([math.prod(shape) for shape in shapes])
         views = iter(p.view(shape) for p, shape in zip(pieces, shapes, strict=True))
         return {
             name: LoraFactors(down, up, alpha=self.scale * len(down))

@@ -91,6 +91,11 @@ def scale_columns(down: Tensor, column: Tensor) -> Tensor:
     return down * column.view(1, -1, *(1,) * (down.ndim - 2))
 
 
+def scale_rows(up: Tensor, row: Tensor) -> Tensor:
+    """Multiply output feature j of `up` `(out, rank, *1)` by `row[j]`."""
+    return up * row.view(-1, *(1,) * (up.ndim - 1))
+
+
 def truncated(merged: MergedLoRA, rank: int) -> tuple[MergedLoRA, float]:
     """Reduce every joined module to `rank`; content and style cannot be told apart afterwards.
 

@@ -23,17 +23,21 @@ def learning_rate_factor(step: int, steps: int, schedule: str, warm_up: int) -> 
 
 
 def make_optimiser(
-    name: str, parameters: Sequence[Tensor], learning_rates: Sequence[float]
+    name: str,
+    parameters: Sequence[Tensor],
+    learning_rates: Sequence[float],
+    weight_decay: float = 0.01,
 ) -> torch.optim.Optimizer:
     """Build an optimiser whose groups keep their learning rate as `base`, for the schedule.
 
     Adam's eps is 1e-15: coefficient gradients can be as small as 1e-9. AdamW has the settings LoRAs
-    are trained with everywhere: eps 1e-8, weight decay 0.01.
+    are trained with everywhere: eps 1e-8 and, unless a method has its own, weight decay 0.01.
 
     Args:
         name: `adam`, `adamw`, `adamw_8bit` (Dettmers et al. 2021, arXiv:2110.02861) or `sgd`.
         parameters: float32 leaves.
         learning_rates: of each leaf.
+        weight_decay: of AdamW.
 
     Raises:
         ZipLoRAError: `adamw_8bit` without the package that has it.
@@ -46,13 +50,13 @@ def make_optimiser(
     if name == "adam":
         return torch.optim.Adam(groups, eps=1e-15, fused=fused)
     if name == "adamw":
-        return torch.optim.AdamW(groups, eps=1e-8, weight_decay=0.01, fused=fused)
+        return torch.optim.AdamW(groups, eps=1e-8, weight_decay=weight_decay, fused=fused)
     if name == "adamw_8bit":
-        return _adamw_8bit(groups)
+        return _adamw_8bit(groups, weight_decay)
     return torch.optim.SGD(groups)
 
 
-def _adamw_8bit(groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+def _adamw_8bit(groups: list[dict[str, object]], weight_decay: float) -> torch.optim.Optimizer:
     try:
         library = importlib.import_module("bitsandbytes.optim")
     except ImportError as error:
@@ -63,4 +67,4 @@ def _adamw_8bit(groups: list[dict[str, object]]) -> torch.optim.Optimizer:
             advice="Choose adamw: for a LoRA of rank 64 it takes about 0.5 GB more. Or install "
             "bitsandbytes with ComfyUI's Python and restart.",
         ) from error
-    return library.AdamW8bit(groups, eps=1e-8, weight_decay=0.01)
+    return library.AdamW8bit(groups, eps=1e-8, weight_decay=weight_decay)

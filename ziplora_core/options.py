@@ -10,6 +10,7 @@ RESUME = ("auto", "restart")
 MEMORY = ("auto", "fast", "low")
 ACTIONS = ("enhance", "erase")
 TRAJECTORIES = ("exact", "reused")
+MERGERS = ("learned", "disjoint")
 SOLVERS = ("adam", "closed_form", "closed_form_then_adam")
 
 
@@ -134,6 +135,66 @@ class DreamBoothSettings:
     def learning_rates(self) -> list[float]:
         rates = [self.learning_rate, self.text_encoder_learning_rate]
         return rates if self.train_text_encoder else rates[:1]
+
+
+@dataclass(frozen=True)
+class UnZipSettings:
+    """The widgets of UnZipLoRATrain; the defaults are its authors' (arXiv:2412.04465, train.sh).
+
+    Args:
+        prompt: what the pictures show, subject and style.
+        content_prompt, style_prompt: the same without the style, and without the subject.
+        rank: of each of the two LoRAs; their scale is 1.
+        steps: optimisation steps.
+        content_learning_rate, style_learning_rate: of the factors.
+        weight_learning_rate: of the mergers.
+        similarity_weight: λ of the mean |m_c m_s| over the features.
+        column_separation: let each LoRA have some output features of every layer only.
+        block_separation: let it have all of them in the blocks that are its own.
+        sample_times, column_ratio: how often features are chosen, and what share of them each time.
+        images_per_validation, saves_per_validation: draw pictures, and save files, as often as …
+        validation_steps: … this many steps.
+        resolution: side in pixels of a square training picture; others keep about its area.
+        seed: of every draw.
+        memory: `auto`, `fast` or `low`.
+        mergers: where both LoRAs have a feature, `learned` weighs them; with `disjoint` the owner
+            of a block has it alone.
+        importance_samples: noisy pictures that features are chosen by.
+        layers: one of `LAYER_CHOICES`.
+        class_prompt: what class pictures show; prior_weight: how much their error counts.
+        options: the loop's; its first three sample prompts are the pictures' prompts, in the order
+            of those above.
+    """
+
+    prompt: str
+    content_prompt: str
+    style_prompt: str
+    rank: int = 64
+    steps: int = 600
+    content_learning_rate: float = 5e-5
+    style_learning_rate: float = 5e-5
+    weight_learning_rate: float = 5e-3
+    similarity_weight: float = 0.5
+    column_separation: bool = True
+    block_separation: bool = True
+    sample_times: int = 3
+    column_ratio: float = 0.1
+    images_per_validation: bool = False
+    saves_per_validation: bool = False
+    validation_steps: int = 50
+    resolution: int = 1024
+    seed: int = 0
+    memory: str = "auto"
+    mergers: str = "learned"
+    importance_samples: int = 4
+    layers: str = "attention"
+    class_prompt: str = ""
+    prior_weight: float = 1.0
+    options: TrainingOptions = TrainingOptions()
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return [self.content_learning_rate, self.style_learning_rate, self.weight_learning_rate]
 
 
 @dataclass(frozen=True)

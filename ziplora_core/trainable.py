@@ -31,21 +31,33 @@ class Trainable(Protocol):
         ...
 
     @property
+    def weight_decay(self) -> float:
+        """Of AdamW, if that is the optimiser."""
+        ...
+
+    @property
     def low_memory(self) -> bool:
         """Whether it computes in the frugal way; a checkpoint says so, for sums depend on it."""
         ...
 
     @property
     def carried(self) -> Mapping[str, Tensor]:
-        """What the next step needs beside the parameters and the step's number, if anything."""
+        """What the next step needs beside the parameters and the step's number, if anything.
+
+        The loop keeps these tensors: a step makes new ones rather than change them.
+        """
         ...
 
     def carry(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what was `carried` when the run was cut short."""
+        """Take up what was `carried` when the run was cut short, or before it went wrong."""
         ...
 
     def backward(self, step: int) -> Mapping[str, Tensor]:
         """Add one step's gradients; return detached scalars, among them `loss`."""
+        ...
+
+    def after_step(self) -> None:
+        """Put parameters that have bounds back within them, after every update."""
         ...
 
     def save_memory(self) -> bool:
@@ -130,6 +142,7 @@ class Hooks:
         should_stop: asked before every step: stop and keep.
         export: the LoRA so far, to keep when the run is cut short.
         start_counts: the start is a result already, and kept when the first steps go wrong.
+        parts: further LoRAs so far by file name, kept beside it.
     """
 
     export: Callable[[], Mapping[str, LoraFactors]]
@@ -137,3 +150,4 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     on_end: Callable[[TrainingRecord], None] = lambda record: None
     start_counts: bool = False
+    parts: Callable[[], Mapping[str, Mapping[str, LoraFactors]]] = dict

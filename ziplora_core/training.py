@@ -63,10 +63,11 @@ def diverged(losses: Sequence[float]) -> str | None:
 
 @dataclass(frozen=True)
 class _Good:
-    """The parameters at a step after which the loss was still sane."""
+    """The state at a step after which the loss was still sane."""
 
     step: int
     parameters: list[Tensor]
+    carried: Mapping[str, Tensor]
 
 
 class _Loop:
@@ -81,7 +82,9 @@ class _Loop:
         self.task, self.steps = task, steps
         self.options, self.hooks, self.checkpoints = options, hooks, checkpoints
         name = task.optimiser if options.optimiser == "auto" else options.optimiser
-        self.optimiser = make_optimiser(name, task.parameters, task.learning_rates)
+        self.optimiser = make_optimiser(
+            name, task.parameters, task.learning_rates, task.weight_decay
+        )
         self.record = TrainingRecord()
         self.good = [self._copy()]
         self.next_checkpoint = 0.0
@@ -118,6 +121,7 @@ class _Loop:
             self._roll_back(f"the loss was not finite at step {step + 1}", self.good[-1])
             return
         self.optimiser.step()
+        self.task.after_step()
         for name, value in zip(terms, values, strict=True):
             self.record.history.setdefault(name, []).append(value)
         self.record.step += 1
@@ -162,6 +166,7 @@ class _Loop:
         with torch.no_grad():
             for parameter, value in zip(self.task.parameters, good.parameters, strict=True):
                 parameter.copy_(value)
+        self.task.carry(good.carried)
         self.record.history = {n: v[: good.step] for n, v in self.record.history.items()}
         self.record.failed = True
         self.record.stopped = (
@@ -194,7 +199,8 @@ class _Loop:
         if self.checkpoints is None or not self.checkpoint():
             return
         try:
-            self.checkpoints.save_lora(self.hooks.export())
+            for name, lora in {"lora": self.hooks.export(), **self.hooks.parts()}.items():
+                self.checkpoints.save_lora(lora, name)
         except (OSError, ZipLoRAError) as error:
             logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
         logger.info(
@@ -234,4 +240,4 @@ class _Loop:
     def _copy(self) -> _Good:
         """Copy the parameters to the CPU: they may be hundreds of megabytes."""
         copied = [p.detach().to("cpu", copy=True) for p in self.task.parameters]
-        return _Good(self.record.step, copied)
+        return _Good(self.record.step, copied, dict(self.task.carried))

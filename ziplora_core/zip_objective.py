@@ -74,6 +74,10 @@ class ZipObjective:
     def optimiser(self) -> str:
         return "adam"
 
+    @property
+    def weight_decay(self) -> float:
+        return 0.01
+
     def fold(self) -> None:
         """Fold the present coefficients into the branches."""
         for name, columns in self.coefficients.columns().items():
@@ -112,6 +116,9 @@ class ZipObjective:
 
     def carry(self, tensors: Mapping[str, Tensor]) -> None:
         """There is nothing to take up."""
+
+    def after_step(self) -> None:
+        """Coefficients have no bounds."""
 
     def save_memory(self) -> bool:
         """Checkpoint blocks from now on; False when that was already so."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 
+from ..branches import as_long
 from ..errors import problem
 
 _SIZES = {"width", "height", "crop_w", "crop_h", "target_width", "target_height"}
@@ -100,6 +102,21 @@ def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning
             for key, part in parts.items()
         }
     )
+
+
+def own_prompts(conditionings: Sequence[Any], joint: Any) -> torch.Tensor:
+    """Put what each branch reads beside a joint prompt into one tensor `(branch, token, width)`.
+
+    Args:
+        conditionings: checked CONDITIONING, one a branch.
+        joint: CONDITIONING that the model itself reads.
+
+    Raises:
+        ZipLoRAError: the joint prompt's length is no multiple of theirs.
+    """
+    contexts = [context.clone().float() for [[context, _]] in conditionings]  # (1, token, width)
+    tokens = math.lcm(*(context.shape[1] for context in contexts))
+    return as_long(torch.cat([as_long(c, tokens) for c in contexts]), joint[0][0].shape[1])
 
 
 def zeroed(conditioning: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ..checkpoint import fingerprint
-from ..dreambooth import DreamBoothObjective
+from ..dreambooth import PictureObjective
 from ..errors import problem
 from .pictures import split_pictures
 from .training_model import TrainingModel
@@ -18,7 +18,8 @@ _WITHOUT_EFFECT = (
     *("resume", "checkpoint_every", "held_out_draws", "early_stop"),
     *("sample_every", "sample_prompts"),
 )
-"""Options that a result does not depend on."""
+_SHOWN_ONLY = ("images_per_validation", "saves_per_validation", "validation_steps")
+"""Options and settings that a result does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def split_class_pictures(studio: Studio, class_prompt: str) -> list[Tensor]:
 
 
 def inputs_hash(
-    opened: TrainingModel, task: DreamBoothObjective, encoded: Mapping[str, Any]
+    opened: TrainingModel,
+    task: PictureObjective[Any],
+    encoded: Mapping[str, Any],
+    texts: Iterable[str] = (),
 ) -> str:
     """Hash everything the result depends on, the patched base included.
 
@@ -67,6 +71,7 @@ def inputs_hash(
         opened: the loaded model.
         task: the objective before its first step.
         encoded: CONDITIONING of every caption, by the CLIP as it came.
+        texts: that count beside the pictures' captions.
     """
     tensors = opened.fingerprint()
     shown: list[Any] = []
@@ -76,11 +81,13 @@ def inputs_hash(
                 tensors[f"{term} {n} {m} mean"] = view.mean
                 tensors[f"{term} {n} {m} std"] = view.std
                 shown.append([term, example.caption, asdict(view.frame)])
-    for caption in {example.caption for example in (*task.instances, *task.classes)}:
+    for caption in {*texts, *(e.caption for e in (*task.instances, *task.classes))}:
         [[context, extras]] = encoded[caption]
         tensors[f"caption {caption}"] = context
         tensors[f"pooled {caption}"] = extras["pooled_output"]
     settings = asdict(task.settings) | {"shown": shown, "v": opened.v_prediction}
     for name in _WITHOUT_EFFECT:
         settings["options"].pop(name)
+    for name in _SHOWN_ONLY:
+        settings.pop(name, None)
     return fingerprint(settings, tensors)

@@ -42,7 +42,7 @@ def draw_latents(
         since: σ from which on the branches count; before it they are not there.
     """
     conditionings = [*prompts, *negatives]
-    both_halves = gates and gates.of([*range(len(prompts))] * 2)
+    both_halves = gates and gates.for_guidance(len(prompts))
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])

@@ -48,8 +48,9 @@ def train_lora(
     def on_step(record: TrainingRecord) -> None:
         peak.look()
         every = options.sample_every
-        if every and record.step % every == 0 and record.step < settings.steps:
-            watch.on_samples(record.step, _looked(task, draw))
+        in_between = every and record.step % every == 0 and record.step < settings.steps
+        if in_between and (pictures := _looked(task, draw)):
+            watch.on_samples(record.step, pictures)
         watch.on_step(record)
 
     def finish(record: TrainingRecord) -> None:
@@ -57,7 +58,7 @@ def train_lora(
             watch.on_samples(record.step, pictures)
             watch.on_step(record)
 
-    hooks = Hooks(task.factors, on_step, watch.should_stop, finish)
+    hooks = Hooks(task.factors, on_step, watch.should_stop, finish, parts=task.parts)
     record = train(task, settings.steps, options, hooks, folder)
     if not record.asked_to_stop:
         folder.remove()

@@ -40,14 +40,19 @@ def draw_samples(
         pictures `(h, w, 3)` in 0…1, on the CPU.
     """
     *prompts, nothing = prepared
-    size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
     pictures = []
     for n, prompt in enumerate(prompts):
-        noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n))
+        noise = sample_noise(opened, frame, seed, n)
         latent = draw_latents(opened, [prompt], [nothing], noise, Gates(), STEPS)
         pictures += decoded(opened, latent, vae)
     opened.load()
     return pictures
+
+
+def sample_noise(opened: TrainingModel, frame: Framing, seed: int, number: int) -> Tensor:
+    """Draw the noise `(1, c, h, w)` of a sample picture."""
+    size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
+    return torch.randn(1, *size, generator=generator(seed, _PURPOSE, number))
 
 
 def decoded(opened: TrainingModel, latents: Tensor, vae: Any | None) -> Tensor:

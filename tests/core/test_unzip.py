@@ -1,0 +1,289 @@
+"""UnZipLoRA's objective on a toy: separation, masks, mergers, and the manners of the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ziplora_core.branches import Branches, Gates
+from ziplora_core.checkpoint import CheckpointFolder
+from ziplora_core.coefficients import CONTENT, STYLE
+from ziplora_core.errors import ZipLoRAError
+from ziplora_core.lora import LoraFactors
+from ziplora_core.options import TrainingOptions
+from ziplora_core.trainable import Hooks, TrainingRecord
+from ziplora_core.training import train
+from ziplora_core.unzip import UnZipObjective
+
+from .factors import random_factors
+from .unzip_task import NAMES, STEPS, WIDTH, example, objective, text
+
+LINEAR = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+
+
+class Cancelled(BaseException):
+    """As ComfyUI's InterruptProcessingException: not an Exception."""
+
+
+def run(
+    task: UnZipObjective, folder: CheckpointFolder | None = None, **hooks: Any
+) -> TrainingRecord:
+    return train(task, STEPS, task.options, Hooks(export=task.factors, **hooks), folder)
+
+
+def prompts(*names: str) -> Tensor:
+    """One sample, a branch for each name."""
+    return torch.stack([text(name) for name in names])[None]
+
+
+def halves() -> list[LoraFactors]:
+    return [random_factors(rank, WIDTH, WIDTH, seed=rank) for rank in (2, 3)]
+
+
+def test_branches_read_their_own_prompts() -> None:
+    content, style = halves()
+    branches = Branches([content, style], reads_prompt=True)
+    got = branches.delta(text("joint")[None], Gates(prompts=prompts("content", "style")), LINEAR)
+    want = text("content") @ content.delta().T + text("style") @ style.delta().T
+    torch.testing.assert_close(got[0], want, rtol=1e-5, atol=1e-4)
+    strengths = Gates(torch.tensor([[0.5, 0.0]]), prompts=prompts("content", "style"))
+    alone = branches.delta(text("joint")[None], strengths, LINEAR)
+    want = 0.5 * text("content") @ content.delta().T
+    torch.testing.assert_close(alone[0], want, rtol=1e-5, atol=1e-4)
+
+
+def test_branches_with_the_same_prompt_are_two_plain_loras() -> None:
+    given = halves()
+    same = Gates(prompts=prompts("joint", "joint"))
+    read = Branches(given, reads_prompt=True).delta(text("joint")[None], same, LINEAR)
+    plain = Branches(given).delta(text("joint")[None], Gates(), LINEAR)
+    torch.testing.assert_close(read, plain)
+
+
+def test_branches_with_zero_prompts_add_nothing() -> None:
+    gates = Gates(prompts=torch.zeros_like(prompts("joint", "joint")))
+    read = Branches(halves(), reads_prompt=True).delta(text("joint")[None], gates, LINEAR)
+    assert torch.count_nonzero(read) == 0
+
+
+def test_branches_of_other_layers_pay_no_attention_to_prompts() -> None:
+    gates = Gates(prompts=prompts("content", "style"))
+    x = text("joint")[None]
+    assert torch.equal(Branches(halves()).delta(x, gates, LINEAR),
+                       Branches(halves()).delta(x, Gates(), LINEAR))  # fmt: skip
+
+
+def test_branches_repeat_prompts_to_the_joint_ones_length_or_refuse() -> None:
+    branches = Branches(halves(), reads_prompt=True)
+    gates = Gates(prompts=prompts("content", "style"))
+    one = branches.delta(text("joint")[None], gates, LINEAR)
+    two = branches.delta(text("joint").repeat(2, 1)[None], gates, LINEAR)
+    torch.testing.assert_close(two, one.repeat(1, 2, 1))
+    for tokens in (1, 4):
+        with pytest.raises(ZipLoRAError, match=f"found 3 tokens beside {tokens}"):
+            branches.delta(torch.zeros(1, tokens, WIDTH), gates, LINEAR)
+
+
+def test_gates_for_guidance_read_nothing_in_the_second_half() -> None:
+    gates = Gates(torch.tensor([[1.0, 0.5]]), prompts=prompts("content", "style"))
+    both = gates.for_guidance(1)
+    assert both.values is not None and both.prompts is not None
+    assert both.values.tolist() == [[1.0, 0.5]] * 2
+    assert torch.equal(both.prompts[0], prompts("content", "style")[0])
+    assert torch.count_nonzero(both.prompts[1]) == 0
+    assert Gates().for_guidance(2) == Gates()
+
+
+def test_folded_rows_equal_the_dense_definition() -> None:
+    """y = W0 x + Σ_k m_k M_k ⊙ (delta_k x_k): acceptance test (a)."""
+    task = objective()
+    for step in range(2):
+        task.backward(step)
+    with torch.no_grad():
+        task.learned.mergers.flat.uniform_(0, 1, generator=torch.Generator().manual_seed(1))
+        task.fold()
+    m, M = task.learned.mergers.columns(), task.columns.masks()
+    content, style = (half.detached() for half in task.learned.halves)
+    gates = Gates(prompts=prompts("content", "style"))
+    for name in NAMES:
+        reads = name.endswith("attn2_to_k")
+        x_c, x_s = (text(t if reads else "joint") for t in ("content", "style"))
+        want = (x_c @ content[name].delta().T) * (m[name] * M[name])[CONTENT]
+        want = want + (x_s @ style[name].delta().T) * (m[name] * M[name])[STYLE]
+        got = task.learned.branches[name].delta(text("joint")[None], gates, LINEAR)[0]
+        assert float((got - want).detach().abs().max()) < 1e-5
+
+
+def test_alone_has_masks_but_no_mergers_and_merged_has_both() -> None:
+    """Acceptance test (e); the merged LoRA is the combined picture's."""
+    task = objective()
+    run(task)
+    with torch.no_grad():
+        task.learned.mergers.flat.fill_(0.5)
+    raw = [half.detached() for half in task.learned.halves]
+    merged = task.merged()
+    assert merged.prompt_separated and merged.separable
+    for k, lora in enumerate(task.parts().values()):
+        for name in NAMES:
+            mask = task.columns.masks()[name][k].float()
+            assert torch.equal(lora[name].up, raw[k][name].up * mask[:, None])
+            half = merged.pairs[name].factors[k]
+            assert half is not None and torch.equal(half.up, 0.5 * lora[name].up)
+            assert torch.equal(half.down, lora[name].down) and half.scale == 1
+
+
+def test_columns_of_a_whole_run_have_their_shares() -> None:
+    """Acceptance tests (c) and (d), through the objective."""
+    task = objective(column_ratio=0.1)
+    run(task)
+    for name, mask in task.columns.masks().items():
+        owner = task.columns.owned.get(name)
+        want = [round(0.3 * WIDTH)] * 2
+        if owner is None:
+            assert not mask.all(0).any()
+        else:
+            want[owner] = WIDTH
+        assert mask.sum(1).tolist() == want
+
+
+def test_choice_of_columns_leaves_parameters_and_the_steps_gradient() -> None:
+    few, many = objective(importance_samples=1), objective(importance_samples=5)
+    gradients = []
+    for task in (few, many):
+        before = [leaf.detach().clone() for leaf in task.parameters]
+        task.backward(1)
+        assert all(torch.equal(a, b) for a, b in zip(before, task.parameters, strict=True))
+        gradients.append([leaf.grad for leaf in task.parameters])
+        assert task.columns.chosen
+    for a, b in zip(*gradients, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+    assert gradients[0][2] is None  # mergers wait until there is an overlap to weigh
+    assert few.model.calls == 2 and many.model.calls == 6
+
+
+def test_mergers_move_on_the_overlap_only_and_stay_within_bounds() -> None:
+    task = objective(weight_learning_rate=0.5)
+    record = run(task)
+    m, overlap = task.learned.mergers.flat.detach(), task.columns.overlap
+    assert overlap.any() and (m[overlap] != 1).any() and (m[~overlap] == 1).all()
+    assert float(m.min()) >= 0 and float(m.max()) <= 1
+    assert record.history["penalty"][:2] == [0, 0] and record.history["penalty"][2] > 0
+
+
+def test_penalty_is_the_mean_over_features_and_layers() -> None:
+    task = objective(similarity_weight=0.0)
+    for step in range(2):
+        task.backward(step)
+    with torch.no_grad():
+        task.learned.mergers.flat.mul_(0.5)
+    for leaf in task.parameters:
+        leaf.grad = None
+    terms = task.backward(2)
+    want = [float(mask.all(0).float().mean()) * 0.25 for mask in task.columns.masks().values()]
+    assert float(terms["penalty"]) == pytest.approx(sum(want) / len(want))
+    assert torch.equal(terms["loss"], terms["instance"])
+
+
+def test_disjoint_mergers_leave_nothing_in_common_and_are_never_trained() -> None:
+    task = objective(mergers="disjoint")
+    run(task)
+    assert not task.columns.overlap.any() and (task.learned.mergers.flat == 1).all()
+    content, style = task.parts().values()
+    assert len(content) < len(NAMES) and len(style) < len(NAMES)  # none in the other one's blocks
+    assert {*content, *style} == set(NAMES)
+
+
+def test_without_columns_both_have_all_and_no_mergers() -> None:
+    task = objective(column_separation=False)
+    record = run(task)
+    assert not task.columns.chosen and (task.learned.mergers.flat == 1).all()
+    content, style = task.parts().values()
+    merged = task.merged()
+    for name in NAMES:
+        assert torch.equal(merged.pairs[name].content.up, content[name].up)
+        assert torch.equal(merged.pairs[name].style.up, style[name].up)
+    assert set(record.history["penalty"]) == {0}
+
+
+def test_equal_prompts_learn_what_two_summed_loras_learn() -> None:
+    """Acceptance test (g): x_c = x_s = x."""
+    task = objective(content="joint", style="joint", column_separation=False)
+    task.backward(0)
+    with_prompts = [half.flat.grad.clone() for half in task.learned.halves]
+    for half in task.learned.halves:
+        half.flat.grad = None
+    task.gates = lambda draws: Gates()
+    task.backward(0)
+    for half, want in zip(task.learned.halves, with_prompts, strict=True):
+        torch.testing.assert_close(half.flat.grad, want)
+
+
+def test_class_pictures_are_a_term_of_their_own_at_the_class_prompt() -> None:
+    task = objective(classes=[example("class", 3.0)], prior_weight=0.25)
+    terms = task.backward(0)
+    assert float(terms["loss"]) == pytest.approx(float(terms["instance"] + 0.25 * terms["prior"]))
+    (prior,) = (draw for draw in task._draws(0) if draw.term == "prior")
+    read = task.gates([prior]).prompts
+    assert read is not None and torch.equal(read[0], torch.stack([text("class")] * 2))
+
+
+def test_dropped_caption_leaves_nothing_to_read_for_either() -> None:
+    task = objective(TrainingOptions(caption_dropout=1.0))
+    (draw,) = task._draws(0)
+    read = task.gates([draw]).prompts
+    assert draw.caption == "" and read is not None and torch.equal(read[0, 0], text(""))
+
+
+def test_train_lowers_the_loss_on_fixed_noise() -> None:
+    task = objective(TrainingOptions(batch=4, held_out_draws=8))
+    without = task.held_out(branches=False)
+    run(task)
+    after = task.held_out()
+    assert without is not None and after is not None and after < 0.9 * without
+
+
+def test_train_same_seed_bit_identical_other_seed_not() -> None:
+    tasks = [objective(seed=s) for s in (1, 1, 2)]
+    for task in tasks:
+        run(task)
+    first, second, other = (torch.cat([p.flatten() for p in t.parameters]) for t in tasks)
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(tasks[0].columns.flat, tasks[1].columns.flat)
+
+
+@pytest.mark.parametrize("at", range(1, STEPS))
+def test_train_cancelled_at_any_step_resumes_bit_identical(at: int, tmp_path: Path) -> None:
+    whole = objective()
+    history = run(whole).history
+
+    def cancel(record: TrainingRecord) -> None:
+        if record.step == at:
+            raise Cancelled
+
+    folder = CheckpointFolder(tmp_path / "run")
+    with pytest.raises(Cancelled):
+        run(objective(), folder, on_step=cancel)
+    resumed = objective()
+    record = run(resumed, folder)
+    assert record.resumed_at == at and record.history == history
+    assert torch.equal(resumed.columns.flat, whole.columns.flat)
+    for ours, theirs in zip(resumed.parameters, whole.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_train_that_goes_wrong_gives_back_the_columns_of_its_parameters() -> None:
+    task = objective()
+    backward = task.backward
+
+    def broken(step: int) -> dict[str, Tensor]:
+        terms = backward(step)
+        return terms if step < 9 else {**terms, "loss": terms["loss"] * torch.nan}
+
+    task.backward = broken
+    record = train(task, STEPS, task.options, Hooks(export=task.factors, start_counts=True))
+    assert record.failed and record.step == 0
+    assert not task.columns.chosen

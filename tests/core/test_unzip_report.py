@@ -1,0 +1,74 @@
+"""What UnZipLoRA's report says when something is not as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ziplora_core.dreambooth_report import Trained
+from ziplora_core.trainable import TrainingRecord
+from ziplora_core.unzip_report import UnZipped, unzip_metadata, unzip_report
+
+from .unzip_task import STEPS, objective
+
+
+def unzipped(mergers: float = 1.0, steps: int = STEPS, **settings: Any) -> tuple[UnZipped, Any]:
+    """A result in which something was chosen, with these mergers where both have a feature."""
+    task = objective(steps=12, **settings)
+    for step in range(2):
+        task.backward(step)
+    history = {"loss": [1.0] * steps, "instance": [1.0] * steps, "penalty": [0.0] * steps}
+    trained = Trained(
+        modules=task.factors(), record=TrainingRecord(history if steps else {}, steps), memory=(),
+        low_memory=False, evaluations=0, v_prediction=False, dtype=torch.float32, checkpoint="",
+        examples=task.instances, class_examples=[], classes_given=True, loss=None,
+    )  # fmt: skip
+    m = task.learned.mergers.flat.detach().clone()
+    m[task.columns.overlap] = mergers
+    return UnZipped(trained, task.columns, m), task.settings
+
+
+def test_report_of_a_sound_run_has_no_warning() -> None:
+    report = unzip_report(*unzipped(0.7))
+    assert "WARNING" not in report
+    assert "columns: content 10.0% and style 10.0% of the output features of 4 layers" in report
+    assert "mergers of 24 features that are in both: mean of content 0.70, style 0.70" in report
+
+
+def test_report_warns_of_mergers_that_both_went_to_nothing() -> None:
+    report = unzip_report(*unzipped(0.05))
+    assert report.startswith("WARNING: on 100% of the features that both LoRAs have")
+    assert "mergers=disjoint" in report.splitlines()[0]
+
+
+def test_report_warns_of_a_share_that_cannot_be_had() -> None:
+    report = unzip_report(*unzipped(column_ratio=0.3))
+    assert report.startswith("WARNING: column_ratio × sample_times asks for 90%")
+
+
+def test_report_warns_of_equal_prompts_and_of_no_step() -> None:
+    result, settings = unzipped(steps=0)
+    report = unzip_report(result, replace(settings, style_prompt=" CONTENT "))
+    assert "WARNING: nothing was learned" in report and "the same words" in report
+
+
+def test_report_says_which_separation_was_left_out() -> None:
+    result, settings = unzipped()
+    report = unzip_report(result, replace(settings, column_separation=False))
+    assert "no column separation: both LoRAs have all output features, and no blocks" in report
+    nobody, settings = unzipped(block_separation=False)
+    assert "blocks:" not in unzip_report(nobody, settings)
+
+
+def test_metadata_of_each_part_has_its_own_prompt_and_rate() -> None:
+    result, settings = unzipped()
+    settings = replace(settings, style_learning_rate=2e-5)
+    content, style, merged = (
+        unzip_metadata(result, settings, part) for part in ("content", "style", "merged")
+    )
+    phrases = [m["modelspec.trigger_phrase"] for m in (content, style, merged)]
+    assert phrases == ["content", "style", "joint"]
+    assert (content["ss_unet_lr"], style["ss_unet_lr"]) == ("0.01", "2e-05")
+    assert all(m["ziplora.method"] == "unziplora" for m in (content, style, merged))

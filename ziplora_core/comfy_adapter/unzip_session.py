@@ -1,0 +1,246 @@
+"""UnZipLoRA on a loaded MODEL, from a picture to its content LoRA and its style LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..branches import Gates
+from ..checkpoint import CheckpointFolder
+from ..dreambooth import Example, most_common_frame
+from ..dreambooth_report import Trained
+from ..errors import problem
+from ..framing import Framing
+from ..lora import LoRA
+from ..merge import MergedLoRA
+from ..options import UnZipSettings
+from ..trainable import TrainingRecord, Watch
+from ..unzip import CONCEPTS, UnZipObjective
+from ..unzip_columns import Columns, owners, schedule
+from ..unzip_parameters import UnZipParameters
+from ..unzip_report import UnZipped, unzip_metadata, unzip_report
+from . import conditioning as cond
+from .captions import Conditioner, encode_captions
+from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
+from .euler import draw_latents
+from .lora_training import train_lora
+from .new_lora import layer_shapes
+from .pairs import refuse_other_than_sdxl
+from .paths import save_lora
+from .pictures import encode_pictures, split_pictures
+from .private_copy import refuse_patched
+from .samples import STEPS, decoded, sample_noise
+from .targets import unet_targets
+from .training_model import TrainingModel, training_model
+
+_UNWATCHED = Watch()
+
+
+@dataclass(frozen=True)
+class UnZipResult:
+    """What came out.
+
+    Args:
+        merged: both for one picture, mergers folded in; each half wants its own prompt.
+        content, style: each for use without the other, as any LoRA.
+    """
+
+    merged: MergedLoRA
+    content: LoRA
+    style: LoRA
+    record: TrainingRecord
+    report: str
+
+
+def train_unzip(
+    studio: Studio, settings: UnZipSettings, root: Path, watch: Watch = _UNWATCHED
+) -> UnZipResult:
+    """Take a picture apart; see `UnZipSession`. `root` holds checkpoints. ComfyUI runs nodes in
+    inference mode, whose tensors autograd refuses."""
+    with torch.inference_mode(False), torch.enable_grad():
+        return UnZipSession(studio, settings).run(root, watch)
+
+
+class UnZipSession:
+    """One training. Making it checks everything that needs no computing.
+
+    Args:
+        studio: captions are not used: all pictures have the joint prompt.
+        settings: the node's.
+
+    Raises:
+        ZipLoRAError: anything about the inputs that a person can put right.
+    """
+
+    def __init__(self, studio: Studio, settings: UnZipSettings) -> None:
+        refuse_patched(studio.model)
+        refuse_other_than_sdxl(studio.model.model)
+        schedule(settings)
+        self.studio, self.settings = studio, _tidied(settings)
+        self.texts = _prompts(self.settings)
+        lines = [line.strip() for line in settings.options.sample_prompts.splitlines()]
+        shown = zip_longest(lines[: len(self.texts)], self.texts)
+        self.shown = [line or text for line, text in shown]
+        self.pictures = split_pictures(studio.images, "image")
+        self.class_pictures = split_class_pictures(studio, self.settings.class_prompt)
+        self.targets = unet_targets(studio.model.model)
+        shapes = layer_shapes(studio.model, self.targets, settings.layers, settings.rank)
+        device = studio.model.load_device
+        self.learned = UnZipParameters(shapes, settings.rank, settings.seed, device)
+        owned = settings.column_separation and settings.block_separation
+        self.columns = Columns(self.learned.heights, owners(shapes) if owned else {}, device)
+
+    def run(self, root: Path, watch: Watch) -> UnZipResult:
+        """Train: pictures and prompts once, then the loop.
+
+        Args:
+            root: folder of all checkpoints.
+            watch: who follows it.
+        """
+        settings, studio = self.settings, self.studio
+        watch.on_status("encoding pictures and prompts")
+        joint, *own = self.texts
+        instances = self._encode(self.pictures, joint)
+        given = self.class_pictures if settings.prior_weight > 0 else []
+        classes = self._encode(given, settings.class_prompt)
+        texts = ["", settings.class_prompt, *self.texts, *self.shown]
+        encoded = encode_captions(studio.clip, texts, studio.model.model)
+        watch.on_status("loading a copy of the model")
+        hooked = {self.targets[name]: b for name, b in self.learned.branches.items()}
+        with training_model(studio.model, hooked) as opened:
+            task = UnZipObjective(
+                model=opened,
+                learned=self.learned,
+                columns=self.columns,
+                instances=instances,
+                classes=classes,
+                conditioner=Conditioner(opened.model, encoded.__getitem__, True, opened.device),
+                prompts=self._own_prompts(opened, encoded),
+                settings=settings,
+            )
+            folder = CheckpointFolder(root / inputs_hash(opened, task, encoded, own))
+            unzipped = self._train(opened, task, encoded, folder, watch)
+            alone, merged = task.parts(), task.merged()
+        report = unzip_report(unzipped, settings)
+        content, style = (
+            LoRA(f"{part} of {joint}", alone[part], unzip_metadata(unzipped, settings, part))
+            for part in CONCEPTS
+        )
+        metadata = unzip_metadata(unzipped, settings, "merged")
+        merged = replace(merged, metadata=metadata)
+        return UnZipResult(merged, content, style, unzipped.trained.record, report)
+
+    def _own_prompts(self, opened: TrainingModel, encoded: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What content and style read, by what the model itself reads: each its own prompt beside
+        the joint one, and the same prompt as the model everywhere else."""
+        joint, *own = self.texts
+        read = {text: [text] * 2 for text in ("", self.settings.class_prompt)} | {joint: own}
+        return {
+            text: cond.own_prompts([encoded[o] for o in both], encoded[text]).to(
+                opened.device, opened.dtype
+            )
+            for text, both in read.items()
+        }
+
+    def _train(
+        self,
+        opened: TrainingModel,
+        task: UnZipObjective,
+        encoded: Mapping[str, Any],
+        folder: CheckpointFolder,
+        watch: Watch,
+    ) -> UnZipped:
+        """Run the loop, with its measurements before and after."""
+        settings = self.settings
+        joint, *own = (encoded[text] for text in self.shown)
+        read = cond.own_prompts(own, joint).to(opened.device, opened.dtype)
+        if settings.options.held_out_draws:
+            watch.on_status("measuring")
+        before, after = task.held_out(branches=False), []
+
+        def draw() -> list[Tensor]:
+            if settings.saves_per_validation:
+                self._save(task, folder.path.name)
+            return self._draw(opened, task, read) if settings.images_per_validation else []
+
+        def on_end() -> list[Tensor]:
+            after.append(task.held_out())
+            return self._draw(opened, task, read) if settings.images_per_validation else []
+
+        trained = train_lora(opened, task, folder, watch, draw, on_end)
+        trained = Trained(
+            **vars(trained),
+            examples=task.instances,
+            class_examples=task.classes,
+            classes_given=True,
+            loss=None if before is None else (before, after[0]),
+        )
+        return UnZipped(trained, task.columns, task.learned.mergers.flat.detach().cpu())
+
+    def _draw(self, opened: TrainingModel, task: UnZipObjective, read: Tensor) -> list[Tensor]:
+        """Draw the joint picture, content alone and style alone, from the same noise every time."""
+        frame = Framing.drawn(*most_common_frame(task.instances).target)
+        *prompts, nothing = task.conditioner([(text, frame) for text in (*self.shown, "")])
+        noise = sample_noise(opened, frame, self.settings.seed, 0)
+        alone = [Gates(row[None]) for row in torch.eye(2)]
+        pictures: list[Tensor] = []
+        for prompt, gates in zip(prompts, [Gates(prompts=read[None]), *alone], strict=True):
+            task.fold(mergers=gates.prompts is not None)
+            latent = draw_latents(opened, [prompt], [nothing], noise, gates, STEPS)
+            pictures += decoded(opened, latent, self.studio.vae)
+        opened.load()
+        return pictures
+
+    def _save(self, task: UnZipObjective, run: str) -> None:
+        """Write both LoRAs as they are now where LoRA loaders look."""
+        for part, modules in task.parts().items():
+            name = f"unziplora_{run}/step_{task.done:05}_{part}"
+            description = f"{part} LoRA of a UnZipLoRA training at step {task.done}"
+            save_lora(modules, name, "fp16", description, {"ziplora.part": part})
+
+    def _encode(self, pictures: Sequence[Tensor], caption: str) -> list[Example]:
+        studio, resolution = self.studio, self.settings.resolution
+        captions = [caption] * len(pictures)
+        return encode_pictures(
+            studio.vae, studio.model.model, pictures, captions, resolution, mirror=False
+        )
+
+
+def _tidied(settings: UnZipSettings) -> UnZipSettings:
+    """Strip the prompts, and make validation what the loop's samples are."""
+    looks = settings.images_per_validation or settings.saves_per_validation
+    every = settings.validation_steps if looks else 0
+    names = ("prompt", "content_prompt", "style_prompt", "class_prompt")
+    return replace(
+        settings,
+        options=replace(settings.options, sample_every=every),
+        **{name: " ".join(getattr(settings, name).split()) for name in names},
+    )
+
+
+def _prompts(settings: UnZipSettings) -> list[str]:
+    """The joint, the content and the style prompt.
+
+    Raises:
+        ZipLoRAError: one of them is missing.
+    """
+    examples = {
+        "prompt": "both, e.g. 'a monadikos cat in sketch style'",
+        "content_prompt": "the subject without the style, e.g. 'a monadikos cat'",
+        "style_prompt": "the style without the subject's name, e.g. 'a cat in sketch style'",
+    }
+    for name, expected in examples.items():
+        if not getattr(settings, name):
+            raise problem(
+                name,
+                found="nothing",
+                expected=f"words for {expected}",
+                advice="Write all three prompts: what each LoRA reads is what tells them apart.",
+            )
+    return [getattr(settings, name) for name in examples]
