@@ -160,6 +160,7 @@ class UnZipSettings:
         mergers: where both LoRAs have a feature, `learned` weighs them; with `disjoint` the owner
             of a block has it alone.
         importance_samples: noisy pictures that features are chosen by.
+        layers: one of `LAYER_CHOICES`.
         class_prompt: what class pictures show; prior_weight: how much their error counts.
         options: the loop's; its first three sample prompts are the pictures' prompts, in the order
             of those above.
@@ -186,6 +187,7 @@ class UnZipSettings:
     memory: str = "auto"
     mergers: str = "learned"
     importance_samples: int = 4
+    layers: str = "attention"
     class_prompt: str = ""
     prior_weight: float = 1.0
     options: TrainingOptions = TrainingOptions()

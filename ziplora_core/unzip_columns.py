@@ -100,14 +100,17 @@ def importance(factors: LoraFactors, gradient: LoraFactors, row: Tensor) -> Tens
     scale.) One dense layer at a time.
 
     Args:
-        factors, gradient: of one LoRA's linear.
+        factors, gradient: of one LoRA's layer; the inputs of a convolution are all its taps'.
         row: its mergers m `(out,)`.
 
     Returns:
         `(out,)`.
     """
-    change = gradient.up @ factors.down + factors.up @ gradient.down  # (out, in)
-    return row.abs() * (factors.up @ factors.down * change).abs().sum(1)
+    down, up, d_down, d_up = (
+        part.flatten(1) for f in (factors, gradient) for part in (f.down, f.up)
+    )
+    change = d_up @ down + up @ d_down  # (out, in)
+    return row.abs() * (up @ down * change).abs().sum(1)
 
 
 class Columns:

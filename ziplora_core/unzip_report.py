@@ -45,8 +45,8 @@ def unzip_report(unzipped: UnZipped, settings: UnZipSettings) -> str:
     layers = len(unzipped.columns.heights)
     lines += [
         f"UnZipLoRA of {pictures_line(trained.examples)}",
-        f"content and style LoRA of rank {settings.rank} each, {layers} layers, "
-        f"{len(unzipped.mergers):,} mergers",
+        f"content and style LoRA of rank {settings.rank} each, {layers} layers "
+        f"({settings.layers}), {len(unzipped.mergers):,} mergers",
         *_column_lines(unzipped.columns, settings),
         *_merger_lines(unzipped),
     ]

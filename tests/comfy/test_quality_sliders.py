@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from miniworld.gauge import load_gauge
-from quality.sliders.attributes import ATTRIBUTES, BRIGHTNESS, PAIRS, Attribute
-from quality.sliders.measure import SEEDS, between_seeds, others, spearman
+from miniworld.scenes import Scene, render
+from miniworld.styles import Style
+from quality.sliders.attributes import ATTRIBUTES, BRIGHTNESS, PAIRS, SHOWN, Attribute
+from quality.sliders.measure import SEEDS, between_seeds, drawn_stretch, others, spearman
 
 
 def test_spearman_is_the_correlation_of_ranks() -> None:
@@ -26,6 +28,22 @@ def test_between_seeds_leaves_out_what_differs_between_prompts() -> None:
     prompts = torch.tensor([[0.0], [10.0], [20.0], [30.0]])
     seeds = torch.tensor([-1.0, -1.0, 1.0, 1.0])
     assert between_seeds((prompts + seeds).flatten()) == pytest.approx((4 / (SEEDS - 1)) ** 0.5)
+
+
+@pytest.mark.parametrize("stretch", [-0.8, 0.0, 0.5])
+def test_drawn_stretch_is_the_scene_s(stretch: float) -> None:
+    drawn = {
+        value: torch.stack(
+            [
+                render(Scene(subject, Style(*style.split()), radius=0.45, stretch=value))
+                for subject, style in SHOWN.items()
+                for _ in range(SEEDS)
+            ]
+        )
+        for value in (0.0, stretch)
+    }
+    found = drawn_stretch(drawn[stretch]) - drawn_stretch(drawn[0.0])
+    torch.testing.assert_close(found, torch.full((16,), stretch), atol=0.05, rtol=0)
 
 
 def test_others_are_all_named_factors_but_the_slider_s_own() -> None:

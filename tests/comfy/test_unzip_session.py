@@ -120,7 +120,7 @@ def test_report_and_files_say_what_came_out(tmp_path: Path) -> None:
     report = result.report
     assert "WARNING" not in report
     assert "UnZipLoRA of 1 picture: 1 of 64 × 64" in report
-    assert "content and style LoRA of rank 4 each, 88 layers" in report
+    assert "content and style LoRA of rank 4 each, 88 layers (attention)" in report
     assert "columns: content 20.3% and style 20.3% of the output features of 40 layers" in report
     assert "blocks: content has all of 16 layers, style 20.3% of their features" in report
     assert "blocks: style has all of 32 layers, content 20.3% of their features" in report
@@ -205,8 +205,9 @@ def test_validation_shows_joint_content_and_style_and_changes_nothing(tmp_path: 
     seen: list[tuple[int, Sequence[Tensor]]] = []
     plain = run(SETTINGS, tmp_path)
     settings = replace(
-        SETTINGS, images_per_validation=True, saves_per_validation=True, validation_steps=4
-    )
+        SETTINGS, images_per_validation=True, saves_per_validation=True, validation_steps=4,
+        options=replace(OPTIONS, sample_prompts=f"{TEXTS[0]} on a table\n"),
+    )  # fmt: skip
     shown = run(settings, tmp_path, on_samples=lambda step, p: seen.append((step, p)))
     assert [step for step, _ in seen] == [4, STEPS]
     assert all([tuple(p.shape) for p in strip] == [(SIDE, SIDE, 3)] * 3 for _, strip in seen)
@@ -239,6 +240,14 @@ def test_model_without_sdxls_blocks_leaves_block_separation_out(tmp_path: Path) 
     assert "block separation left out: this model has not all of output_blocks.0.1" in result.report
     assert "no feature is in both LoRAs" in result.report
     assert len(result.content.modules) == len(result.style.modules) == 80
+
+
+def test_layers_beyond_attention_are_separated_too(tmp_path: Path) -> None:
+    """Convolutions, as well; blocks are owned as far as their transformers go."""
+    result = run(replace(SETTINGS, layers="extended"), tmp_path)
+    kernels = {f.down.ndim for f in result.content.modules.values()}
+    assert kernels == {2, 4} and "(extended)" in result.report
+    assert "style has all of 40 layers, content 20." in result.report
 
 
 def test_same_prompts_are_warned_of_and_learned_all_the_same(tmp_path: Path) -> None:

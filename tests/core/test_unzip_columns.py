@@ -141,14 +141,16 @@ def test_extend_disjoint_owner_has_all_alone() -> None:
     assert chosen.masks()["b"].sum(1).tolist() == [10, 10] and not chosen.overlap.any()
 
 
-def test_importance_is_the_dense_definition_and_free_of_scale() -> None:
-    factors, gradient = random_factors(3, 8, 6, seed=1), random_factors(3, 8, 6, seed=2)
+@pytest.mark.parametrize("kernel", [0, 3])
+def test_importance_is_the_dense_definition_and_free_of_scale(kernel: int) -> None:
+    factors, gradient = (random_factors(3, 8, 6, kernel=kernel, seed=s) for s in (1, 2))
     row = torch.rand(6, generator=torch.Generator().manual_seed(3))
     step = 1e-3
     moved = LoraFactors(
         factors.down + step * gradient.down, factors.up + step * gradient.up
     ).delta()
-    dense = (factors.delta() * (moved - factors.delta()) / step).abs().sum(1) * row
+    change = (moved - factors.delta()) / step
+    dense = (factors.delta() * change).flatten(1).abs().sum(1) * row
     got = importance(factors, gradient, row)
     torch.testing.assert_close(got, dense, rtol=2e-2, atol=1e-2)
     small = LoraFactors(gradient.down * 2**-40, gradient.up * 2**-40)

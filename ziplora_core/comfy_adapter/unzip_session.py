@@ -39,7 +39,6 @@ from .samples import STEPS, decoded, sample_noise
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
 
-LAYERS = "attention"
 _UNWATCHED = Watch()
 
 
@@ -91,7 +90,7 @@ class UnZipSession:
         self.pictures = split_pictures(studio.images, "image")
         self.class_pictures = split_class_pictures(studio, self.settings.class_prompt)
         self.targets = unet_targets(studio.model.model)
-        shapes = layer_shapes(studio.model, self.targets, LAYERS, settings.rank)
+        shapes = layer_shapes(studio.model, self.targets, settings.layers, settings.rank)
         device = studio.model.load_device
         self.learned = UnZipParameters(shapes, settings.rank, settings.seed, device)
         owned = settings.column_separation and settings.block_separation

@@ -12,17 +12,20 @@ from torch import Tensor
 from miniworld.gauge import ATTRIBUTES, Gauge
 from miniworld.parts import Parts
 from miniworld.probes import Probe
+from miniworld.scenes import palette_of
+from miniworld.styles import Style
 from ziplora_core.comfy_adapter.concept_slider import with_slider
 from ziplora_core.lora import LoRA
 
-from .attributes import PROMPTS
+from .attributes import PROMPTS, SHOWN
 
 SCALES = tuple(half / 2 for half in range(-4, 5))
 SEEDS = 4
 """Of each of the four prompts: sixteen pictures at every scale, each of another noise."""
 START = 0.25
-UNNAMED = "stretch"
-"""No word for it, and the gauge reads it to 0.1 only: it does not count among the others."""
+STRETCH = "stretch"
+"""No caption speaks of it, and the gauge reads it to 0.1 only: it is measured by the colours of
+what is drawn, and does not count among the others."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Instruments:
 
     @torch.no_grad()
     def value(self, attribute: str, pictures: Tensor) -> Tensor:
-        """Measure an attribute of pictures `(…, 3, h, w)`: `(…)`."""
+        """Measure an attribute of pictures `(…, 3, h, w)` of the prompts: `(…)`."""
+        if attribute == STRETCH:
+            return drawn_stretch(pictures)
         return self.gauge(pictures.flatten(0, -4))[attribute].view(pictures.shape[:-3])
 
     @torch.no_grad()
@@ -50,7 +55,7 @@ class Instruments:
             a, b = probe(before), probe(after)
             found |= {f: float((1 - (a[f] * b[f]).sum(1)).mean()) for f in probe.factors}
         for name, (_, spread) in ATTRIBUTES.items():
-            change = self.value(name, after) - self.value(name, before)
+            change = self.gauge(after)[name] - self.gauge(before)[name]
             found[name] = float(change.view(-1, SEEDS).mean(1).abs().mean()) / (2 * spread)
         return found
 
@@ -78,6 +83,25 @@ def draw(
     return torch.cat(drawn)
 
 
+def drawn_stretch(pictures: Tensor) -> Tensor:
+    """Measure how much wider than high subjects are, in octaves: `(…, 16, 3, h, w)` → `(…, 16)`.
+
+    What is nearer to the style's subject colours than to its ground colours is the subject; its
+    size is the standard deviation of its places.
+    """
+    palettes = [palette_of(Style(*style.split())).colours() for style in SHOWN.values()]
+    colours = torch.stack(palettes).repeat_interleave(SEEDS, 0)[..., None, None]  # (16, 4, 3, 1, 1)
+    distance = (pictures[..., None, :, :, :] - colours).square().sum(-3)
+    body = (distance.argmin(-3) >= 2).float()  # (…, 16, h, w)
+    line = torch.linspace(-1, 1, body.shape[-1])
+    sizes = []
+    for weights in (body.sum(-2), body.sum(-1)):  # along x, along y
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1)
+        middle = (weights * line).sum(-1, keepdim=True)
+        sizes.append((weights * (line - middle).square()).sum(-1).clamp_min(1e-9).sqrt())
+    return (sizes[0] / sizes[1]).log2()
+
+
 def spearman(scales: Sequence[float], values: Tensor) -> float:
     """Rank correlation of scales and values `(scale, picture)`, mean over the pictures.
 
@@ -97,4 +121,4 @@ def between_seeds(values: Tensor) -> float:
 
 def others(apart: Mapping[str, float], attribute: str) -> float:
     """Mean over all factors that captions name, but the attribute itself."""
-    return mean(value for name, value in apart.items() if name not in (attribute, UNNAMED))
+    return mean(value for name, value in apart.items() if name not in (attribute, STRETCH))
