@@ -15,7 +15,7 @@ from sandbox.paths import ROOT
 
 from .benchmark import PairResult
 from .sheet import contact_sheet
-from .table import averaged, markdown
+from .table import COLUMNS, averaged, markdown
 
 DOCUMENT = ROOT / "docs" / "QUALITY.md"
 FIGURES = ROOT / "docs" / "quality.json"
@@ -35,7 +35,8 @@ SHORT = {
 def write(results: Sequence[PairResult], seconds: float) -> None:
     """Write the table, the figures and the sheets, and say the table."""
     methods = results[0].figures
-    table = markdown({m: averaged([r.figures[m] for r in results]) for m in methods})
+    means = {m: averaged([r.figures[m] for r in results]) for m in methods}
+    table = markdown(means, COLUMNS)
     say(f"\n{table}\n\n{seconds / 60:.0f} minutes")
     saved = {r.pair.name: {"real": r.real, "figures": r.figures} for r in results}
     FIGURES.write_text(json.dumps(saved, indent=1) + "\n")

@@ -23,8 +23,14 @@ COLUMNS = {
     "memory": "MiB",
 }
 SMALLER_IS_BETTER = {"palette", "content_retention", "style_retention"}
-DIGITS = {"content_retention": 4, "style_retention": 4, "palette": 3, "layer_cosine": 4}
-DIGITS |= {"seconds": 1, "memory": 0}
+FORMATS = {
+    **dict.fromkeys(("content_retention", "style_retention", "layer_cosine"), ".4f"),
+    "palette": ".3f",
+    "seconds": ".1f",
+    "memory": ".0f",
+    **dict.fromkeys(("of editing", "another subject"), ".0%"),
+}
+"""How a column's figures are printed, where not with two digits."""
 
 
 def averaged(rows: list[Row]) -> dict[str, float | None]:
@@ -34,20 +40,23 @@ def averaged(rows: list[Row]) -> dict[str, float | None]:
     return {**means, "both": (means["joint_subject"] or 0) + (means["joint_style"] or 0)}
 
 
-def markdown(rows: Mapping[str, Row]) -> str:
-    """Write the table."""
-    lines = [
-        "| method | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
+def markdown(rows: Mapping[str, Row], columns: Mapping[str, str], title: str = "method") -> str:
+    """Write a table.
+
+    Args:
+        rows: figures by column, by name of the row; a row may lack some.
+        columns: their headings.
+        title: above the rows' names.
+    """
+    lines = [f"| {title} | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1)]
     for name, row in rows.items():
-        cells = [cell(column, row[column]) for column in COLUMNS]
+        cells = [cell(column, row.get(column)) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([lines[0], f"{lines[1]}|", *lines[2:]])
 
 
 def cell(column: str, value: float | None) -> str:
-    return "–" if value is None else f"{value:.{DIGITS.get(column, 2)}f}"
+    return "–" if value is None else format(value, FORMATS.get(column, ".2f"))
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -10,6 +10,7 @@ from sandbox.paths import ROOT
 
 from ..document import put, save
 from ..sheet import contact_sheet
+from ..table import markdown
 from .measure import SCALES
 from .run import Moved
 
@@ -22,16 +23,14 @@ COLUMNS = {
     "others": "others move",
     "others, editing": "by prompt editing",
     "of editing": "share",
-    "subject": "another subject",
+    "another subject": "another subject",
 }
 ABLATION = {
     "change": "change, −2 to 2",
     "others": "others move",
     "others / change": "others / change",
-    "subject": "another subject",
+    "another subject": "another subject",
 }
-PERCENT = {"of editing", "subject"}
-
 Rows = Mapping[str, Mapping[str, float]]
 
 
@@ -42,7 +41,7 @@ def write(sliders: Mapping[str, Moved], ablation: Rows) -> None:
         ("sliders", "slider", COLUMNS, rows),
         ("slider ablation", "brightness from words", ABLATION, ablation),
     ):
-        text = markdown(title, columns, table)
+        text = markdown(table, columns, title)
         say(f"\n{text}")
         put(mark, text)
     FIGURES.write_text(json.dumps({"sliders": rows, "ablation": ablation}, indent=1) + "\n")
@@ -52,17 +51,3 @@ def write(sliders: Mapping[str, Moved], ablation: Rows) -> None:
     }
     title = "Sliders from −2 to 2 in a miniature SDXL, two noises each"
     save(contact_sheet(title, drawn, scale=0.5), "quality_sliders.png")
-
-
-def markdown(title: str, columns: Mapping[str, str], rows: Rows) -> str:
-    lines = [f"| {title} | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1)]
-    for name, row in rows.items():
-        cells = [cell(column, row.get(column)) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([lines[0], lines[1] + "|", *lines[2:]])
-
-
-def cell(column: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.0%}" if column in PERCENT else f"{value:.2f}"

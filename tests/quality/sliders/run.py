@@ -89,7 +89,7 @@ def measured(name: str, train: Callable[[Parts, Attribute], LoRA], attribute: At
         "spread": spread,
         "change / spread": change / spread,
         "others": others(apart, attribute.name),
-        "subject": see.share_changed(drawn[0], drawn[-1]),
+        "another subject": see.share_changed(drawn[0], drawn[-1]),
         **{f"moved {factor}": value for factor, value in apart.items()},
     }
     if edited is not None:
@@ -135,5 +135,5 @@ def _interference(less: Tensor, more: Tensor) -> dict[str, float]:
         "change": change,
         "others": moved,
         "others / change": moved / change,
-        "subject": see.share_changed(less, more),
+        "another subject": see.share_changed(less, more),
     }
