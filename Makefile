@@ -3,7 +3,7 @@
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
-# make quality every merge beside the others on the miniature SDXL: docs/QUALITY.md
+# make quality what merges and sliders do on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
 # make bench   what merging and training cost, beside others: docs/BENCHMARKS.md (ARGS=--help)
 #
@@ -42,7 +42,7 @@ bench: setup
 	@cd tests && $(BIN)/python -m bench $(ARGS)
 
 quality: setup
-	@cd tests && $(BIN)/python -m quality
+	@cd tests && $(BIN)/python -m quality $(ARGS)
 
 miniworld: setup
 	@cd tests && $(BIN)/python -m miniworld

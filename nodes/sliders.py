@@ -13,7 +13,7 @@ from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.concept_slider import with_slider
 from ..ziplora_core.comfy_adapter.paths import lora_path
-from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, sweep
+from ..ziplora_core.comfy_adapter.sweep import Sampling, Swept, parse_scales, sweep
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files import lora_from_tensors, read_lora
 from ..ziplora_core.lora import LoRA
@@ -22,6 +22,9 @@ from .load import NONE
 from .progress import log_warnings
 from .training_inputs import seed_input
 from .types import file_fingerprint
+
+_AS_THE_FIRST = -1.0
+"""A percent that says: the first slider's."""
 
 
 def _file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
@@ -45,6 +48,22 @@ def _window_inputs() -> list[Any]:
             "keeps more of the picture; the paper uses 0.15 to 0.25, and 0.5 for real photographs.",
         ),
         _percent_input("end", 1.0, "When the slider ends, as a share of the sampling."),
+    ]
+
+
+def _second_window_inputs() -> list[Any]:
+    return [
+        io.Float.Input(
+            f"second_{name}_percent",
+            default=_AS_THE_FIRST,
+            min=_AS_THE_FIRST,
+            max=1.0,
+            step=0.001,
+            optional=True,
+            advanced=True,
+            tooltip=f"When the second slider {verb}; −1: when the first one does.",
+        )
+        for name, verb in (("start", "comes in"), ("end", "ends"))
     ]
 
 
@@ -157,6 +176,7 @@ class SliderSweep(io.ComfyNode):
                 io.LoraModel.Input(
                     "second_slider_model", optional=True, tooltip="In place of the second file."
                 ),
+                *_second_window_inputs(),
             ],
             outputs=[io.Image.Output("grid"), io.Image.Output("images")],
             hidden=[io.Hidden.unique_id],
@@ -189,12 +209,16 @@ class SliderSweep(io.ComfyNode):
         second_scales: str = "",
         slider_model: Any | None = None,
         second_slider_model: Any | None = None,
+        second_start_percent: float = _AS_THE_FIRST,
+        second_end_percent: float = _AS_THE_FIRST,
     ) -> io.NodeOutput:
-        window = (start_percent, end_percent)
-        across = [(_read("slider", slider, slider_model), parse_scales(scales, "scales"))]
+        first = _read("slider", slider, slider_model)
+        sliders = [Swept(first, parse_scales(scales, "scales"), start_percent, end_percent)]
         if second_slider != NONE or second_slider_model is not None:
             second = _read("second_slider", second_slider, second_slider_model)
-            across.append((second, parse_scales(second_scales, "second_scales")))
+            start = start_percent if second_start_percent < 0 else second_start_percent
+            end = end_percent if second_end_percent < 0 else second_end_percent
+            sliders.append(Swept(second, parse_scales(second_scales, "second_scales"), start, end))
         sampling = Sampling(positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
         bar = comfy.utils.ProgressBar(1, node_id=str(cls.hidden.unique_id))
 
@@ -202,10 +226,9 @@ class SliderSweep(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(done, total)
 
-        pictures = sweep(model, vae, across, window, sampling, on_picture)
-        columns = [f"{scale:g}" for scale in across[0][1]]
-        rows = [f"{scale:g}" for scale in across[1][1]] if len(across) > 1 else []
-        drawn = torch.from_numpy(grid(pictures, columns, rows)).float() / 255
+        pictures = sweep(model, vae, sliders, sampling, on_picture)
+        columns, *rows = ([f"{scale:g}" for scale in swept.scales] for swept in sliders)
+        drawn = torch.from_numpy(grid(pictures, columns, *rows)).float() / 255
         return io.NodeOutput(drawn[None], pictures.flatten(0, 1))
 
 

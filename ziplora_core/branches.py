@@ -106,7 +106,9 @@ class Branches:
         else:
             z = F.linear(x, down)
         if gates.values is not None:
-            rows = gates.values.to(z)[:, self.branch_of_row]  # (sample, Σ rank)
+            rows = gates.values.to(z)  # (sample, branch)
+            if len(self.ranks) > 1:
+                rows = rows[:, self.branch_of_row]  # (sample, Σ rank)
             middle = (1,) * (z.ndim - 2)
             shape = (*rows.shape, *middle) if z.ndim == 4 else (len(rows), *middle, rows.shape[1])
             z = z * rows.view(shape)

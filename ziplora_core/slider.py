@@ -139,7 +139,7 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
         shared = SHARED if self.settings.trajectory == "reused" else 1
         group, place = divmod(update, shared)
         samples = range(group * self.options.batch, (group + 1) * self.options.batch)
-        shown, steps, noise = zip(*(self._start(n, shared) for n in samples), strict=True)
+        shown, steps, noise = zip(*(self.start(n, shared) for n in samples), strict=True)
         if place == 0 or self._buffer is None:
             start = torch.stack(noise).to(self.lora.parameters.flat.device)
             drawn = partly_denoised(self.model, shown, steps, start)
@@ -151,7 +151,7 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
         sigmas = denoising_sigmas(self.model.sigmas)[taken]
         return x, sigmas.to(x.device), list(shown)
 
-    def _start(self, sample: int, shared: int) -> tuple[Concept, list[int], Tensor]:
+    def start(self, sample: int, shared: int) -> tuple[Concept, list[int], Tensor]:
         """Draw a sample's concept, its numbers of denoising steps (one for each update) and noise.
 
         The numbers are uniform on 1…49; those that share a trajectory come one from each part.

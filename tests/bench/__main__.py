@@ -1,4 +1,4 @@
-"""Measure what merging and training cost: `make bench`. Writes docs/BENCHMARKS.md's tables.
+"""Measure what merging and training cost: `make bench`. Writes docs/BENCHMARKS.md's sections.
 
 `make bench ARGS=--full` measures the full-size SDXL instead; `--help` lists what else there is.
 """
@@ -25,7 +25,9 @@ from sandbox.commands import say  # noqa: E402
 
 from .table import Table  # noqa: E402
 
-SECTIONS = ("steps", "closed_form", "merges", "dreambooth")
+SECTIONS = ("steps", "closed_form", "merges", "dreambooth", "sliders")
+SIZED = ("steps", "closed_form", "sliders")
+"""Sections that are measured in several sizes, the full one among them."""
 
 
 def main() -> None:
@@ -35,16 +37,17 @@ def main() -> None:
 
     from . import document  # only now: they import what looks at comfy_args
 
-    begun = time.monotonic()
-    tables: list[Table] = []
     say("\n".join(document.circumstances()))
-    for table in run(options):
-        say(f"\n{table.text()}")
-        tables.append(table)
-    minutes = (time.monotonic() - begun) / 60
-    say(f"\n{minutes:.0f} minutes")
-    if options.only is None:
-        document.write("full" if options.full else "default", tables, minutes)
+    for section in options.only or (SIZED if options.full else SECTIONS):
+        begun = time.monotonic()
+        tables: list[Table] = []
+        for table in run(section, options):
+            say(f"\n{table.text()}")
+            tables.append(table)
+        minutes = (time.monotonic() - begun) / 60
+        say(f"\n{section}: {minutes:.0f} minutes")
+        if options.sizes is None:
+            document.write("full" if options.full else "default", section, tables, minutes)
 
 
 def parse() -> argparse.Namespace:
@@ -55,37 +58,37 @@ def parse() -> argparse.Namespace:
         help="SDXL in its full size, for a large card (about 48 GB, by estimate)",
     )
     parser.add_argument(
-        "--only", nargs="+", choices=SECTIONS, help="these sections; prints, writes nothing"
+        "--only", nargs="+", choices=SECTIONS, help="these sections; the others stay as written"
     )
-    parser.add_argument("--sizes", nargs="+", help="of steps and closed_form: tiny, medium, full")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        help=f"tiny, medium, full: of {', '.join(SIZED)}; prints, writes nothing",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender of steps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu", action="store_true", help="even where there is a card")
     options = parser.parse_args()
     if options.sizes and options.only is None:
-        parser.error("--sizes goes with --only: the documents hold whole runs")
+        parser.error("--sizes goes with --only: the document holds whole sections")
     return options
 
 
-def run(options: argparse.Namespace) -> Iterator[Table]:
-    """Run the sections, and give their tables as they are done."""
+def run(section: str, options: argparse.Namespace) -> Iterator[Table]:
+    """Run a section, and give its tables as they are done."""
     from .dreambooth import tables as dreambooth
     from .engine import closed_form, merges, steps
-    from .engine.models import SIZES
-    from .engine.task import open_task
+    from .sliders import tables as sliders
 
-    only = options.only or (SECTIONS[:2] if options.full else SECTIONS)
     sizes = options.sizes or (["full"] if options.full else ["tiny", "medium"])
-    for name in sizes if {"steps", "closed_form"} & {*only} else ():
-        with open_task(SIZES[name]) as task:
-            if "steps" in only:
-                yield steps.table(task, options.rounds)
-            if "closed_form" in only:
-                yield closed_form.table(task)
-    if "merges" in only:
-        yield from merges.tables()
-    if "dreambooth" in only:
-        yield from dreambooth.tables()
+    made = {
+        "steps": lambda: steps.tables(sizes, options.rounds),
+        "closed_form": lambda: closed_form.tables(sizes),
+        "merges": merges.tables,
+        "dreambooth": dreambooth.tables,
+        "sliders": lambda: sliders.tables(sizes),
+    }
+    yield from made[section]()
 
 
 if __name__ == "__main__":

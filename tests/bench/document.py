@@ -36,30 +36,32 @@ def circumstances() -> list[str]:
     ]
 
 
-def write(run: str, tables: Sequence[Table], minutes: float) -> None:
-    """Put a whole run's tables in the place of the ones before.
+def write(run: str, section: str, tables: Sequence[Table], minutes: float) -> None:
+    """Put a section's tables in the place of the ones before.
 
     Args:
-        run: `default` or `full`: each has its own place.
-        tables: all of the run's.
+        run: `default` or `full`.
+        section: each has its own place in either.
+        tables: all of the section's.
         minutes: it took.
     """
-    about = [*circumstances(), f"whole run: {minutes:.0f} minutes"]
+    about = [*circumstances(), f"took {minutes:.0f} minutes"]
     body = "\n".join([*(f"- {line}" for line in about), *(f"\n{t.text()}" for t in tables)])
-    text = replaced(DOCUMENT.read_text(encoding="utf-8"), run, body)
+    text = replaced(DOCUMENT.read_text(encoding="utf-8"), f"{run} {section}", body)
     DOCUMENT.write_text(text, encoding="utf-8")
     runs = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
-    runs[run] = {"about": about, "tables": {t.title: t.figures() for t in tables}}
+    measured = {"about": about, "tables": {t.title: t.figures() for t in tables}}
+    runs.setdefault(run, {})[section] = measured
     FIGURES.write_text(json.dumps(runs, indent=1) + "\n")
     say(f"written: {_shown(DOCUMENT)}, {_shown(FIGURES)}")
 
 
-def replaced(text: str, run: str, body: str) -> str:
-    """Put `body` between a run's two marks."""
-    marks = rf"(?<=<!-- {run} run -->\n).*?(?=<!-- end of {run} run -->)"
+def replaced(text: str, place: str, body: str) -> str:
+    """Put `body` between a place's two marks."""
+    marks = rf"(?<=<!-- {place} -->\n).*?(?=<!-- end of {place} -->)"
     text, found = re.subn(marks, lambda _: f"\n{body}\n\n", text, flags=re.DOTALL)
     if found != 1:
-        raise SystemExit(f"{_shown(DOCUMENT)}: {found} places for the {run} run, expected one")
+        raise SystemExit(f"{_shown(DOCUMENT)}: {found} places for {place}, expected one")
     return text
 
 

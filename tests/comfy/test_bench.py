@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..bench import clock, document
 from ..bench.engine import closed_form, merges, steps
 from ..bench.engine.models import SIZES
 from ..bench.engine.task import open_task
+from ..bench.sliders import tables as sliders
 from ..bench.table import Table
 
 
@@ -72,7 +74,24 @@ def test_merges_every_row_is_there_and_finite() -> None:
     assert saved.rows["SaveMergedLoRA"]["seconds"] > 0 < saved.facts["file bytes"]
 
 
-def test_document_a_run_takes_its_own_place_only(
+def test_sliders_evaluations_are_counted_and_losses_are_the_public_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clock, "SHORTEST", 0)
+    monkeypatch.setitem(sliders.LATENTS, "tiny", 8)
+    (table,) = sliders.tables(["tiny"], rounds=1)
+    ours = {sliders.EXACT: 55, sliders.PAIR: 4, sliders.PAIR_LOW: 6}
+    public = {sliders.PUBLIC: 60, sliders.PUBLIC_PAIR: 12}
+    counted = {name: row["evaluations"] for name, row in table.rows.items()}
+    reused = counted.pop(sliders.REUSED)
+    assert counted == {sliders.BASE: 2, **ours, **public}
+    assert reused is not None and 3 * reused <= 55
+    assert table.facts["exact evaluations"] == pytest.approx(55, rel=0.02)
+    assert 3 * table.facts["reused evaluations"] <= table.facts["exact evaluations"]
+    assert table.facts["losses apart"] < 1e-4
+
+
+def test_document_a_section_takes_its_own_place_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = document.DOCUMENT.read_text(encoding="utf-8")
@@ -81,11 +100,28 @@ def test_document_a_run_takes_its_own_place_only(
     monkeypatch.setattr(document, "FIGURES", tmp_path / "benchmarks.json")
     document.DOCUMENT.write_text(text, encoding="utf-8")
     table = Table("a table", {"seconds": ".1f"}, {"ours": {"seconds": 1.25}, "none": {}})
-    document.write("default", [table], minutes=1)
-    document.write("full", [replace(table, title="another")], minutes=1)
+    document.write("default", "steps", [table], minutes=1)
+    document.write("default", "sliders", [replace(table, title="another")], minutes=1)
+    document.write("full", "steps", [replace(table, title="a third")], minutes=1)
+    document.write("default", "steps", [replace(table, title="the first")], minutes=1)
     written = document.DOCUMENT.read_text(encoding="utf-8")
     assert "| ours |     1.2 |" in written and "| none |       – |" in written
-    assert written.index("### a table") < written.index("### another")
+    places = [written.index(f"### {title}") for title in ("the first", "another", "a third")]
+    assert places == sorted(places) and "### a table" not in written
+    assert "### Closed form" in written  # another section's own
     runs = json.loads(document.FIGURES.read_text())
-    assert runs["default"]["tables"]["a table"]["rows"]["ours"]["seconds"] == 1.25
-    assert set(runs) == {"default", "full"}
+    measured = runs["default"]["steps"]["tables"]
+    assert (
+        list(measured) == ["the first"] and measured["the first"]["rows"]["ours"]["seconds"] == 1.25
+    )
+    assert set(runs) == {"default", "full"} and set(runs["default"]) == {"steps", "sliders"}
+
+
+def test_document_places_have_ends_and_figures() -> None:
+    text = document.DOCUMENT.read_text(encoding="utf-8")
+    places = re.findall(r"^<!-- ((?:default|full) \w+) -->$", text, re.MULTILINE)
+    assert re.findall(r"^<!-- end of (.*) -->$", text, re.MULTILINE) == places
+    measured = json.loads(document.FIGURES.read_text())["default"]
+    assert [f"default {section}" for section in measured] == places[: len(measured)]
+    for section in measured.values():
+        assert all(f"### {title}\n" in text for title in section["tables"])

@@ -8,7 +8,7 @@ import comfy.model_base
 import pytest
 import torch
 
-from miniworld import checkpoint, loop, probes
+from miniworld import checkpoint, gauge, loop, probes
 from miniworld.checkpoint import read, ready_checkpoint, write_checkpoint
 from miniworld.data import draw_pictures
 from miniworld.errors import MiniWorldError
@@ -71,6 +71,11 @@ def test_probes_see_new_pictures_right(seeing: dict[str, probes.Probe]) -> None:
     for name, probe in seeing.items():
         for factor, right in probes.accuracy(probe, count=400, seed=5).items():
             assert right >= 0.95, (name, factor)
+
+
+def test_gauge_measures_new_pictures() -> None:
+    off = gauge.errors(gauge.load_gauge(), count=400, seed=5)
+    assert off["radius"] < 0.03 and off["brightness"] < 0.06 and off["stretch"] < 0.15
 
 
 def test_model_draws_what_the_caption_says(parts: Parts, seeing: dict[str, probes.Probe]) -> None:

@@ -92,7 +92,7 @@ def test_text_step_equals_the_public_one(layers: str, action: str, clip: comfy.s
         conditioner = Conditioner(opened.model, encoded.__getitem__, True, opened.device)
         task = lesson.objective(opened, lora, conditioner)
         terms = task.backward(0)
-        concept, (steps,), noise = task._start(0, 1)
+        concept, (steps,), noise = task.start(0, 1)
         number = next(n for n, c in enumerate(task.concepts) if c is concept)
         counted = opened.evaluations
         factors = lora.parameters.detached()
@@ -120,7 +120,7 @@ def test_reused_trajectory_gives_the_latents_of_exact_ones(clip: comfy.sd.CLIP) 
         task.fold()
         drawn = [task.draw(update) for update in range(SHARED)]
         shared = opened.evaluations
-        concept, steps, noise = task._start(0, SHARED)
+        concept, steps, noise = task.start(0, SHARED)
         for (x, sigma, shown), k in zip(drawn, steps, strict=True):
             (alone,) = partly_denoised(opened, [concept], [[k]], noise[None])
             torch.testing.assert_close(x, alone, rtol=1e-4, atol=1e-4)

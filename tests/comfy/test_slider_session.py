@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from sandbox import tiny
+from ziplora_core.comfy_adapter.slider_effect import STEPS as SAMPLING
 from ziplora_core.comfy_adapter.slider_lessons import (
     Lesson,
     PairLesson,
@@ -122,6 +123,19 @@ def test_warm_start_begins_where_the_other_ended(tmp_path: Path) -> None:
         run(replace(WORDS, layers="selfattn"), tmp_path, start=lora)
 
 
+def test_start_of_another_architecture_is_refused_before_anything_is_encoded(
+    tmp_path: Path,
+) -> None:
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{name}.lora_down.weight": torch.ones(2, 320)}
+    tensors[f"{name}.lora_up.weight"] = torch.ones(320, 2)
+    start = lora_from_tensors(tensors, name="start_lora")
+    said: list[str] = []
+    with pytest.raises(ZipLoRAError, match=r"start_lora, 1 of 1 modules .*: found no such weight"):
+        run(WORDS, tmp_path, start=start, on_status=said.append)
+    assert not said
+
+
 def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
     metadata = run(replace(WORDS, range=3.0), tmp_path).metadata
     assert slider_range(metadata) == (-3.0, 3.0)
@@ -132,8 +146,13 @@ def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
 def test_samples_show_down_off_and_up(tmp_path: Path) -> None:
     shown: list[tuple[int, Sequence[Tensor]]] = []
     sampling = replace(WORDS, options=TrainingOptions(sample_every=2))
-    run(sampling, tmp_path, on_samples=lambda step, pictures: shown.append((step, pictures)))
+    result = run(
+        sampling, tmp_path, on_samples=lambda step, pictures: shown.append((step, pictures))
+    )
     assert [step for step, _ in shown] == [2, STEPS]
+    said = int(result.report.split("UNet evaluations: ")[1].split()[0])
+    plain = int(run(WORDS, tmp_path).report.split("UNet evaluations: ")[1].split()[0])
+    assert said - plain == 2 * 3 * SAMPLING  # one noise at −s, 0 and s, guided
     assert all(len(pictures) == 3 and pictures[0].shape == (SIDE, SIDE, 3) for _, pictures in shown)
 
 

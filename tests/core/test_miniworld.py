@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import replace
 
@@ -16,6 +17,9 @@ from miniworld.unnamed import is_unnamed
 
 PLAIN = Style("ocean", "plain")
 SIDE = 64
+SIZES = (0.26, 0.4, 0.52, 0.65, 0.78)
+LIGHTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+STRETCHES = (-1.0, -0.4, 0.0, 0.6)
 
 
 def test_world_is_large_enough() -> None:
@@ -110,6 +114,15 @@ def test_brightness_is_measurable() -> None:
         assert all(a < b for a, b in itertools.pairwise(means))
 
 
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_stretch_is_the_ratio_of_width_to_height_and_leaves_the_area(stretch: float) -> None:
+    mask = silhouette(Scene("circle", PLAIN, radius=0.4, stretch=stretch), SIDE)
+    width, height = (float(mask.amax(side).sum()) for side in (0, 1))
+    assert math.log2(width / height) == pytest.approx(stretch, abs=0.08)
+    round_one = silhouette(Scene("circle", PLAIN, radius=0.4), SIDE)
+    assert float(mask.sum()) == pytest.approx(float(round_one.sum()), rel=0.02)
+
+
 def test_subject_stands_at_its_place() -> None:
     line = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
     for place, (x, y) in PLACES.items():
@@ -145,7 +158,3 @@ def test_styles_differ() -> None:
     pictures = [render(Scene("circle", style), 32) for style in (*styles.SEEN, *styles.HELD_OUT)]
     for a, b in itertools.combinations(pictures, 2):
         assert float((a - b).abs().mean()) > 0.01
-
-
-SIZES = (0.26, 0.4, 0.52, 0.65, 0.78)
-LIGHTS = (-1.0, -0.5, 0.0, 0.5, 1.0)

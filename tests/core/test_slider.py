@@ -116,14 +116,14 @@ def test_way_there_is_euler_with_guidance_and_the_slider_on() -> None:
 
 def test_exact_steps_cover_all_noise_levels_and_all_concepts() -> None:
     made = task()
-    starts = [made._start(n, 1) for n in range(600)]
+    starts = [made.start(n, 1) for n in range(600)]
     assert {steps[0] for _, steps, _ in starts} == set(range(1, DENOISING_STEPS))
     assert [sum(c is shown for c, _, _ in starts) for shown in SHOWN] == [300, 300]
 
 
 def test_reused_steps_take_one_from_each_part() -> None:
     made = task(trajectory="reused")
-    steps = [made._start(n, SHARED)[1] for n in range(300)]
+    steps = [made.start(n, SHARED)[1] for n in range(300)]
     assert {k for own in steps for k in own} == set(range(1, DENOISING_STEPS))
     part = (DENOISING_STEPS - 1) / SHARED
     for own in steps:

@@ -16,6 +16,8 @@ import torch  # noqa: E402
 from . import train_decoder, train_model, train_text  # noqa: E402
 from .checkpoint import SMALL, WEIGHTS, save_small  # noqa: E402
 from .data import draw_pictures  # noqa: E402
+from .gauge import SCHEDULE as GAUGE_SCHEDULE  # noqa: E402
+from .gauge import GaugeTraining, errors, load_gauge, save_gauge  # noqa: E402
 from .loop import FOLDER, Line, run  # noqa: E402
 from .network import Vocabulary  # noqa: E402
 from .probe_files import FACTORS, save_probes  # noqa: E402
@@ -37,6 +39,9 @@ def main() -> int:
     log: dict[str, list[Line]] = {}
     probes = {name: _probe(name, seed, log) for seed, name in enumerate(FACTORS, start=1)}
     save_probes(probes)
+    gauge = GaugeTraining(seed=3)
+    log["gauge"] = run(gauge, GAUGE_SCHEDULE, "gauge")
+    save_gauge(gauge.averaged.of(gauge.gauge))
     decoder = DecoderTraining()
     log["decoder"] = run(decoder, train_decoder.SCHEDULE, "decoder")
     text = TextTraining(Vocabulary(words()))
@@ -47,7 +52,8 @@ def main() -> int:
     log["model"] = run(model, train_model.SCHEDULE, "model")
     save_small(model, decoder, SMALL)
     seen = {name: accuracy(probe) for name, probe in probes.items()}
-    LOG.write_text(json.dumps({"probes see right": seen, **log}) + "\n")
+    missed = errors(load_gauge())
+    LOG.write_text(json.dumps({"probes see right": seen, "gauge errs by": missed, **log}) + "\n")
     say(f"probes see right: {seen}\nwritten: {SMALL}")
     return 0
 

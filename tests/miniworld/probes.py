@@ -32,32 +32,42 @@ SUBJECT = {"subject": tuple(SHAPES), "place": tuple(PLACES), "companion": ("", *
 STYLE = {"palette": tuple(PALETTES), "texture": tuple(TEXTURES)}
 
 
-class Probe(nn.Module):
-    """Convolutions, then a unit vector for each factor; its cosine with a class is the logit.
+class Seeing(nn.Module):
+    """Convolutions, then a linear layer: `(b, 3, h, w)` in [0, 1] → `(b, out)`."""
+
+    def __init__(self, out: int) -> None:
+        super().__init__()
+        widths = (3, 24, 48, 96, 128)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths[1:])
+        self.head = nn.Linear(widths[-1] * 16, out)
+
+    def look(self, pictures: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(pictures, SIDE) - 0.5
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.silu(norm(layer(x)))
+        return self.head(x.flatten(1))
+
+
+class Probe(Seeing):
+    """A unit vector for each factor; its cosine with a class is the logit.
 
     Args:
         factors: the names of the classes of each factor.
     """
 
     def __init__(self, factors: dict[str, tuple[str, ...]]) -> None:
-        super().__init__()
+        super().__init__(WIDTH * len(factors))
         self.factors = factors
-        widths = (3, 24, 48, 96, 128)
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)
-        )
-        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths[1:])
-        self.head = nn.Linear(widths[-1] * 16, WIDTH * len(factors))
         self.classes = nn.ParameterList(
             nn.Parameter(torch.randn(len(names), WIDTH)) for names in factors.values()
         )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
         """Embed pictures `(b, 3, h, w)` in [0, 1]: a unit vector `(b, 32)` for each factor."""
-        x = F.adaptive_avg_pool2d(pictures, SIDE) - 0.5
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.silu(norm(layer(x)))
-        parts = self.head(x.flatten(1)).chunk(len(self.factors), 1)
+        parts = self.look(pictures).chunk(len(self.factors), 1)
         return {name: F.normalize(p, dim=1) for name, p in zip(self.factors, parts, strict=True)}
 
     def logits(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -81,7 +91,7 @@ class ProbeTraining(Training):
         rng = random.Random(f"probe {self.seed} {self.step}")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         scenes = [any_scene(rng) for _ in range(BATCH)]
-        pictures = torch.stack([_roughened(render(s, SIDE), rng, generator) for s in scenes])
+        pictures = torch.stack([roughened(render(s, SIDE), rng, generator) for s in scenes])
         logits = self.probe.logits(pictures)
         loss = sum(
             F.cross_entropy(logits[name], known(scenes, name, names))
@@ -122,7 +132,7 @@ def _value(scene: Scene, factor: str) -> str:
     return getattr(scene, factor)
 
 
-def _roughened(picture: Tensor, rng: random.Random, generator: torch.Generator) -> Tensor:
+def roughened(picture: Tensor, rng: random.Random, generator: torch.Generator) -> Tensor:
     """Blur and noise, each in half of the pictures."""
     if rng.random() < 0.5:
         coarse = F.avg_pool2d(picture[None], 2)

@@ -48,6 +48,7 @@ class Scene:
         radius: the subject's, of the picture's half side; 0.25 … 0.8.
         brightness: −1 (night) … 0 (the palette's own colours) … 1 (haze).
         shift: how far the subject is from its place.
+        stretch: −1 (high) … 0 … 1 (wide), in octaves of width to height; no caption speaks of it.
     """
 
     subject: str
@@ -57,6 +58,7 @@ class Scene:
     radius: float = 0.52
     brightness: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
+    stretch: float = 0.0
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -91,13 +93,13 @@ def caption(scene: Scene, subject: str | None = None, style: str | None = None) 
 def silhouette(scene: Scene, side: int = SIDE) -> Tensor:
     """Draw where the subject is: `(side, side)` in [0, 1], with soft edges a pixel wide."""
     x, y = _grid(side)
-    return _cover(scene.subject, x, y, scene.centre, scene.radius, side)
+    return _subject(scene, x, y, side)
 
 
 def render(scene: Scene, side: int = SIDE) -> Tensor:
     """Draw the scene: `(3, side, side)`, float32 in [0, 1]."""
     x, y = _grid(side)
-    body = _cover(scene.subject, x, y, scene.centre, scene.radius, side)
+    body = _subject(scene, x, y, side)
     if scene.companion:
         small = _cover(scene.companion, x, y, COMPANION_PLACE, COMPANION_RADIUS, side)
         body = torch.maximum(body, small)
@@ -127,6 +129,13 @@ def _grid(side: int) -> tuple[Tensor, Tensor]:
     line = (torch.arange(side) + 0.5) * 2 / side - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     return x, y
+
+
+def _subject(scene: Scene, x: Tensor, y: Tensor, side: int) -> Tensor:
+    """How much of each pixel the subject covers."""
+    (cx, cy), wide = scene.centre, 2 ** (scene.stretch / 2)
+    x, y = cx + (x - cx) / wide, cy + (y - cy) * wide
+    return _cover(scene.subject, x, y, scene.centre, scene.radius, side)
 
 
 def _cover(

@@ -1,4 +1,7 @@
-"""Compare every merge on the miniature SDXL: `make quality`. Writes docs/QUALITY.md's table."""
+"""Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
+
+`make quality ARGS=sliders` runs a part: merges, sliders, or trimmed, which is what a test repeats.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,38 @@ import torch  # noqa: E402
 
 from miniworld.parts import load_parts  # noqa: E402
 
-from . import record  # noqa: E402
+from . import document, record  # noqa: E402
 from .benchmark import run_pair  # noqa: E402
-from .document import write  # noqa: E402
+from .sliders import document as slider_document  # noqa: E402
+from .sliders import run as slider_run  # noqa: E402
 from .subjects import PAIRS  # noqa: E402
 
 WORKERS = min(len(PAIRS), os.cpu_count() or 1, 4)
 
 
 def main() -> int:
-    """Run every method on every pair, one thread a pair; with `trimmed`, what the test repeats."""
-    if sys.argv[1:] == ["trimmed"]:
-        return trimmed()
-    begun = time.monotonic()
+    """Run the parts that were asked for, or all; one thread a process."""
+    asked = sys.argv[1:] or list(PARTS)
+    if unknown := set(asked) - set(PARTS):
+        raise SystemExit(f"found {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
     load_parts()  # writes the checkpoint, if need be, before two processes would
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, spawn) as workers:
+    return sum(PARTS[part]() for part in asked)
+
+
+def merges() -> int:
+    """Run every method on every pair."""
+    begun = time.monotonic()
+    with _workers() as workers:
         results = list(workers.map(run_pair, range(len(PAIRS))))
-    write(results, time.monotonic() - begun)
-    return trimmed()
+    document.write(results, time.monotonic() - begun)
+    return 0
+
+
+def sliders() -> int:
+    """Train and measure every slider."""
+    with _workers() as workers:
+        slider_document.write(*slider_run.run(workers))
+    return 0
 
 
 def trimmed() -> int:
@@ -47,6 +63,13 @@ def trimmed() -> int:
     for line in worse:
         say(f"worse than recorded: {line}")
     return len(worse)
+
+
+def _workers() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
+
+
+PARTS = {"merges": merges, "sliders": sliders, "trimmed": trimmed}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ SHORT = {
     "closed form, joint": "joint prompt",
 }
 """The rows of the short sheet, and the prompt of each."""
-_TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 
 
 def write(results: Sequence[PairResult], seconds: float) -> None:
@@ -41,21 +40,28 @@ def write(results: Sequence[PairResult], seconds: float) -> None:
     saved = {r.pair.name: {"real": r.real, "figures": r.figures} for r in results}
     FIGURES.write_text(json.dumps(saved, indent=1) + "\n")
     write_sheets(results)
-    text, found = _TABLE.subn(lambda _: f"\n{table}\n\n", DOCUMENT.read_text(encoding="utf-8"))
+    put("table", table)
+
+
+def put(mark: str, body: str) -> None:
+    """Put a table between its two marks in the document."""
+    place = rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end of {mark} -->)"
+    before = DOCUMENT.read_text(encoding="utf-8")
+    text, found = re.subn(place, lambda _: f"\n{body}\n\n", before, flags=re.DOTALL)
     if found != 1:
-        raise SystemExit(f"{DOCUMENT}: found {found} places for the table, expected one")
+        raise SystemExit(f"{DOCUMENT}: found {found} places for {mark}, expected one")
     DOCUMENT.write_text(text, encoding="utf-8")
 
 
 def write_sheets(results: Sequence[PairResult]) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
-    _save(short_sheet(results), "quality.png")
+    save(short_sheet(results), "quality.png")
     for result in results:
         sheet = contact_sheet(result.pair.name, result.rows, scale=0.5)
         few = sheet.quantize(256, dither=Image.Dither.NONE)  # a third of three megabytes
-        _save(few, f"quality_{result.pair.subject}.png")
+        save(few, f"quality_{result.pair.subject}.png")
     rows = {result.pair.name: result.strengths for result in results}
-    _save(contact_sheet("ZipLoRA, style strength 0 … 1", rows, scale=0.75), "quality_strength.png")
+    save(contact_sheet("ZipLoRA, style strength 0 … 1", rows, scale=0.75), "quality_strength.png")
 
 
 def short_sheet(results: Sequence[PairResult]) -> Image.Image:
@@ -71,6 +77,6 @@ def short_sheet(results: Sequence[PairResult]) -> Image.Image:
     return contact_sheet("My subject in my style, drawn by a miniature SDXL", rows)
 
 
-def _save(sheet: Image.Image, name: str) -> None:
+def save(sheet: Image.Image, name: str) -> None:
     sheet.save(IMAGES / name, optimize=True)
     say(f"written: {IMAGES / name}")

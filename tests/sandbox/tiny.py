@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import comfy.cldm.cldm
 import comfy.lora
 import comfy.model_base
 import comfy.model_management
@@ -67,6 +68,15 @@ def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
 def tiny_vae() -> comfy.sd.VAE:
     """Build the VAE that averages 8 × 8 pixels."""
     return comfy.sd.VAE(sd=averaging_vae().state_dict())
+
+
+def tiny_controlnet(seed: int = 0) -> StateDict:
+    """Draw a ControlNet of the tiny UNet, as `ControlNetLoader` reads it."""
+    own = {k: v for k, v in UNET_CONFIG.items() if k != "out_channels"}
+    heads = {"num_heads": -1, "num_head_channels": 64}
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, **own, **heads)
+    initialise(network, seed)
+    return network.state_dict()
 
 
 def sdxl_meta() -> comfy.model_base.BaseModel:

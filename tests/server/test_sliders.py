@@ -189,6 +189,8 @@ def test_trained_slider_is_seen_saved_and_drawn_with(kind: str, server: ComfySer
     result = succeeded(server, graph)
     said = report(result, trained)
     assert "3 of 3 steps" in said and "UNet evaluations" in said
+    of = "slider of 'person': enhance" if kind == "words" else "slider of 4 picture pairs"
+    assert of in said
     assert "of what another seed changes" in said
     assert result.outputs[effect]["images"]
     assert [p for p in result.previews if b"\x89PNG" in p]
@@ -211,7 +213,18 @@ def test_trained_slider_is_seen_saved_and_drawn_with(kind: str, server: ComfySer
     assert "WARNING: 3 is outside" in report(second, placed)
 
 
-def test_sweep_draws_what_single_sliders_draw(server: ComfyServer) -> None:
+@pytest.mark.parametrize(
+    ("own", "second_window"),
+    [
+        ({}, (0.25, 1.0)),  # a workflow from before it had a window of its own
+        ({"second_start_percent": 0.5, "second_end_percent": 0.9}, (0.5, 0.9)),
+        ({"second_start_percent": -1.0, "second_end_percent": 0.7}, (0.25, 0.7)),
+    ],
+    ids=["shared", "own", "own end"],
+)
+def test_sweep_draws_what_single_sliders_draw(
+    own: dict[str, float], second_window: tuple[float, float], server: ComfyServer
+) -> None:
     graph = Graph()
     size = {"width": SIDE, "height": SIDE, "batch_size": 1}
     shared = {
@@ -222,11 +235,11 @@ def test_sweep_draws_what_single_sliders_draw(server: ComfyServer) -> None:
     sweep = graph.node(
         "SliderSweep", model=graph.model, latent=empty, vae=graph.vae, slider=STYLE,
         scales="-1, 0, 2", start_percent=0.25, end_percent=1.0, second_slider=SUBJECT,
-        second_scales="0 1", **shared,
+        second_scales="0 1", **own, **shared,
     )  # fmt: skip
     both = slider(
         graph, slider(graph, graph.model, STYLE, 2.0, start_percent=0.25), SUBJECT, 1.0,
-        start_percent=0.25,
+        start_percent=second_window[0], end_percent=second_window[1],
     )  # fmt: skip
     sampled = graph.out("KSampler", model=both, latent_image=empty, denoise=1.0, **shared)
     decoded = graph.out("VAEDecode", samples=sampled, vae=graph.vae)

@@ -97,6 +97,10 @@ def _lines(
         lines.append(f"trained for {low:g} … {high:g}")
         if not low <= scale <= high:
             lines.append(f"WARNING: {scale:g} is outside of what it was trained for")
-    if text := len(slider.text_encoder()):
-        lines.append(f"its {text} text-encoder modules are not used: a slider leaves prompts alone")
+    if text := list(slider.text_encoder()):
+        named = text[0] if len(text) == 1 else f"{text[0]}, …"
+        lines.append(
+            f"its {len(text)} text-encoder modules ({named}) are not used: a slider leaves prompts "
+            "alone"
+        )
     return lines

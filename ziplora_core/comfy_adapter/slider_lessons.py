@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -78,7 +78,8 @@ class TextLesson:
 
     @property
     def lines(self) -> list[str]:
-        c, s = self.concepts[0], self.settings
+        s = self.settings
+        (c,) = concepts(replace(s, preserve=""))
         preserved = f", {len(self.concepts)} preserved concepts" if s.preserve.strip() else ""
         return [
             f"slider of {c.target or 'everything'!r}: {s.action} from {c.negative!r} to "

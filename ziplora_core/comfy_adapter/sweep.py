@@ -31,22 +31,37 @@ class Sampling:
     scheduler: str
 
 
+@dataclass(frozen=True)
+class Swept:
+    """A slider, the scales it is drawn at, and its window as `with_slider` takes it."""
+
+    slider: LoRA
+    scales: Sequence[float]
+    start_percent: float
+    end_percent: float
+
+    def on(self, model: Any, scale: float) -> Any:
+        """Put it on a clone of MODEL."""
+        patched, _ = with_slider(model, self.slider, scale, self.start_percent, self.end_percent)
+        return patched
+
+
 def parse_scales(text: str, name: str) -> list[float]:
     """Read numbers with commas or spaces between them.
 
     Raises:
-        ZipLoRAError: none, or something that is no number.
+        ZipLoRAError: none but 0, or something that is no number.
     """
     words = text.replace(",", " ").replace("−", "-").split()
     try:
         scales = [float(word) for word in words]
     except ValueError:
         scales = []
-    if not scales or not all(map(math.isfinite, scales)):
+    if not any(scales) or not all(map(math.isfinite, scales)):
         raise problem(
             name,
             found=repr(text),
-            expected="numbers with commas between them",
+            expected="numbers with commas between them, not only 0",
             advice="For example: -2, -1, 0, 1, 2",
         )
     return scales
@@ -55,8 +70,7 @@ def parse_scales(text: str, name: str) -> list[float]:
 def sweep(
     model: Any,
     vae: Any,
-    sliders: Sequence[tuple[LoRA, Sequence[float]]],
-    window: tuple[float, float],
+    sliders: Sequence[Swept],
     sampling: Sampling,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
@@ -65,25 +79,25 @@ def sweep(
     Args:
         model: ModelPatcher; it is not changed.
         vae: to see them by.
-        sliders: one or two, each with its scales: columns, then rows.
-        window: start and end percent of both.
+        sliders: one or two: columns, then rows.
         sampling: its latent's first picture gives the size.
         on_picture: told before each picture how many of how many are done.
 
     Returns:
         pictures `(row, column, h, w, 3)` in 0…1.
     """
-    (first, columns), *others = sliders
-    rows = others[0][1] if others else [0.0]
+    across, *down = sliders
+    rows = down[0].scales if down else [0.0]
+    cells = list(product(rows, across.scales))
     drawn = []
-    for n, (row, column) in enumerate(product(rows, columns)):
-        on_picture(n, len(rows) * len(columns))
-        patched, _ = with_slider(model, first, column, *window)
-        if others:
-            patched, _ = with_slider(patched, others[0][0], row, *window)
+    for n, (row, column) in enumerate(cells):
+        on_picture(n, len(cells))
+        patched = across.on(model, column)
+        if down:
+            patched = down[0].on(patched, row)
         drawn.append(_draw(patched, vae, sampling))
-    on_picture(len(drawn), len(drawn))
-    return torch.stack(drawn).unflatten(0, (len(rows), len(columns)))
+    on_picture(len(cells), len(cells))
+    return torch.stack(drawn).unflatten(0, (len(rows), len(across.scales)))
 
 
 def _draw(model: Any, vae: Any, how: Sampling) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from ziplora_core.closed_form import ClosedFormSettings, solve_coefficients
 from ziplora_core.comfy_adapter.zip_session import POOL
 from ziplora_core.states import TEACHERS
 
 from ..clock import BASE, Turns, seconds
 from ..table import Table
+from .models import SIZES
 from .ours import Ours
-from .task import SHOWN, Task
+from .task import SHOWN, Task, open_task
 
 STATES = (8, 25)
 PASSES = 2
@@ -18,6 +21,13 @@ SAMPLED = 2
 """Rounds of gradient steps before, between and after: a hundred would take too long."""
 COLUMNS = {"seconds": ".1f", "units": ",.0f", "of 100 steps": ".1%", "with targets": ".1%"}
 STEP, ASKING = "a step", "a state's targets"
+
+
+def tables(sizes: Iterable[str]) -> Iterator[Table]:
+    """Measure each size."""
+    for size in sizes:
+        with open_task(SIZES[size]) as task:
+            yield table(task)
 
 
 def table(task: Task) -> Table:

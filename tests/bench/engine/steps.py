@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -13,8 +13,9 @@ from ziplora_core.states import State
 from ..clock import BASE, Contender, Turns
 from ..table import Table
 from .memory import MIB, peak_bytes
+from .models import SIZES
 from .ours import Ours
-from .task import SHOWN, Task
+from .task import SHOWN, Task, open_task
 from .transcription import Transcription
 
 FAST, ASKED, LOW = "fast", "fast, teachers asked every step", "low"
@@ -27,6 +28,13 @@ TERMS = ("content", "style", "penalty")
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.2}
 """How far terms may be apart that are the same on paper; an error of predictions is a difference
 of similar numbers, which bf16 gives 8 bits each."""
+
+
+def tables(sizes: Iterable[str], rounds: int) -> Iterator[Table]:
+    """Measure each size."""
+    for size in sizes:
+        with open_task(SIZES[size]) as task:
+            yield table(task, rounds)
 
 
 def table(task: Task, rounds: int) -> Table:

@@ -1,0 +1,124 @@
+"""What is measured of a slider: how far it moves its attribute, and what else moves with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from miniworld.gauge import ATTRIBUTES, Gauge
+from miniworld.parts import Parts
+from miniworld.probes import Probe
+from miniworld.scenes import palette_of
+from miniworld.styles import Style
+from ziplora_core.comfy_adapter.concept_slider import with_slider
+from ziplora_core.lora import LoRA
+
+from .attributes import PROMPTS, SHOWN
+
+SCALES = tuple(half / 2 for half in range(-4, 5))
+SEEDS = 4
+"""Of each of the four prompts: sixteen pictures at every scale, each of another noise."""
+START = 0.25
+STRETCH = "stretch"
+"""No caption speaks of it, and the gauge reads it to 0.1 only: it is measured by the colours of
+what is drawn, and does not count among the others."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """Who looks at the pictures; see `miniworld.probes` and `miniworld.gauge`."""
+
+    probes: Mapping[str, Probe]
+    gauge: Gauge
+
+    @torch.no_grad()
+    def value(self, attribute: str, pictures: Tensor) -> Tensor:
+        """Measure an attribute of pictures `(…, 3, h, w)` of the prompts: `(…)`."""
+        if attribute == STRETCH:
+            return drawn_stretch(pictures)
+        return self.gauge(pictures.flatten(0, -4))[attribute].view(pictures.shape[:-3])
+
+    @torch.no_grad()
+    def apart(self, before: Tensor, after: Tensor) -> dict[str, float]:
+        """How far pictures `(n, 3, h, w)` are apart in every factor, 0 where they are alike.
+
+        Of factors with names, one less the cosine of the probe's embeddings. Of continuous ones,
+        by how much each prompt's four pictures change on average, by twice the spread that there
+        is in the world: one picture is read to a tenth of that only.
+        """
+        found = {}
+        for probe in self.probes.values():
+            a, b = probe(before), probe(after)
+            found |= {f: float((1 - (a[f] * b[f]).sum(1)).mean()) for f in probe.factors}
+        for name, (_, spread) in ATTRIBUTES.items():
+            change = self.gauge(after)[name] - self.gauge(before)[name]
+            found[name] = float(change.view(-1, SEEDS).mean(1).abs().mean()) / (2 * spread)
+        return found
+
+    @torch.no_grad()
+    def subjects(self, pictures: Tensor) -> list[int]:
+        """See the subject of each picture, as the number of its class."""
+        return self.probes["subject"].logits(pictures)["subject"].argmax(1).tolist()
+
+    def share_changed(self, before: Tensor, after: Tensor) -> float:
+        """Share of pictures whose subject is another one: the paper's interference."""
+        pairs = zip(self.subjects(before), self.subjects(after), strict=True)
+        return mean(float(a != b) for a, b in pairs)
+
+
+def draw(
+    parts: Parts,
+    lora: LoRA | None,
+    scale: float,
+    prompts: Sequence[str] = PROMPTS,
+    start: float = START,
+) -> Tensor:
+    """Draw `(prompts · 4, 3, 128, 128)` with a slider; every prompt has its own four noises."""
+    model = parts.model if lora is None else with_slider(parts.model, lora, scale, start)[0]
+    drawn = [parts.draw(model, prompt, SEEDS, seed) for seed, prompt in enumerate(prompts, 1)]
+    return torch.cat(drawn)
+
+
+def drawn_stretch(pictures: Tensor) -> Tensor:
+    """Measure how much wider than high subjects are, in octaves: `(…, 16, 3, h, w)` → `(…, 16)`.
+
+    What is nearer to the style's subject colours than to its ground colours is the subject; its
+    size is the standard deviation of its places.
+    """
+    palettes = [palette_of(Style(*style.split())).colours() for style in SHOWN.values()]
+    colours = torch.stack(palettes).repeat_interleave(SEEDS, 0)[..., None, None]  # (16, 4, 3, 1, 1)
+    distance = (pictures[..., None, :, :, :] - colours).square().sum(-3)
+    body = (distance.argmin(-3) >= 2).float()  # (…, 16, h, w)
+    line = torch.linspace(-1, 1, body.shape[-1])
+    sizes = []
+    for weights in (body.sum(-2), body.sum(-1)):  # along x, along y
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1)
+        middle = (weights * line).sum(-1, keepdim=True)
+        sizes.append((weights * (line - middle).square()).sum(-1).clamp_min(1e-9).sqrt())
+    return (sizes[0] / sizes[1]).log2()
+
+
+def spearman(scales: Sequence[float], values: Tensor) -> float:
+    """Rank correlation of scales and values `(scale, picture)`, mean over the pictures.
+
+    Of distinct values: 1 − 6 Σ d² / (n (n² − 1)), d the difference in rank (Spearman 1904).
+    """
+    n = len(scales)
+    ranks = values.argsort(0).argsort(0).float()
+    wanted = torch.tensor(scales).argsort().argsort().float()[:, None]
+    rho = 1 - 6 * (ranks - wanted).square().sum(0) / (n * (n * n - 1))
+    return float(rho.mean())
+
+
+def between_seeds(values: Tensor) -> float:
+    """Standard deviation of values `(picture,)` between the seeds of a prompt, over all of them."""
+    return float(values.view(-1, SEEDS).var(1).mean().sqrt())
+
+
+def others(apart: Mapping[str, float], attribute: str) -> float:
+    """Mean over all factors that captions name, but the attribute itself."""
+    return mean(value for name, value in apart.items() if name not in (attribute, STRETCH))

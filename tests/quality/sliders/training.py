@@ -1,0 +1,64 @@
+"""The sliders, trained by the pack's own session as its nodes train them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from miniworld.parts import Parts
+from miniworld.scenes import SIDE
+from ziplora_core.comfy_adapter.slider_lessons import (
+    Lesson,
+    PairLesson,
+    TextLesson,
+    paired_pictures,
+)
+from ziplora_core.comfy_adapter.slider_session import SliderStudio, train_slider
+from ziplora_core.lora import LoRA
+from ziplora_core.options import (
+    PairSliderSettings,
+    SliderSettings,
+    TextSliderSettings,
+    TrainingOptions,
+)
+
+from .attributes import Attribute
+
+OPTIONS = TrainingOptions(sample_every=0, checkpoint_every=0, early_stop=False, schedule="cosine")
+TARGET = "a shape"
+"""The class word."""
+STYLES = ("sunset plain", "desert striped", "ice plain", "berry dotted")
+PRESERVE = [f"in {style} style" for style in STYLES]
+"""Put before the prompts in turn: a slider must not change the style."""
+WORDS = TextSliderSettings(
+    target=TARGET, guidance=4.0, rank=4, alpha=4.0, steps=320, learning_rate=3e-4, resolution=SIDE,
+    trajectory="reused", memory="fast", options=OPTIONS, preserve="\n".join(PRESERVE),
+)  # fmt: skip
+PICTURES = PairSliderSettings(
+    rank=4, alpha=4.0, steps=420, learning_rate=4e-4, resolution=SIDE, memory="fast",
+    options=OPTIONS, positive=TARGET, neutral=TARGET,
+)  # fmt: skip
+
+
+def from_words(parts: Parts, attribute: Attribute, settings: TextSliderSettings = WORDS) -> LoRA:
+    """Train a slider from the attribute's words."""
+    less, more = attribute.edited(TARGET)
+    settings = replace(settings, positive=more, negative=less)
+    return _train(parts, TextLesson(settings), settings)
+
+
+def from_pictures(
+    parts: Parts, attribute: Attribute, settings: PairSliderSettings = PICTURES
+) -> LoRA:
+    """Train a slider from pictures before and after, all shown with the same words."""
+    low, high = attribute.pictures()
+    pairs = [paired_pictures([low], [high], 1.0)]
+    return _train(parts, PairLesson(parts.model, parts.vae, pairs, settings), settings)
+
+
+def _train(parts: Parts, lesson: Lesson, settings: SliderSettings) -> LoRA:
+    studio = SliderStudio(parts.model, parts.clip, parts.vae)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train_slider(studio, lesson, settings, Path(folder))
+    return LoRA("slider", result.modules, result.metadata)
