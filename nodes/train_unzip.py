@@ -11,6 +11,7 @@ from ..ziplora_core.comfy_adapter.dreambooth_inputs import Studio
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
 from ..ziplora_core.comfy_adapter.unzip_session import train_unzip
 from ..ziplora_core.files.writer import lora_model
+from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.options import MERGERS, UnZipSettings
 from .progress import TrainingProgress, log_warnings
 from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
@@ -142,6 +143,14 @@ def _last_inputs() -> list[Any]:
             advanced=True,
             tooltip="How many noisy pictures features are chosen by each time. The public "
             "implementation takes 1.",
+        ),
+        io.Combo.Input(
+            "layers",
+            options=list(LAYER_CHOICES),
+            default="attention",
+            optional=True,
+            advanced=True,
+            tooltip="What is trained. attention is the authors' choice (560 layers on SDXL).",
         ),
     ]
 

@@ -100,11 +100,13 @@ def _both_say(content_from: MergedLoRA, style_from: MergedLoRA) -> dict[str, str
     said = source_metadata(*sources) | {"ziplora.method": "unziplora_recombined"}
     for concept, source in zip(CONCEPTS, sources, strict=True):
         key = f"ziplora.{concept}"
-        settings = json.loads(source.metadata.get(_SETTINGS, "null"))
-        own = json.dumps({"name": source.name, "settings": settings})
-        said[key] = source.metadata.get(key, own)  # recombined or imported before: its own source
+        own = {"name": source.name, "settings": source.metadata.get(_SETTINGS, "")}
+        said[key] = source.metadata.get(key, json.dumps(own))  # recombined before: its own source
     return said
 
 
 def _name(metadata: Mapping[str, str], concept: str) -> str:
-    return str(json.loads(metadata[f"ziplora.{concept}"]).get("name"))
+    try:
+        return str(json.loads(metadata[f"ziplora.{concept}"])["name"])
+    except (ValueError, TypeError, LookupError):
+        return "a file that does not say"  # other people's metadata: nothing depends on it

@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from torch import Tensor
 
-from nodes import ConditioningCombine
+import nodes
 from sandbox import tiny
 from ziplora_core.comfy_adapter.concept_slider import with_slider
 from ziplora_core.comfy_adapter.targets import unet_targets
@@ -203,11 +203,11 @@ def test_several_positive_prompts_all_read_the_same_own_ones(
 ) -> None:
     """Two positive prompts are averaged over the picture; each is a piece of the batch."""
     joint, second, content, style, negative = encoded(clip, JOINT, LONG, CONTENT, STYLE, "")
-    (combined,) = ConditioningCombine().combine(joint, second)
+    (combined,) = nodes.ConditioningCombine().combine(joint, second)
     ours, _ = with_own_prompts(model, merge(), (content, style))
     got = sampled(ours, combined, negative, 2)
-    each = [reference(model, (p, content, style, negative), 2) for p in (joint, second)]
-    assert helpers.relative(got, sum(each) / 2) < CLOSE
+    first, other = (reference(model, (p, content, style, negative), 2) for p in (joint, second))
+    assert helpers.relative(got, (first + other) / 2) < CLOSE
 
 
 def test_stacks_with_a_slider_and_stock_loras_in_any_order(

@@ -58,7 +58,8 @@ def test_recombine_takes_each_half_as_it_is_and_names_both_sources() -> None:
     merged = recombine(a, b)
     assert_same(half(merged, 1), half(a, 1))
     assert_same(half(merged, 0), half(b, 0))
-    assert json.loads(merged.metadata["ziplora.content"])["settings"] == {"prompt": "cat 1"}
+    said = json.loads(merged.metadata["ziplora.content"])
+    assert json.loads(said["settings"]) == {"prompt": "cat 1"}
     assert json.loads(merged.metadata["ziplora.style"])["name"] == "cat 2"
     assert merged.metadata["modelspec.merged_from"] == "cat 1, cat 2"
     assert "3 modules, 1 of them in both" in recombine_report(merged)
@@ -69,6 +70,14 @@ def test_recombine_again_remembers_where_each_half_was_learned() -> None:
     merged = recombine(picture(3), first)
     assert json.loads(merged.metadata["ziplora.content"])["name"] == "cat 3"
     assert json.loads(merged.metadata["ziplora.style"])["name"] == "cat 2"
+
+
+def test_recombine_of_files_with_damaged_metadata_works() -> None:
+    damaged = MergedLoRA(
+        picture(1).pairs, metadata={"ziplora.content": "{", "ziplora.settings": "["},
+        prompt_separated=True,
+    )  # fmt: skip
+    assert "content of a file that does not say" in recombine_report(recombine(damaged, damaged))
 
 
 def test_recombine_after_save_and_load_is_the_same(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ TRIGGERS = {"my_subject.safetensors": "sks dog", "my_style.safetensors": "in wat
 SUBJECT_FOLDER = "ziplora_subject"
 LOW_FOLDER, HIGH_FOLDER = "ziplora_slider_low", "ziplora_slider_high"
 STYLE_PICTURE = "ziplora_style.png"
+UNZIP_PICTURES = {
+    "unziplora_a.png": ("#d98a9e", ImageFilter.CONTOUR()),
+    "unziplora_b.png": ("#8a5a2b", ImageFilter.GaussianBlur(5)),
+}
+"""Pictures to take apart: colour of the fur, and the style."""
 ROOMS = {  # size, and colours of wall and floor
     "1_square.png": ((256, 256), "#a9c4d8", "#7d8f63"),
     "2_wide.png": ((320, 224), "#e3d3b4", "#9c6b4a"),
@@ -79,6 +84,8 @@ def write_pictures(inputs: Path) -> None:
             picture.save(inputs / name / file, quality=95)
     painted = _animal((256, 256), "#f7efdc", "#dfc9e4", fur="#d98a9e")
     painted.filter(ImageFilter.GaussianBlur(5)).save(inputs / STYLE_PICTURE)
+    for name, (fur, style) in UNZIP_PICTURES.items():
+        _animal((256, 256), "#cfe3ea", "#e6d3a8", fur=fur).filter(style).save(inputs / name)
 
 
 def _animal(size: tuple[int, int], wall: str, floor: str, fur: str = "#8a5a2b") -> Image.Image:

@@ -18,4 +18,5 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "TrainConceptSlider": {"resolution": SIDE, "steps": 4},
     "TrainConceptSliderFromImages": {"resolution": SIDE, "steps": 10},
     "SliderSweep": {"steps": 4},
+    "UnZipLoRATrain": {"resolution": SIDE, "steps": 9},
 }

@@ -30,6 +30,12 @@ SDXL_VALUES = {
         "resolution": 1024, "steps": 1000, "learning_rate": 5e-5, "rank": 64, "alpha": 64,
         "layers": "attention", "train_text_encoder": False,
     },
+    "UnZipLoRATrain": {
+        "resolution": 1024, "steps": 600, "rank": 64, "content_learning_rate": 5e-5,
+        "style_learning_rate": 5e-5, "weight_learning_rate": 5e-3, "similarity_weight": 0.5,
+        "column_separation": True, "block_separation": True, "sample_times": 3,
+        "column_ratio": 0.1, "layers": "attention", "mergers": "learned",
+    },
 }  # fmt: skip
 CHANGEABLE = {"steps", "width", "height", "resolution", "text"}
 """What an override may touch."""
@@ -37,10 +43,15 @@ NEEDS = {
     "apply_saved_merge": ("ziplora_merge",),
     "lora_tools": ("dreambooth_subject", "style_from_one_image"),
     "concept_slider_apply": ("concept_slider_train_text",),
+    "unziplora_recombine": ("unziplora_train",),
+    "unziplora_variations": ("unziplora_train",),
     "concept_slider_stack": ("concept_slider_train_text", "concept_slider_train_images"),
 }
 """Workflows that name files which others save."""
-TRAININGS = ("dreambooth_subject", "style_from_one_image", "subject_in_style_from_scratch")
+TRAININGS = (
+    *("dreambooth_subject", "style_from_one_image", "subject_in_style_from_scratch"),
+    "unziplora_train",
+)
 
 
 @pytest.fixture(scope="module")
