@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from miniworld.gauge import load_gauge
 from miniworld.scenes import Scene, render
 from miniworld.styles import Style
 from quality.sliders.attributes import ATTRIBUTES, BRIGHTNESS, PAIRS, SHOWN, Attribute
-from quality.sliders.measure import SEEDS, between_seeds, drawn_stretch, others, spearman
+from quality.sliders.measure import SEEDS, between_seeds, others, spearman, value
 
 
 def test_spearman_is_the_correlation_of_ranks() -> None:
@@ -30,20 +32,30 @@ def test_between_seeds_leaves_out_what_differs_between_prompts() -> None:
     assert between_seeds((prompts + seeds).flatten()) == pytest.approx((4 / (SEEDS - 1)) ** 0.5)
 
 
-@pytest.mark.parametrize("stretch", [-0.8, 0.0, 0.5])
-def test_drawn_stretch_is_the_scene_s(stretch: float) -> None:
-    drawn = {
-        value: torch.stack(
-            [
-                render(Scene(subject, Style(*style.split()), radius=0.45, stretch=value))
-                for subject, style in SHOWN.items()
-                for _ in range(SEEDS)
-            ]
+@pytest.mark.parametrize(
+    ("attribute", "before", "after"),
+    [("stretch", 0.0, 0.5), ("stretch", 0.0, -0.8), ("brightness", 0.2, 0.6), ("radius", 0.4, 0.6)],
+)
+def test_value_follows_the_scene(attribute: str, before: float, after: float) -> None:
+    found = [
+        value(
+            attribute,
+            torch.stack(
+                [
+                    render(replace(Scene(subject, Style(*style.split())), **{attribute: of}))
+                    for subject, style in SHOWN.items()
+                    for _ in range(SEEDS)
+                ]
+            ),
         )
-        for value in (0.0, stretch)
-    }
-    found = drawn_stretch(drawn[stretch]) - drawn_stretch(drawn[0.0])
-    torch.testing.assert_close(found, torch.full((16,), stretch), atol=0.05, rtol=0)
+        for of in (before, after)
+    ]
+    if attribute == "stretch":
+        torch.testing.assert_close(found[1] - found[0], torch.full((16,), after), atol=0.05, rtol=0)
+    elif attribute == "radius":
+        torch.testing.assert_close(found[1] / found[0], torch.full((16,), 1.5), atol=0.1, rtol=0)
+    else:
+        assert all(found[1] > found[0])
 
 
 def test_others_are_all_named_factors_but_the_slider_s_own() -> None:

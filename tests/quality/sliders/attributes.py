@@ -21,7 +21,7 @@ SHOWN = {
 these subjects, or these styles."""
 PROMPTS = tuple(f"a {subject} in {style} style" for subject, style in SHOWN.items())
 PAIRS = 16
-"""Pictures before and after: as many as the public implementation recommends."""
+"""Pictures before and after; a person would make four to six, the renderer costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Attribute:
         return less, more
 
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """Draw the pairs `(6, 128, 128, 3)`: the same scenes with less and with more of it.
+        """Draw the pairs `(16, 128, 128, 3)`: the same scenes with less and with more of it.
 
         A generator of another kind draws them, as StyleGAN does for the paper: this world's own
         renderer, by a knob that the diffusion model has no word for in the case of `stretch`.

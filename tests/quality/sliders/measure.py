@@ -23,9 +23,8 @@ SCALES = tuple(half / 2 for half in range(-4, 5))
 SEEDS = 4
 """Of each of the four prompts: sixteen pictures at every scale, each of another noise."""
 START = 0.25
-STRETCH = "stretch"
-"""No caption speaks of it, and the gauge reads it to 0.1 only: it is measured by the colours of
-what is drawn, and does not count among the others."""
+UNNAMED = "stretch"
+"""No caption speaks of it, and the gauge reads it to 0.1 only: it is not among the others."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,6 @@ class Instruments:
 
     probes: Mapping[str, Probe]
     gauge: Gauge
-
-    @torch.no_grad()
-    def value(self, attribute: str, pictures: Tensor) -> Tensor:
-        """Measure an attribute of pictures `(…, 3, h, w)` of the prompts: `(…)`."""
-        if attribute == STRETCH:
-            return drawn_stretch(pictures)
-        return self.gauge(pictures.flatten(0, -4))[attribute].view(pictures.shape[:-3])
 
     @torch.no_grad()
     def apart(self, before: Tensor, after: Tensor) -> dict[str, float]:
@@ -83,23 +75,31 @@ def draw(
     return torch.cat(drawn)
 
 
-def drawn_stretch(pictures: Tensor) -> Tensor:
-    """Measure how much wider than high subjects are, in octaves: `(…, 16, 3, h, w)` → `(…, 16)`.
+def value(attribute: str, pictures: Tensor) -> Tensor:
+    """Measure an attribute where it can be seen: pictures of the prompts `(…, 16, 3, h, w)` →
+    `(…, 16)`.
 
-    What is nearer to the style's subject colours than to its ground colours is the subject; its
-    size is the standard deviation of its places.
+    Brightness is the mean of all pixels. Radius is the root of the subject's area, and stretch how
+    much wider than high it is, in octaves, by the standard deviations of its places. What is nearer
+    to the style's subject colours than to its ground colours is the subject.
     """
+    if attribute == "brightness":
+        return pictures.mean((-3, -2, -1))
     palettes = [palette_of(Style(*style.split())).colours() for style in SHOWN.values()]
     colours = torch.stack(palettes).repeat_interleave(SEEDS, 0)[..., None, None]  # (16, 4, 3, 1, 1)
     distance = (pictures[..., None, :, :, :] - colours).square().sum(-3)
     body = (distance.argmin(-3) >= 2).float()  # (…, 16, h, w)
-    line = torch.linspace(-1, 1, body.shape[-1])
-    sizes = []
-    for weights in (body.sum(-2), body.sum(-1)):  # along x, along y
-        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1)
-        middle = (weights * line).sum(-1, keepdim=True)
-        sizes.append((weights * (line - middle).square()).sum(-1).clamp_min(1e-9).sqrt())
-    return (sizes[0] / sizes[1]).log2()
+    if attribute == "radius":
+        return body.mean((-2, -1)).sqrt()
+    return (_extent(body.sum(-2)) / _extent(body.sum(-1))).log2()
+
+
+def _extent(weights: Tensor) -> Tensor:
+    """Standard deviation of the places on a line that has these weights `(…, places)`."""
+    line = torch.linspace(-1, 1, weights.shape[-1])
+    weights = weights / weights.sum(-1, keepdim=True).clamp_min(1)
+    middle = (weights * line).sum(-1, keepdim=True)
+    return (weights * (line - middle).square()).sum(-1).clamp_min(1e-9).sqrt()
 
 
 def spearman(scales: Sequence[float], values: Tensor) -> float:
@@ -121,4 +121,4 @@ def between_seeds(values: Tensor) -> float:
 
 def others(apart: Mapping[str, float], attribute: str) -> float:
     """Mean over all factors that captions name, but the attribute itself."""
-    return mean(value for name, value in apart.items() if name not in (attribute, STRETCH))
+    return mean(value for name, value in apart.items() if name not in (attribute, UNNAMED))

@@ -23,7 +23,7 @@ from miniworld.probe_files import load_probes  # noqa: E402
 from ziplora_core.lora import LoRA  # noqa: E402
 
 from .attributes import ATTRIBUTES, BRIGHTNESS, PROMPTS, Attribute  # noqa: E402
-from .measure import SCALES, Instruments, between_seeds, draw, others, spearman  # noqa: E402
+from .measure import SCALES, Instruments, between_seeds, draw, others, spearman, value  # noqa: E402
 from .training import WORDS, from_pictures, from_words  # noqa: E402
 
 ABLATION_PROMPT = "a shape in ocean plain style"
@@ -78,7 +78,7 @@ def measured(name: str, train: Callable[[Parts, Attribute], LoRA], attribute: At
     parts, see = load_parts(), instruments()
     lora = train(parts, attribute)
     drawn = torch.stack([draw(parts, lora, scale) for scale in SCALES])
-    values = see.value(attribute.name, drawn)
+    values = value(attribute.name, drawn)
     change = float((values[-1] - values[0]).mean())
     spread = between_seeds(values[len(SCALES) // 2])
     apart = see.apart(drawn[0], drawn[-1])
@@ -129,7 +129,7 @@ def ablated(rank: int, preserve: bool) -> dict[str, float]:
 
 def _interference(less: Tensor, more: Tensor) -> dict[str, float]:
     see, name = instruments(), BRIGHTNESS.name
-    change = float((see.value(name, more) - see.value(name, less)).mean())
+    change = float((value(name, more) - value(name, less)).mean())
     moved = others(see.apart(less, more), name)
     return {
         "change": change,

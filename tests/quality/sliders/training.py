@@ -32,11 +32,11 @@ STYLES = ("sunset plain", "desert striped", "ice plain", "berry dotted")
 PRESERVE = [f"in {style} style" for style in STYLES]
 """Put before the prompts in turn: a slider must not change the style."""
 WORDS = TextSliderSettings(
-    target=TARGET, guidance=4.0, rank=4, alpha=4.0, steps=320, learning_rate=3e-4, resolution=SIDE,
+    target=TARGET, guidance=4.0, rank=4, alpha=4.0, steps=240, learning_rate=3e-4, resolution=SIDE,
     trajectory="reused", memory="fast", options=OPTIONS, preserve="\n".join(PRESERVE),
 )  # fmt: skip
 PICTURES = PairSliderSettings(
-    rank=4, alpha=4.0, steps=420, learning_rate=4e-4, resolution=SIDE, memory="fast",
+    rank=4, alpha=4.0, steps=300, learning_rate=4e-4, resolution=SIDE, memory="fast",
     options=OPTIONS, positive=TARGET, neutral=TARGET,
 )  # fmt: skip
 
