@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import comfy.controlnet
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -196,6 +197,19 @@ def test_equal_prompts_equal_both_loras_of_the_stock_loader(
     both = helpers.stock(model, *((kohya_tensors(dict(lora.modules)), 1.0) for lora in halves()))
     got, want = (sampled(m, joint, joint, cfg=1.0) for m in (ours, both))
     assert helpers.relative(got, want) < CLOSE
+
+
+def test_goes_together_with_a_controlnet(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
+    (joint,) = encoded(clip, JOINT)
+    control = comfy.controlnet.load_controlnet_state_dict(tiny.tiny_controlnet())
+    controlled, _ = nodes.ControlNetApplyAdvanced().apply_controlnet(
+        joint, joint, control, helpers.noise(1, 64, 64, 3).sigmoid(), 1.0, 0.0, 1.0
+    )
+    ours, _ = with_own_prompts(model, merge(), (joint, joint))
+    both = helpers.stock(model, *((kohya_tensors(dict(lora.modules)), 1.0) for lora in halves()))
+    got, want = (sampled(m, controlled, joint, 2, cfg=1.0) for m in (ours, both))
+    assert helpers.relative(got, want) < CLOSE
+    assert helpers.relative(got, sampled(ours, joint, joint, 2, cfg=1.0)) > 0.01
 
 
 def test_several_positive_prompts_all_read_the_same_own_ones(

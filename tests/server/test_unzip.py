@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -329,6 +330,25 @@ def test_merge_of_one_prompt_is_refused(server: ComfyServer) -> None:
     swapped = graph.out("RecombineUnZipLoRA", content_from=[merged, 0], style_from=[merged, 0])
     graph.node("SaveMergedLoRA", merged=swapped, filename_prefix="never", rank=0, dtype="fp32")
     assert "content_from: found a merge" in message_of(server, graph)
+
+
+def test_merge_of_another_architecture_is_refused_with_the_counts(
+    server: ComfyServer, trained: tuple[Result, dict[str, str]]
+) -> None:
+    result, nodes = trained
+    with safetensors.safe_open(saved_path(result, nodes["merged"]), "pt") as file:
+        tensors = {
+            key.replace("input_blocks_4_1", "input_blocks_1_1"): file.get_tensor(key)
+            for key in file.keys()  # noqa: SIM118 (it is no dictionary)
+        }
+        path = server.models / "loras" / "another_architecture.safetensors"
+        safetensors.torch.save_file(tensors, path, file.metadata())
+    server.object_info()  # as a person's refresh does
+    graph = Graph()
+    merged = graph.out("LoadMergedLoRA", merged_lora=path.name)
+    draw(graph, [apply(graph, merged), 0], "never")
+    said = message_of(server, graph)
+    assert "content of the merge, 8 of 88 modules" in said and "no such weight in this" in said
 
 
 def test_training_on_a_model_it_is_applied_to_is_refused_by_name(
