@@ -136,6 +136,12 @@ def test_start_of_another_architecture_is_refused_before_anything_is_encoded(
     assert not said
 
 
+@pytest.mark.parametrize("settings", [WORDS, PICTURES], ids=["words", "pictures"])
+def test_no_steps_are_refused(settings: SliderSettings, tmp_path: Path) -> None:
+    with pytest.raises(ZipLoRAError, match="steps: found 0, expected at least 1"):
+        run(replace(settings, steps=0), tmp_path)
+
+
 def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
     metadata = run(replace(WORDS, range=3.0), tmp_path).metadata
     assert slider_range(metadata) == (-3.0, 3.0)

@@ -22,7 +22,7 @@ from ..trainable import TrainingRecord, Watch
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
-from .lora_training import train_lora
+from .lora_training import refuse_no_steps, train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
 from .pictures import encode_pictures, split_pictures
@@ -61,6 +61,7 @@ class DreamBoothSession:
 
     def __init__(self, studio: Studio, settings: DreamBoothSettings) -> None:
         self.studio, self.settings = studio, settings
+        refuse_no_steps(settings)
         refuse_patched(studio.model)
         refuse_other_than_sdxl(studio.model.model)
         self.pictures = split_pictures(studio.images, "images")

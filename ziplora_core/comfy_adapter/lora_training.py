@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import CheckpointFolder
-from ..lora_objective import LoRAObjective
+from ..errors import problem
+from ..lora_objective import LoRAObjective, TrainerSettings
 from ..trainable import Hooks, TrainedLoRA, TrainingRecord, Watch
 from ..training import train
 from .memory import PeakMemory, plan_memory
@@ -18,6 +19,21 @@ from .training_model import TrainingModel
 
 Pictures = Sequence[Tensor]
 """Each `(h, w, 3)` in 0…1."""
+
+
+def refuse_no_steps(settings: TrainerSettings) -> None:
+    """Refuse a training of nothing; a wire can bring what a widget would not take.
+
+    Raises:
+        ZipLoRAError: fewer steps than one.
+    """
+    if settings.steps < 1:
+        raise problem(
+            "steps",
+            found=f"{settings.steps}",
+            expected="at least 1",
+            advice="Set it to 500 to 1000, as is usual.",
+        )
 
 
 def train_lora(

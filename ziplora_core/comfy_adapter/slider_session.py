@@ -19,7 +19,7 @@ from ..slider_report import slider_metadata, slider_report
 from ..trainable import TrainingRecord, Watch
 from .captions import Conditioner, encode_captions
 from .conditioning import Conditioning
-from .lora_training import train_lora
+from .lora_training import refuse_no_steps, train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
 from .private_copy import refuse_patched
@@ -83,6 +83,7 @@ class SliderSession:
     """
 
     def __init__(self, studio: SliderStudio, lesson: Lesson, settings: SliderSettings) -> None:
+        refuse_no_steps(settings)
         refuse_patched(studio.model)
         refuse_other_than_sdxl(studio.model.model)
         self.studio, self.lesson, self.settings = studio, lesson, settings

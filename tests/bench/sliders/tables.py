@@ -26,7 +26,7 @@ LATENTS = {"tiny": 16, "medium": 32, "full": 64}
 ROUNDS = 3
 STEPS = 25
 """Denoising steps on the way to what an exact step looks at: the mean of 1 … 49."""
-DRAWS = 2000
+DRAWS = 20_000
 EXACT, REUSED, PUBLIC = "words, exact", "words, reused", "words, public arithmetic"
 PAIR, PAIR_LOW, PUBLIC_PAIR = "pairs", "pairs, memory=low", "pairs, public arithmetic"
 SAME = {EXACT: PUBLIC, PAIR: PUBLIC_PAIR, PAIR_LOW: PUBLIC_PAIR}
