@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sandbox.server import ComfyServer
 
@@ -16,6 +17,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 READY = """
     window.app?.graph && window.app.extensionManager && !document.getElementById("splash-loader")
 """
+
+expect.set_options(timeout=30_000)  # other tests run beside these
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +38,25 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     """The loaded ComfyUI page, as for someone who has been here before: no template chooser."""
+    with open_page(browser, server) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def long_open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
+    """One page for tests that only drop and look: loading it takes longer than they do."""
+    with open_page(browser, server) as tab:
+        yield tab
+
+
+@contextmanager
+def open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
+    """Load ComfyUI in a tab with a profile of its own."""
     server.post("/settings", {"Comfy.TutorialCompleted": True})
     tab = browser.new_page(viewport={"width": 1600, "height": 1000})
-    tab.goto(server.url)
-    tab.wait_for_function(READY, timeout=60_000)
-    yield tab
-    tab.close()
+    try:
+        tab.goto(server.url)
+        tab.wait_for_function(READY, timeout=60_000)
+        yield tab
+    finally:
+        tab.close()

@@ -20,6 +20,7 @@ FILES = sorted((ROOT / "workflows").glob("*.json"))
 SHOTS = SANDBOX / "shots"
 RENDERERS = {"canvas": False, "vue": True}
 RUN_MS = 180_000
+STEPS = 20
 OTHER_REPORTS = (
     ("LoadLoRAPair", "Load LoRA Pair (content + style)", "trigger words: sks dog"),
     ("SaveMergedLoRA", "Save Merged LoRA", "saved: "),
@@ -36,6 +37,7 @@ DROP = """
         }
     }
 """
+NEW_BLANK_WORKFLOW = "() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')"
 UNKNOWN = """
     () => app.graph.nodes
         .map((node) => node.type)
@@ -89,7 +91,7 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
     drop(page, WORKFLOW)
     assert page.evaluate(MISSING) == []
     page.evaluate(OVERRIDE, OVERRIDES)
-    page.evaluate(OVERRIDE, {"ZipLoRAOptimize": {"solver": "adam"}})
+    page.evaluate(OVERRIDE, {"ZipLoRAOptimize": {"solver": "adam", "steps": STEPS}})
     look_at(page, "ZipLoRAOptimize")
     expect(report(page, "ZipLoRA Optimize")).to_have_value("")
 
@@ -98,7 +100,7 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
     shoot(page, f"{renderer}_learning")
 
     learned = report(page, "ZipLoRA Optimize")
-    expect(learned).to_have_value(contains("of 100 steps"), timeout=RUN_MS)
+    expect(learned).to_have_value(contains(f"of {STEPS} steps"), timeout=RUN_MS)
     assert "retention on held-out noise" in learned.input_value()
     assert_readable(learned)
     shoot(page, f"{renderer}_report")
@@ -112,10 +114,10 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
         assert_readable(report(page, title))
         shoot(page, f"{renderer}_{node_type}")
 
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.evaluate(NEW_BLANK_WORKFLOW)
     expect(report(page, "ZipLoRA Optimize")).to_have_count(0)
     page.get_by_test_id("topbar-workflow-tabs").get_by_text(WORKFLOW.stem).click()
-    expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("of 100 steps"))
+    expect(report(page, "ZipLoRA Optimize")).to_have_value(contains(f"of {STEPS} steps"))
 
 
 def test_training_workflow_dropped_and_run_shows_curve_and_report(
@@ -138,7 +140,10 @@ def test_training_workflow_dropped_and_run_shows_curve_and_report(
 
 
 @pytest.mark.parametrize("path", FILES, ids=[file.stem for file in FILES])
-def test_workflow_dropped_and_saved_again_is_the_same(page: Page, path: Path) -> None:
+def test_workflow_dropped_and_saved_again_is_the_same(long_open_page: Page, path: Path) -> None:
+    page = long_open_page
+    page.evaluate(NEW_BLANK_WORKFLOW)
+    page.wait_for_function("() => app.graph.nodes.length === 0")
     drop(page, path)
     assert page.evaluate(UNKNOWN) == []
     page.wait_for_timeout(500)

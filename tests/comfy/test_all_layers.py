@@ -83,7 +83,8 @@ def test_optimise_every_layer_choice_is_the_stock_loaders_lora(
         solver="adam", steps=2, learning_rate=0.1, layers=layers, width=64, height=64, memory="low",
         options=TrainingOptions(held_out_draws=0),
     )  # fmt: skip
-    prompts = (Prompt("content", prompt), Prompt("style", prompt))
+    latent = {"samples": helpers.noise(1, 4, 8, 8)}
+    prompts = (Prompt("content", prompt, latent), Prompt("style", prompt, latent))
     merged = optimise(model, pair, prompts, settings, tmp_path).merged
     moved = {name for name, m in merged.coefficients.items() if (m != 1).any()}
     assert moved == set(merged.coefficients)

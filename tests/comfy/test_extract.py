@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import comfy.model_base
@@ -49,6 +50,7 @@ def run(
     return extract(parts, rank, torch.Generator(), lambda done, total: None)
 
 
+@cache
 def fine_tuned(spectrum: str, seed: int = 5) -> ModelPatcher:
     """A tiny SDXL of its own whose linears and convolutions all differ from the base.
 

@@ -7,6 +7,7 @@ uses, and the encoder, which is not trained.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -78,7 +79,9 @@ def write_checkpoint(path: Path, small: Path = SMALL) -> None:
         for name, tensor in part.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({**halves, **prediction_keys("v", zsnr=True)}, path)
+    part = path.with_suffix(f".{os.getpid()}.part")  # in one piece: others may write or read it
+    save_file({**halves, **prediction_keys("v", zsnr=True)}, part)
+    part.replace(path)
 
 
 def _part(tensors: StateDict, prefix: str) -> StateDict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,5 +77,11 @@ def test_interrupt_while_sampling_ends_the_run(
     server: ComfyServer, stock_prompt: dict[str, Any]
 ) -> None:
     stock_prompt["5"]["inputs"] |= {"steps": 2000, "seed": 9}
-    threading.Timer(3, server.interrupt).start()
-    assert server.run(stock_prompt).status == "interrupted"
+    asked: list[Any] = []
+
+    def interrupt_once(event: Any) -> None:
+        if event["type"] == "progress" and not asked:
+            asked.append(event)
+            server.interrupt()
+
+    assert server.run(stock_prompt, on_event=interrupt_once).status == "interrupted"
