@@ -25,8 +25,8 @@ from sandbox.commands import say  # noqa: E402
 
 from .table import Table  # noqa: E402
 
-SECTIONS = ("steps", "closed_form", "merges", "dreambooth", "sliders")
-SIZED = ("steps", "closed_form", "sliders")
+SECTIONS = ("steps", "closed_form", "merges", "dreambooth", "sliders", "unzip")
+SIZED = ("steps", "closed_form", "sliders", "unzip")
 """Sections that are measured in several sizes, the full one among them."""
 
 
@@ -79,6 +79,7 @@ def run(section: str, options: argparse.Namespace) -> Iterator[Table]:
     from .dreambooth import tables as dreambooth
     from .engine import closed_form, merges, steps
     from .sliders import tables as sliders
+    from .unzip import tables as unzip
 
     sizes = options.sizes or (["full"] if options.full else ["tiny", "medium"])
     made = {
@@ -87,6 +88,7 @@ def run(section: str, options: argparse.Namespace) -> Iterator[Table]:
         "merges": merges.tables,
         "dreambooth": dreambooth.tables,
         "sliders": lambda: sliders.tables(sizes),
+        "unzip": lambda: unzip.tables(sizes),
     }
     yield from made[section]()
 

@@ -16,6 +16,8 @@ from ..bench.engine.models import SIZES
 from ..bench.engine.task import open_task
 from ..bench.sliders import tables as sliders
 from ..bench.table import Table
+from ..bench.unzip import tables as unzip
+from ..bench.unzip.task import open_task as open_unzip
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,25 @@ def test_sliders_evaluations_are_counted_and_losses_are_the_public_ones(
     assert table.facts["exact evaluations"] == pytest.approx(55, rel=0.02)
     assert 3 * table.facts["reused evaluations"] <= table.facts["exact evaluations"]
     assert table.facts["losses apart"] < 1e-4
+
+
+@pytest.fixture(scope="module")
+def unzip_costs() -> Table:
+    """A step of UnZipLoRA on the tiny SDXL, one a turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "SHORTEST", 0)
+        with open_unzip(replace(SIZES["tiny"], rank=4)) as task:
+            return unzip.table(task, rounds=1)
+
+
+def test_unzip_every_row_is_there_and_finite(unzip_costs: Table) -> None:
+    assert set(unzip_costs.rows) == {unzip.BASE, unzip.OURS, unzip.LOW, unzip.DENSE}
+    figures = [v for row in unzip_costs.rows.values() for v in row.values() if v is not None]
+    assert all(math.isfinite(value) and value > 0 for value in figures)
+
+
+def test_unzip_keeps_less_than_two_fifths_of_the_dense_path(unzip_costs: Table) -> None:
+    assert unzip_costs.rows[unzip.OURS]["kept, of dense"] <= 0.4
 
 
 def test_document_a_section_takes_its_own_place_only(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import comfy.sd
 import pytest
 import torch
@@ -18,6 +16,7 @@ from ziplora_core.options import TrainingOptions, UnZipSettings
 from ziplora_core.unzip_columns import Schedule
 from ziplora_core.unzip_parameters import UnZipParameters
 
+from ..bench.engine.memory import saved_bytes
 from . import helpers
 from .dreambooth_task import example
 from .unzip_task import TEXTS, closed, opened_unzip
@@ -65,22 +64,6 @@ def test_step_equals_the_public_ones(low: bool, clip: comfy.sd.CLIP) -> None:
     for name, got in task.columns.views(grad).items():
         theirs = torch.stack([m.grad for m in linears[name].merge])
         assert_close(got, theirs * overlap[name], name)  # the rule that both have
-
-
-def saved_bytes(forward: Callable[[], Tensor], besides: Sequence[Tensor]) -> int:
-    """What autograd keeps for a backward pass, each storage once."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = forward()
-    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
-    assert out.requires_grad
-    return sum(size for place, size in kept.items() if place not in known)
 
 
 def test_lora_path_keeps_less_than_two_fifths_of_the_dense_ones_tensors() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psutil
 import torch
+from torch import Tensor
 from torch.autograd.profiler import profile
 
 MIB = 2**20
@@ -34,6 +35,27 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         held += event.nbytes()  # negative where memory is given back
         peak = max(peak, held)
     return peak
+
+
+def saved_bytes(forward: Callable[[], Tensor], besides: Sequence[Tensor]) -> int:
+    """Count what autograd keeps for a backward pass, each storage once.
+
+    Args:
+        forward: gives something that requires a gradient.
+        besides: tensors that are there anyway.
+    """
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = forward()
+    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    assert out.requires_grad
+    return sum(size for place, size in kept.items() if place not in known)
 
 
 class PeakResident:

@@ -61,7 +61,6 @@ VARIANTS = {
     "+ prompts": WITH_PROMPTS,
     "+ columns": replace(SETTINGS, block_separation=False),
     "+ blocks: UnZipLoRA": SETTINGS,
-    "+ blocks, disjoint mergers": replace(SETTINGS, mergers="disjoint"),
 }
 """The paper's ablation, each with what the one before has."""
 
@@ -95,7 +94,10 @@ def unzipped(settings: UnZipSettings) -> Taking:
         studio = Studio(parts.model, parts.clip, parts.vae, [picture(pair).movedim(1, -1)])
         with tempfile.TemporaryDirectory() as folder:
             result = train_unzip(studio, settings, Path(folder))
-        return Apart(result.content.modules, result.style.modules, result.merged)
+        merged = result.merged
+        if settings.content_prompt == settings.prompt:  # one prompt for all, as it was trained
+            merged = replace(merged, prompt_separated=False)
+        return Apart(result.content.modules, result.style.modules, merged)
 
     return take
 

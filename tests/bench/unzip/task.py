@@ -1,0 +1,116 @@
+"""What every contender works on: a model, two LoRAs in mid-training, one picture, three prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sandbox.unzip_reference import UnZipLinear, unzip_linears
+from ziplora_core.comfy_adapter import conditioning as cond
+from ziplora_core.comfy_adapter.new_lora import layer_shapes
+from ziplora_core.comfy_adapter.targets import unet_targets
+from ziplora_core.comfy_adapter.training_model import TrainingModel, training_model
+from ziplora_core.dreambooth import Example, View
+from ziplora_core.framing import Framing
+from ziplora_core.options import TrainingOptions, UnZipSettings
+from ziplora_core.states import State, generator, predict
+from ziplora_core.unzip import UnZipObjective
+from ziplora_core.unzip_columns import Columns, owners
+from ziplora_core.unzip_parameters import UnZipParameters
+
+from ..engine.models import Scale, make_model, random_prompt, unet_config
+
+JOINT, CONTENT, STYLE = "joint", "content", "style"
+CHOICES = 2
+"""How often features have been chosen: a fifth of them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One size, ready to run.
+
+    Args:
+        opened: the model, with both LoRAs' branches on it.
+        objective: with masks as after two choices.
+        keys: weight key by kohya name.
+        contexts: what content and style read, `(2, token, width)`.
+        state: a noisy picture with the joint prompt and the right prediction.
+    """
+
+    scale: Scale
+    opened: TrainingModel
+    objective: UnZipObjective
+    keys: Mapping[str, str]
+    contexts: Tensor
+    state: State
+
+    def describe(self) -> str:
+        """Say what size it is."""
+        unet = self.opened.model.diffusion_model
+        count = sum(parameter.numel() for parameter in unet.parameters())
+        side, rank = self.scale.latent, self.scale.rank
+        return (
+            f"{self.scale.name}: {count / 1e6:,.0f} M parameters, {len(self.keys)} attention "
+            f"linears, latents {side} × {side}, rank {rank} + {rank}, "
+            f"{str(self.opened.dtype).removeprefix('torch.')}"
+        )
+
+    def dense(self) -> dict[str, UnZipLinear]:
+        """Give the public implementation's layers the same factors, mergers and masks."""
+        learned, columns = self.objective.learned, self.objective.columns
+        with torch.no_grad():
+            halves = [half.factors() for half in learned.halves]
+            return unzip_linears(halves, learned.mergers.columns(), columns.masks())
+
+    @torch.no_grad()
+    def base(self, _n: int) -> None:
+        """Run the bare UNet on a batch of two: two units."""
+        predict(self.opened.denoised, [self.state] * 2, None)
+
+
+@contextmanager
+def open_task(scale: Scale) -> Iterator[Task]:
+    """Build the model, both LoRAs with a fifth of their features, one picture and prompts."""
+    model, rng = make_model(scale), generator(0)
+    targets = unet_targets(model.model)
+    shapes = layer_shapes(model, targets, "attention", scale.rank)
+    learned = UnZipParameters(shapes, scale.rank, seed=0)
+    columns = Columns(learned.heights, owners(shapes), model.load_device)
+    scores = {
+        name: torch.rand(2, height, generator=rng) for name, height in learned.heights.items()
+    }
+    columns.extend(scores, 0.1 * CHOICES, disjoint=False)
+    settings = UnZipSettings(
+        JOINT, CONTENT, STYLE, rank=scale.rank, content_learning_rate=0.0, style_learning_rate=0.0,
+        weight_learning_rate=0.0, options=TrainingOptions(held_out_draws=0),
+    )  # fmt: skip
+    side = 8 * scale.latent
+    shape = (4, scale.latent, scale.latent)
+    view = View(
+        torch.randn(shape, generator=rng), torch.full(shape, 0.1), Framing.drawn(side, side)
+    )
+    encoded = [random_prompt(unet_config(scale), seed) for seed in range(3)]
+    hooked = {targets[name]: branches for name, branches in learned.branches.items()}
+    with training_model(model, hooked) as opened:
+        like = torch.zeros(1, *shape, device=opened.device)
+        joint = cond.prepare(opened.model, encoded[0], like)
+        contexts = cond.own_prompts(encoded[1:], encoded[0]).to(opened.device, opened.dtype)
+        objective = UnZipObjective(
+            model=opened,
+            learned=learned,
+            columns=columns,
+            instances=[Example((view,), JOINT)],
+            classes=[],
+            conditioner=lambda asked: [joint for _ in asked],
+            prompts={JOINT: contexts},
+            settings=settings,
+        )
+        noise = torch.randn(shape, generator=rng)
+        x, sigma, target = opened.noised(view.mean, noise, opened.timesteps // 2)
+        state = State(x.to(opened.device), sigma.to(opened.device), joint, target)
+        keys = {name: targets[name] for name in shapes}
+        yield Task(scale, opened, objective, keys, contexts, state)
