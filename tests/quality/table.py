@@ -28,6 +28,8 @@ FORMATS = {
     "palette": ".3f",
     "seconds": ".1f",
     "memory": ".0f",
+    **dict.fromkeys(("change", "spread", "others", "others, editing"), ".3f"),
+    "change / spread": ".1f",
     **dict.fromkeys(("of editing", "another subject"), ".0%"),
 }
 """How a column's figures are printed, where not with two digits."""

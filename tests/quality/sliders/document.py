@@ -28,7 +28,6 @@ COLUMNS = {
 ABLATION = {
     "change": "change, −2 to 2",
     "others": "others move",
-    "others / change": "others / change",
     "another subject": "another subject",
 }
 Rows = Mapping[str, Mapping[str, float]]

@@ -130,10 +130,8 @@ def ablated(rank: int, preserve: bool) -> dict[str, float]:
 def _interference(less: Tensor, more: Tensor) -> dict[str, float]:
     see, name = instruments(), BRIGHTNESS.name
     change = float((value(name, more) - value(name, less)).mean())
-    moved = others(see.apart(less, more), name)
     return {
         "change": change,
-        "others": moved,
-        "others / change": moved / change,
+        "others": others(see.apart(less, more), name),
         "another subject": see.share_changed(less, more),
     }
