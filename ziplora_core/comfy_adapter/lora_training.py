@@ -44,17 +44,27 @@ def train_lora(
     )
     watch.on_status(str(plan))
     peak = PeakMemory(opened.device)
+    others = opened.evaluations  # than the training's own
+
+    @torch.no_grad()
+    def looked(look: Callable[[], Pictures]) -> Pictures:
+        nonlocal others
+        before = opened.evaluations
+        task.fold()
+        pictures = look()
+        others += opened.evaluations - before
+        return pictures
 
     def on_step(record: TrainingRecord) -> None:
         peak.look()
         every = options.sample_every
         in_between = every and record.step % every == 0 and record.step < settings.steps
-        if in_between and (pictures := _looked(task, draw)):
+        if in_between and (pictures := looked(draw)):
             watch.on_samples(record.step, pictures)
         watch.on_step(record)
 
     def finish(record: TrainingRecord) -> None:
-        if pictures := _looked(task, on_end):
+        if pictures := looked(on_end):
             watch.on_samples(record.step, pictures)
             watch.on_step(record)
 
@@ -67,15 +77,8 @@ def train_lora(
         record=record,
         memory=(str(plan), str(peak)),
         low_memory=task.low_memory,
-        evaluations=opened.evaluations,
+        evaluations=opened.evaluations - others,
         v_prediction=opened.v_prediction,
         dtype=opened.dtype,
         checkpoint=source_name(opened.patcher),
     )
-
-
-@torch.no_grad()
-def _looked(task: LoRAObjective[Any, Any], look: Callable[[], Pictures]) -> Pictures:
-    """Look at the LoRA with the present factors in the branches."""
-    task.fold()
-    return look()
