@@ -88,6 +88,7 @@ def slider_use(metadata: Mapping[str, str]) -> SliderUse | None:
     """Read how a slider of ours is meant to be used; None for any other LoRA."""
     try:
         said = json.loads(metadata[_USE_KEY])
-        return SliderUse(*map(float, said["range"]), float(said["start_percent"]))
+        low, high = said["range"]
+        return SliderUse(float(low), float(high), float(said["start_percent"]))
     except (KeyError, TypeError, ValueError):
         return None

@@ -206,9 +206,9 @@ def test_pairs_that_do_not_match_are_named() -> None:
 
 def test_pairs_of_two_shapes_keep_them_in_one_training(tmp_path: Path) -> None:
     sizes = ((64, 64), (48, 96))
-    shown = [[helpers.noise(1, *size, 3, seed=n).clamp(0, 1) for size in sizes] for n in (0, 1)]
+    low, high = [[helpers.noise(1, *size, 3, seed=n).clamp(0, 1) for size in sizes] for n in (0, 1)]
     settings = replace(PICTURES, options=TrainingOptions(batch=4, sample_every=0))
-    lesson = PairLesson([paired_pictures(*shown, 1.0)], settings)
+    lesson = PairLesson([paired_pictures(low, high, 1.0)], settings)
     studio = SliderStudio(tiny.tiny_sdxl(), tiny.tiny_clip(), tiny.tiny_vae())
     with torch.inference_mode():
         result = train_slider(studio, lesson, tmp_path)
