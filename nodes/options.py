@@ -47,7 +47,8 @@ class TrainingOptionsNode(io.ComfyNode):
                     default=default.batch,
                     min=1,
                     max=64,
-                    tooltip="Draws per concept in one pass: more is steadier and needs more memory",
+                    tooltip="Draws per concept in one pass: more is steadier and needs more "
+                    "memory.",
                 ),
                 io.Int.Input(
                     "accumulation",
@@ -110,7 +111,8 @@ class TrainingOptionsNode(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="How often a picture is shown without its caption: 0.05 to 0.1 makes "
-                    "guidance work better after long trainings. Only for LoRA training.",
+                    "guidance work better after long trainings. Only for Train DreamBooth LoRA and "
+                    "UnZipLoRA Train.",
                 ),
                 io.Int.Input(
                     "sample_every",
@@ -119,7 +121,9 @@ class TrainingOptionsNode(io.ComfyNode):
                     min=0,
                     max=100000,
                     tooltip="Steps between sample pictures in the preview; 0 for none. Each takes "
-                    "about as long as 20 steps. Only for LoRA training.",
+                    "about as long as 20 steps. Train DreamBooth LoRA draws the sample prompts, "
+                    "Train Concept Slider its effect in three pictures; UnZipLoRA Train has "
+                    "validation_steps of its own.",
                 ),
                 io.String.Input(
                     "sample_prompts",
@@ -127,7 +131,8 @@ class TrainingOptionsNode(io.ComfyNode):
                     optional=True,
                     multiline=True,
                     tooltip="What the sample pictures show, one prompt a line. Empty: the training "
-                    "prompt.",
+                    "prompt. Sliders show their effect on the first line; UnZipLoRA Train takes "
+                    "three lines, in the order of its prompts.",
                 ),
             ],
             outputs=[OptionsType.Output("options")],

@@ -14,23 +14,27 @@ from ..ziplora_core.comfy_adapter.slider_lessons import (
     Lesson,
     PairLesson,
     PicturePairs,
+    SliderStudio,
     TextLesson,
 )
-from ..ziplora_core.comfy_adapter.slider_session import SliderStudio, train_slider
+from ..ziplora_core.comfy_adapter.slider_session import train_slider
 from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.writer import lora_model
-from ..ziplora_core.layers import SLIDER_LAYERS
 from ..ziplora_core.options import (
     ACTIONS,
     TRAJECTORIES,
     PairSliderSettings,
-    SliderSettings,
     TextSliderSettings,
 )
 from ..ziplora_core.plots import grid
 from ..ziplora_core.slider_presets import PRESETS
 from .progress import TrainingProgress, log_warnings
-from .training_inputs import learning_rate_input, memory_input, seed_input
+from .training_inputs import (
+    memory_input,
+    seed_input,
+    slider_last_inputs,
+    slider_lora_inputs,
+)
 from .types import OptionsType, SliderPairsType
 
 
@@ -45,75 +49,6 @@ def _outputs() -> list[Any]:
 
 def _text(name: str, tooltip: str, default: str = "", **others: Any) -> io.String.Input:
     return io.String.Input(name, multiline=True, default=default, tooltip=tooltip, **others)
-
-
-def _lora_inputs(learning_rate: float, why: str) -> list[Any]:
-    """What both trainers ask of the LoRA and its training, in one order."""
-    return [
-        io.Combo.Input(
-            "layers",
-            options=list(SLIDER_LAYERS),
-            default="noxattn",
-            tooltip="What is trained. noxattn: all but the cross-attention (346 modules on SDXL), "
-            "the paper's choice, for what one sees. xattn: cross-attention, nearer to the words. "
-            "full: both. selfattn and xattn_strict (without its output) are smaller. The others "
-            "are this pack's own.",
-        ),
-        io.Int.Input(
-            "rank", default=4, min=1, max=4096, tooltip="4 is the paper's: more also learns more "
-            "of what you did not ask for.",
-        ),
-        io.Float.Input(
-            "alpha",
-            default=1.0,
-            min=0.01,
-            max=4096.0,
-            step=0.01,
-            tooltip="The slider counts alpha / rank times at scale 1.",
-        ),
-        io.Int.Input("steps", default=1000, min=1, max=100000, tooltip="500 to 1000 are usual."),
-        learning_rate_input(learning_rate, why),
-        io.Int.Input(
-            "resolution",
-            default=512,
-            min=64,
-            max=4096,
-            step=8,
-            tooltip="Side of the pictures that are trained on, in pixels. 512 is enough, also for "
-            "SDXL.",
-        ),
-    ]  # fmt: skip
-
-
-def _last_inputs() -> list[Any]:
-    return [
-        io.LoraModel.Input(
-            "start_lora",
-            optional=True,
-            tooltip="A slider, or any LoRA of the same layers, to go on from.",
-        ),
-        io.Float.Input(
-            "range",
-            default=2.0,
-            min=0.05,
-            max=10.0,
-            step=0.05,
-            optional=True,
-            advanced=True,
-            tooltip="How far the slider is meant to be moved: the effect is shown there, and the "
-            "file says so.",
-        ),
-        io.Float.Input(
-            "start_percent",
-            default=0.25,
-            min=0.0,
-            max=0.99,
-            step=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="When the slider comes in while the effect is drawn, as in Concept Slider.",
-        ),
-    ]
 
 
 class TrainConceptSlider(io.ComfyNode):
@@ -157,7 +92,7 @@ class TrainConceptSlider(io.ComfyNode):
                     default="enhance",
                     tooltip="enhance: towards the positive prompt. erase: away from it.",
                 ),
-                *_lora_inputs(2e-4, "2e-4 is the public implementation's."),
+                *slider_lora_inputs(2e-4, "2e-4 is the public implementation's."),
                 io.Combo.Input(
                     "trajectory",
                     options=list(TRAJECTORIES),
@@ -166,14 +101,14 @@ class TrainConceptSlider(io.ComfyNode):
                     "eight steps share one, three times as fast.",
                 ),
                 seed_input("Of the slider's start, noise and order."),
-                memory_input("takes one sample at a time"),
+                memory_input("takes one sample and one prediction at a time"),
                 OptionsType.Input("options", optional=True, tooltip="From Training Options."),
                 io.Vae.Input(
                     "vae",
                     optional=True,
                     tooltip="To see the effect by. Without it the colours are rough.",
                 ),
-                *_last_inputs(),
+                *slider_last_inputs(),
             ],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -190,7 +125,7 @@ class TrainConceptSlider(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = TextSliderSettings(**widgets)
         studio = _studio(model, clip, vae, start_lora)
-        return _train(cls, studio, TextLesson(settings), settings)
+        return _train(cls, studio, TextLesson(settings))
 
 
 class TrainConceptSliderFromImages(io.ComfyNode):
@@ -210,14 +145,14 @@ class TrainConceptSliderFromImages(io.ComfyNode):
                 SliderPairsType.Input("pairs", tooltip="From Concept Slider Image Pairs."),
                 _text("positive", "What the high pictures show; may be empty."),
                 _text("neutral", "What the low pictures show; may be empty."),
-                *_lora_inputs(
+                *slider_lora_inputs(
                     1e-5,
                     "1e-5 is what works with the public implementation; its 2e-4 often does not.",
                 ),
                 seed_input("Of the slider's start, noise and order."),
-                memory_input("takes the two pictures of a pair in turn"),
+                memory_input("takes low and high pictures in turn"),
                 OptionsType.Input("options", optional=True, tooltip="From Training Options."),
-                *_last_inputs(),
+                *slider_last_inputs(),
             ],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -233,9 +168,8 @@ class TrainConceptSliderFromImages(io.ComfyNode):
         start_lora: Any | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        settings = PairSliderSettings(**widgets)
-        lesson = PairLesson(model, vae, pairs, settings)
-        return _train(cls, _studio(model, clip, vae, start_lora), lesson, settings)
+        lesson = PairLesson(pairs, PairSliderSettings(**widgets))
+        return _train(cls, _studio(model, clip, vae, start_lora), lesson)
 
 
 def _studio(model: Any, clip: Any, vae: Any | None, start_lora: Any | None) -> SliderStudio:
@@ -245,13 +179,11 @@ def _studio(model: Any, clip: Any, vae: Any | None, start_lora: Any | None) -> S
     return SliderStudio(model, clip, vae, start)
 
 
-def _train(
-    node: type[io.ComfyNode], studio: SliderStudio, lesson: Lesson, settings: SliderSettings
-) -> io.NodeOutput:
+def _train(node: type[io.ComfyNode], studio: SliderStudio, lesson: Lesson) -> io.NodeOutput:
     node_id = str(node.hidden.unique_id)
-    progress = TrainingProgress(node_id, settings.steps)
+    progress = TrainingProgress(node_id, lesson.settings.steps)
     with runs.registered(node_id) as stop:
-        result = train_slider(studio, lesson, settings, checkpoint_root(), progress.watch(stop))
+        result = train_slider(studio, lesson, checkpoint_root(), progress.watch(stop))
     log_warnings(node.__name__, result.report)
     far = result.effect.scale
     effect = grid(result.effect.pictures, [f"{-far:g}", "0", f"{far:g}"])

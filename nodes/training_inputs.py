@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..ziplora_core.errors import problem
+from ..ziplora_core.layers import SLIDER_LAYERS
 from ..ziplora_core.options import MEMORY
 
 
@@ -47,6 +48,76 @@ def learning_rate_input(
     return io.Float.Input(
         name, default=default, min=0.0, max=10.0, step=1e-7, round=False, tooltip=tooltip, **others
     )
+
+
+def slider_lora_inputs(learning_rate: float, why: str) -> list[Any]:
+    """What both slider trainers ask of the LoRA and its training, in one order."""
+    return [
+        io.Combo.Input(
+            "layers",
+            options=list(SLIDER_LAYERS),
+            default="noxattn",
+            tooltip="What is trained. noxattn: all but the cross-attention (346 modules on SDXL), "
+            "the paper's choice, for what one sees. xattn: cross-attention, nearer to the words. "
+            "full: both. selfattn and xattn_strict (without its output) are smaller. The others "
+            "are this pack's own.",
+        ),
+        io.Int.Input(
+            "rank", default=4, min=1, max=4096, tooltip="4 is the paper's: more also learns more "
+            "of what you did not ask for.",
+        ),
+        io.Float.Input(
+            "alpha",
+            default=1.0,
+            min=0.01,
+            max=4096.0,
+            step=0.01,
+            tooltip="The slider counts alpha / rank times at scale 1.",
+        ),
+        io.Int.Input("steps", default=1000, min=1, max=100000, tooltip="500 to 1000 are usual."),
+        learning_rate_input(learning_rate, why),
+        io.Int.Input(
+            "resolution",
+            default=512,
+            min=64,
+            max=4096,
+            step=8,
+            tooltip="Side of the pictures that are trained on, in pixels. 512 is enough, also for "
+            "SDXL.",
+        ),
+    ]  # fmt: skip
+
+
+def slider_last_inputs() -> list[Any]:
+    """Optional ones of both slider trainers."""
+    return [
+        io.LoraModel.Input(
+            "start_lora",
+            optional=True,
+            tooltip="A slider, or any LoRA of the same layers, to go on from.",
+        ),
+        io.Float.Input(
+            "range",
+            default=2.0,
+            min=0.05,
+            max=10.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="How far the slider is meant to be moved: the effect is shown there, and the "
+            "file says so.",
+        ),
+        io.Float.Input(
+            "start_percent",
+            default=0.25,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="When the slider comes in while the effect is drawn, as in Concept Slider.",
+        ),
+    ]
 
 
 def one_of_each(inputs: Mapping[str, Sequence[Any] | None]) -> dict[str, Any]:

@@ -69,6 +69,18 @@ class Draw:
     term: str
 
 
+AnyDraw = TypeVar("AnyDraw", bound=Draw)
+
+
+def in_batches(draws: Sequence[AnyDraw], low_memory: bool) -> list[list[AnyDraw]]:
+    """Split a pass into batches of one size; low memory also takes the terms in turn."""
+
+    def key(draw: AnyDraw) -> tuple[Any, ...]:
+        return (*draw.x.shape, draw.term if low_memory else "")
+
+    return [list(group) for _, group in groupby(sorted(draws, key=key), key)]
+
+
 class PictureSettings(TrainerSettings, Protocol):
     """What learning from pictures asks of a node's settings."""
 
@@ -127,7 +139,7 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         }
         for part in range(self.options.accumulation):
             first = step * samples + part * self.options.batch
-            for group in self._groups(self._draws(first)):
+            for group in in_batches(self._draws(first), self.low_memory):
                 self.fold()
                 errors = self._errors(group)
                 scale = torch.tensor([weights[draw.term] for draw in group]).to(errors)
@@ -171,14 +183,6 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         dropped = float(torch.rand((), generator=rng)) < self.options.caption_dropout
         caption = "" if dropped else example.caption
         return Draw(*self.model.noised(x0, noise, timestep), caption, view.frame, term)
-
-    def _groups(self, draws: Sequence[Draw]) -> list[list[Draw]]:
-        """Split a pass into batches of one size; low memory also takes the terms in turn."""
-
-        def key(draw: Draw) -> tuple[Any, ...]:
-            return (*draw.x.shape, draw.term if self.low_memory else "")
-
-        return [list(group) for _, group in groupby(sorted(draws, key=key), key)]
 
     def _errors(self, draws: Sequence[Draw], branches: bool = True) -> Tensor:
         """The weighted MSE of every sample, `(n,)`, from one batch."""

@@ -51,6 +51,11 @@ class TrainingOptions:
     sample_every: int = 250
     sample_prompts: str = ""
 
+    @property
+    def samples(self) -> list[str]:
+        """The sample prompts."""
+        return [line.strip() for line in self.sample_prompts.splitlines() if line.strip()]
+
 
 @dataclass(frozen=True)
 class ZipSettings:

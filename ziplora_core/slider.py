@@ -108,25 +108,38 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""
         loss = torch.zeros((), device=self.lora.parameters.flat.device)
-        for part in range(self.options.accumulation):
+        batch, passes = self.options.batch, self.options.accumulation
+        for part in range(passes):
             self.fold()
-            x, sigma, shown = self.draw(step * self.options.accumulation + part)
-            target = self.target(x, sigma, shown)
-            prediction = self.model.denoise(x, sigma, [c.target for c in shown], Gates())
-            weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
-            errors = mean_squared_error(prediction, target) * weight.to(prediction)
-            error = errors.mean() / self.options.accumulation
-            error.backward()
-            loss += error.detach()
+            x, sigma, shown = self.draw(step * passes + part)
+            together = 1 if self.low_memory else batch
+            for first in range(0, batch, together):
+                turn = slice(first, first + together)
+                self.fold()
+                errors = self._errors(x[turn], sigma[turn], shown[turn]) / (batch * passes)
+                errors.sum().backward()
+                loss += errors.detach().sum()
         return {"loss": loss, "slider": loss}
+
+    def _errors(self, x: Tensor, sigma: Tensor, shown: Sequence[Concept]) -> Tensor:
+        """The weighted MSE of every sample, `(n,)`, from one batch."""
+        target = self.target(x, sigma, shown)
+        prediction = self.model.denoise(x, sigma, [c.target for c in shown], Gates())
+        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+        return mean_squared_error(prediction, target) * weight.to(prediction)
 
     @torch.no_grad()
     def target(self, x: Tensor, sigma: Tensor, shown: Sequence[Concept]) -> Tensor:
-        """Ask the model without the slider for all three predictions, as one batch, float32."""
-        prompts = [c.neutral for c in shown]
-        prompts += [c.positive for c in shown] + [c.negative for c in shown]
-        asked = self.model.denoise(x.repeat(3, 1, 1, 1), sigma.repeat(3), prompts, None)
-        neutral, positive, negative = asked.chunk(3)
+        """Ask the model without the slider for all three predictions, float32, as one batch unless
+        memory is low."""
+        asked = [[getattr(c, end) for c in shown] for end in ("neutral", "positive", "negative")]
+        if self.low_memory:
+            predicted = [self.model.denoise(x, sigma, prompts, None) for prompts in asked]
+        else:
+            prompts = [prompt for of_one in asked for prompt in of_one]
+            batch = self.model.denoise(x.repeat(3, 1, 1, 1), sigma.repeat(3), prompts, None)
+            predicted = batch.chunk(3)
+        neutral, positive, negative = predicted
         sign = 1.0 if self.settings.action == "enhance" else -1.0
         return neutral + sign * self.settings.guidance * (positive - negative)
 

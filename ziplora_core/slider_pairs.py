@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .branches import Gates
-from .dreambooth import NoisingModel, View
+from .dreambooth import Draw, NoisingModel, View, in_batches
 from .framing import Framing
 from .lora_objective import LoRAObjective
 from .lora_parameters import LearnedLoRA
@@ -31,13 +31,10 @@ class PicturePair:
 
 
 @dataclass(frozen=True)
-class _Half:
-    """A noisy picture, the slider's position that explains it, and what was right."""
+class _Half(Draw):
+    """A noisy picture of a pair, and the slider's position that explains it."""
 
-    state: State
-    target: Tensor
     gate: float
-    term: str
 
 
 @dataclass
@@ -45,7 +42,8 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
     """L = MSE( ε_{−s}(x_low), ε ) + MSE( ε_{+s}(x_high), ε )    (arXiv:2311.12092, eq. 9)
 
     ε_s is the model with the slider at s. Both pictures of a pair share the timestep and the noise,
-    also the VAE's, so that only the attribute differs; they go through the model as one batch.
+    also the VAE's, so that only the attribute differs; pictures of one size go through the model as
+    one batch.
 
     Args:
         model: with the slider's branches on it.
@@ -75,13 +73,13 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
         samples = self.options.batch * self.options.accumulation
         device = self.lora.parameters.flat.device
         terms = {term: torch.zeros((), device=device) for term in (LOW, HIGH)}
-        for number in range(step * samples, (step + 1) * samples):
-            halves = self.draw(number)
-            for turn in [[half] for half in halves] if self.low_memory else [halves]:
+        for first in range(step * samples, (step + 1) * samples, self.options.batch):
+            halves = [h for n in range(first, first + self.options.batch) for h in self.draw(n)]
+            for group in in_batches(halves, self.low_memory):
                 self.fold()
-                errors = self._errors(turn) / samples
+                errors = self._errors(group) / samples
                 errors.sum().backward()
-                for half, error in zip(turn, errors.detach(), strict=True):
+                for half, error in zip(group, errors.detach(), strict=True):
                     terms[half.term] += error
         return {"loss": terms[LOW] + terms[HIGH], **terms}
 
@@ -98,16 +96,17 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
             (LOW, pair.low, -1.0, self.settings.neutral),
             (HIGH, pair.high, 1.0, self.settings.positive),
         ):
-            x, sigma, target = self.model.noised(view.mean + view.std * spread, noise, timestep)
-            (conditioning,) = self.conditioner([(caption, view.frame)])
-            halves.append(_Half(State(x, sigma, conditioning), target, sign * pair.scale, term))
+            noisy = self.model.noised(view.mean + view.std * spread, noise, timestep)
+            halves.append(_Half(*noisy, caption, view.frame, term, sign * pair.scale))
         return halves
 
     def _errors(self, halves: Sequence[_Half]) -> Tensor:
         """The weighted MSE of every picture, `(n,)`, from one batch."""
+        conditioning = self.conditioner([(half.caption, half.frame) for half in halves])
+        states = [State(h.x, h.sigma, c) for h, c in zip(halves, conditioning, strict=True)]
         gates = Gates(torch.tensor([[half.gate] for half in halves]))
-        prediction = predict(self.model.denoise, [half.state for half in halves], gates)
+        prediction = predict(self.model.denoise, states, gates)
         target = torch.stack([half.target for half in halves]).to(prediction)
-        sigma = torch.stack([half.state.sigma for half in halves])
+        sigma = torch.stack([half.sigma for half in halves])
         weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
         return mean_squared_error(prediction, target) * weight.to(prediction)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .options import SliderSettings
 from .report import compose, loss_line, steps_line
 from .trainable import TrainedLoRA
 
-RANGE_KEY = "ziplora.slider"
+_USE_KEY = "ziplora.slider"
 
 
 def slider_report(
@@ -43,7 +43,7 @@ def slider_metadata(
 ) -> dict[str, str]:
     """Compose the `ss_*`, `modelspec.*` and `ziplora.*` strings; no dates, no paths.
 
-    `ziplora.slider` says what it does and how far it is meant to be moved; see `slider_range`.
+    `ziplora.slider` says what it does and how it is meant to be used; see `slider_use`.
     """
     optimiser = settings.options.optimiser
     said = {
@@ -65,19 +65,30 @@ def slider_metadata(
     }
     return {
         **{f"ss_{name}": str(value) for name, value in said.items()},
+        "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
         "modelspec.prediction_type": "v" if trained.v_prediction else "epsilon",
         "modelspec.usage_hint": f"a slider: strength −{settings.range:g} … {settings.range:g}, "
         f"from {settings.start_percent:.0%} of the steps on",
         "ziplora.method": "concept slider",
-        RANGE_KEY: json.dumps(slider),
+        _USE_KEY: json.dumps(slider),
         "ziplora.settings": json.dumps(asdict(settings)),
     }
 
 
-def slider_range(metadata: Mapping[str, str]) -> tuple[float, float] | None:
-    """How far a slider of ours is meant to be moved; None for any other LoRA."""
+@dataclass(frozen=True)
+class SliderUse:
+    """How a slider is meant to be used: from `low` to `high`, after a share of the sampling."""
+
+    low: float
+    high: float
+    start_percent: float
+
+
+def slider_use(metadata: Mapping[str, str]) -> SliderUse | None:
+    """Read how a slider of ours is meant to be used; None for any other LoRA."""
     try:
-        low, high = json.loads(metadata[RANGE_KEY])["range"]
-        return float(low), float(high)
+        said = json.loads(metadata[_USE_KEY])
+        low, high = said["range"]
+        return SliderUse(float(low), float(high), float(said["start_percent"]))
     except (KeyError, TypeError, ValueError):
         return None

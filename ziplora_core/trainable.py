@@ -96,7 +96,7 @@ class TrainedLoRA:
         record: what the loop did.
         memory: lines about the estimate and the peak.
         low_memory: how it ended: with checkpointed blocks.
-        evaluations: samples that went through the UNet.
+        evaluations: samples that went through the UNet to learn, without those that show it.
         v_prediction, dtype: of the model.
         checkpoint: file name of the model it was trained on, empty where that is unknown.
     """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import comfy.model_management
 import comfy.sample
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
 from torch import Tensor
 
 from sandbox import tiny
@@ -48,6 +51,76 @@ def test_weights_are_bit_identical_while_sliders_are_on_and_after() -> None:
     comfy.model_management.unload_all_models()
     helpers.assert_untouched(model, before)
     assert torch.equal(drawn(model, *prompts), plain)
+
+
+def test_two_halves_are_one_slider() -> None:
+    model, prompts = tiny.tiny_sdxl(), helpers.prompts(tiny.tiny_clip())
+    whole, _ = with_slider(model, style(), 1.0, 0.25)
+    half, _ = with_slider(model, style(), 0.5, 0.25)
+    both, _ = with_slider(half, style(), 0.5, 0.25)
+    assert helpers.relative(drawn(both, *prompts), drawn(whole, *prompts)) < 1e-3
+
+
+def test_window_is_that_of_the_model_that_runs() -> None:
+    """A ModelSampling node changes σ: of its 20, 5.8, 1.7, 0.5 the last two are behind 60 %, and
+    one of them by the model's own scale."""
+    prompts = helpers.prompts(tiny.tiny_clip())
+
+    def sampled_otherwise(model: ModelPatcher) -> ModelPatcher:
+        (patched,) = ModelSamplingContinuousEDM().patch(model, "eps", 20.0, 0.5)
+        return patched
+
+    model = tiny.tiny_sdxl()
+    before, _ = with_slider(sampled_otherwise(model), style(), 1.0, 0.6)
+    after, _ = with_slider(model, style(), 1.0, 0.6)
+    wanted = drawn(before, *prompts)
+    assert torch.equal(drawn(sampled_otherwise(after), *prompts), wanted)
+    always, _ = with_slider(sampled_otherwise(model), style(), 1.0)
+    assert not torch.allclose(wanted, drawn(always, *prompts), atol=1e-2)
+
+
+def hooked(model: ModelPatcher) -> int:
+    return sum(len(module._forward_hooks) for module in model.model.modules())
+
+
+def test_clone_takes_off_only_what_it_has_put_on() -> None:
+    model = tiny.tiny_sdxl()
+    slider, _ = with_slider(model, style(), 1.0)
+    comfy.model_management.load_models_gpu([slider])
+    put_on = hooked(model)
+    clone = slider.clone()  # says that it is injected, as its origin is
+    clone.eject_model()
+    assert put_on > 0 and hooked(model) == put_on
+    comfy.model_management.load_models_gpu([clone])
+    assert hooked(model) == put_on
+    comfy.model_management.unload_all_models()
+    assert hooked(model) == 0
+
+
+def test_dropped_slider_leaves_nothing_on_the_model() -> None:
+    model = tiny.tiny_sdxl()
+    slider, _ = with_slider(model, style(), 1.0)
+    comfy.model_management.load_models_gpu([slider])
+    clone = slider.clone()
+    assert hooked(model) > 0
+    put_on = hooked(model)
+    del slider
+    gc.collect()
+    comfy.model_management.load_models_gpu([clone])
+    assert hooked(model) == put_on  # and not twice
+    comfy.model_management.unload_all_models()
+    assert hooked(model) == 0
+
+
+def test_model_on_several_devices_is_refused() -> None:
+    model = tiny.tiny_sdxl()
+    slider, _ = with_slider(model, style(), 1.0)
+    for one in (model, slider):
+        one.set_additional_models("multigpu", [model.clone()])
+    with pytest.raises(ZipLoRAError, match=r"model: found a MODEL on several devices \(MultiGPU"):
+        with_slider(model, style(), 1.0)
+    with pytest.raises(ZipLoRAError, match="model: found a MODEL on several devices"):
+        slider.inject_model()
 
 
 def test_slider_at_scale_zero_is_the_very_model() -> None:

@@ -35,7 +35,12 @@ from ziplora_core.dreambooth import View
 from ziplora_core.framing import Framing
 from ziplora_core.layers import choose_layers
 from ziplora_core.lora_parameters import LearnedLoRA
-from ziplora_core.options import PairSliderSettings, SliderSettings, TextSliderSettings
+from ziplora_core.options import (
+    PairSliderSettings,
+    SliderSettings,
+    TextSliderSettings,
+    TrainingOptions,
+)
 from ziplora_core.slider import SHARED, concepts, denoising_sigmas, partly_denoised
 from ziplora_core.slider_pairs import PairSliderObjective, PicturePair
 
@@ -180,6 +185,31 @@ def test_image_step_equals_two_passes_with_accumulated_gradients(clip: comfy.sd.
         total = total + F.mse_loss(predicted, noise[None])
     torch.testing.assert_close(terms["loss"], total.detach(), rtol=1e-4, atol=0)
     assert_same_gradients(lora, network, total)
+
+
+def test_pairs_of_one_size_share_a_batch_whatever_the_order(clip: comfy.sd.CLIP) -> None:
+    """One pass of four pairs is four passes of one, and two batches: one for each size."""
+    model = tiny.tiny_sdxl()
+    encoded = encode_captions(clip, ["old", "young"], model.model)
+    pairs = []
+    for n, width in enumerate((8, 12, 8, 12)):
+        frame, std = Framing.drawn(64, 8 * width), torch.full((4, 8, width), 0.1)
+        low, high = (View(helpers.noise(4, 8, width, seed=2 * n + m), std, frame) for m in (0, 1))
+        pairs.append(PicturePair(low, high, 1.0 + n % 2))
+    found, batches = [], []
+    for options in (TrainingOptions(batch=4), TrainingOptions(accumulation=4)):
+        settings = PairSliderSettings(positive="old", neutral="young", options=options)
+        with opened_lora(model, settings) as (opened, lora):
+            conditioner = Conditioner(opened.model, encoded.__getitem__, True, opened.device)
+            task = PairSliderObjective(opened, lora, pairs, conditioner, settings)
+            seen: list[int] = []
+            opened.on_evaluation = seen.append
+            terms = task.backward(0)
+            found.append((terms["loss"], lora.parameters.flat.grad))
+            batches.append(seen)
+    assert batches == [[4, 8], [2, 4, 6, 8]]
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,23 @@ def test_reused_trajectory_costs_less_than_a_third() -> None:
 
 
 @pytest.mark.parametrize("trajectory", ["exact", "reused"])
+def test_low_memory_takes_samples_and_predictions_in_turn_for_the_same(trajectory: str) -> None:
+    options, found = TrainingOptions(batch=3, accumulation=2), {}
+    for low in (False, True):
+        made = task(options, trajectory=trajectory)
+        made.model.checkpointing = low
+        made.fold()
+        made.draw(0)
+        made.model.calls.clear()
+        terms = made.backward(0)
+        assert made.lora.parameters.flat.grad is not None
+        found[low] = terms["loss"], made.lora.parameters.flat.grad, made.model.calls[-4:]
+    torch.testing.assert_close(found[True][0], found[False][0])
+    torch.testing.assert_close(found[True][1], found[False][1], rtol=1e-4, atol=1e-6)
+    assert found[True][2] == [1, 1, 1, 1] and found[False][2][-2:] == [9, 3]
+
+
+@pytest.mark.parametrize("trajectory", ["exact", "reused"])
 @pytest.mark.parametrize("at", [3, SHARED, 11])
 def test_cancelled_at_any_step_resumes_bit_identical(
     trajectory: str, at: int, tmp_path: Path

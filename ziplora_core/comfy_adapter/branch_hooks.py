@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary, finalize
 
 import comfy.utils
 import torch
 from comfy.patcher_extension import PatcherInjection
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..branches import Branches, Gates
+from ..errors import problem
 from ..observation import Observer
 
 
@@ -21,26 +24,31 @@ class BranchHooks:
         branches: by weight key.
 
     `observer` is told the weight key, a layer's input, its output without branches, and the layer.
+
+    A patcher's clones have the same injection, and may say that they are injected without ever
+    having been: each takes off what it has put on. A patcher that is dropped takes it off, too.
     """
 
     def __init__(self, branches: Mapping[str, Branches]) -> None:
         self.branches = branches
         self.observer: Observer | None = None
         self.gates: Gates | None = None
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._put_on: WeakKeyDictionary[Any, finalize[..., Any]] = WeakKeyDictionary()
 
     def injection(self) -> PatcherInjection:
         """The hooks, put on and taken off by the patcher."""
         return PatcherInjection(inject=self._inject, eject=self._eject)
 
     def _inject(self, patcher: Any) -> None:
+        handles = []
         for key in self.branches:
             layer = comfy.utils.get_attr(patcher.model, key.removesuffix(".weight"))
-            self._handles.append(layer.register_forward_hook(self._hook(key)))
+            handles.append(layer.register_forward_hook(self._hook(key)))
+        self._put_on[patcher] = finalize(patcher, _remove, handles)
 
-    def _eject(self, _patcher: Any) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+    def _eject(self, patcher: Any) -> None:
+        if take_off := self._put_on.pop(patcher, None):
+            take_off()
 
     def _hook(self, key: str) -> Callable[..., Tensor | None]:
         def add_branches(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor):
@@ -57,6 +65,7 @@ class SamplingHooks(BranchHooks):
     """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
 
     def _inject(self, patcher: Any) -> None:
+        refuse_several_devices(patcher)
         dtype = patcher.model.get_dtype_inference()
         for branches in self.branches.values():
             branches.to(patcher.load_device, dtype)
@@ -65,5 +74,27 @@ class SamplingHooks(BranchHooks):
 
     def _eject(self, patcher: Any) -> None:
         super()._eject(patcher)
+        if self._put_on:  # by another patcher, which is still loaded
+            return
         for branches in self.branches.values():
             branches.to(patcher.offload_device, branches.up.dtype)
+
+
+def refuse_several_devices(model: Any) -> None:
+    """Refuse a MODEL that runs on several devices at once: branches are on one.
+
+    Raises:
+        ZipLoRAError: it has clones on other devices.
+    """
+    if model.get_additional_models_with_key("multigpu"):
+        raise problem(
+            "model",
+            found="a MODEL on several devices (MultiGPU CFG Split)",
+            expected="a MODEL on one device",
+            advice="Take MultiGPU CFG Split out: sliders and Apply UnZipLoRA do not go with it.",
+        )
+
+
+def _remove(handles: Sequence[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()

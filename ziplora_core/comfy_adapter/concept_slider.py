@@ -10,10 +10,10 @@ from comfy.patcher_extension import WrappersMP
 
 from ..branches import Branches, Gates
 from ..errors import problem
-from ..lora import LoRA
+from ..lora import LoRA, LoraFactors
 from ..pairing import scaled
-from ..slider_report import slider_range
-from .branch_hooks import SamplingHooks
+from ..slider_report import slider_use
+from .branch_hooks import SamplingHooks, refuse_several_devices
 from .targets import resolve_unet, unet_targets
 
 
@@ -35,8 +35,30 @@ def with_slider(
         the clone, and lines that say what was put on it.
 
     Raises:
-        ZipLoRAError: nothing for this UNet in the LoRA, or a window that ends before it begins.
+        ZipLoRAError: nothing for this UNet in the LoRA, a window that ends before it begins, or a
+            MODEL on several devices.
     """
+    factors = _checked(model, slider, start_percent, end_percent)
+    lines = _lines(slider, len(factors), scale, start_percent, end_percent)
+    if scale == 0:
+        return model, lines
+    targets = unet_targets(model.model)
+    hooks = SamplingHooks(
+        {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
+    )
+    key = f"ziplora_slider_{uuid.uuid4().hex}"
+    clone = model.clone()
+    clone.set_injections(key, [hooks.injection()])
+    clone.add_wrapper_with_key(
+        WrappersMP.APPLY_MODEL, key, _within(hooks, start_percent, end_percent)
+    )
+    return clone, lines
+
+
+def _checked(
+    model: Any, slider: LoRA, start_percent: float, end_percent: float
+) -> dict[str, LoraFactors]:
+    """Resolve the slider's UNet part on MODEL."""
     if start_percent >= end_percent:
         raise problem(
             "start_percent and end_percent",
@@ -44,6 +66,7 @@ def with_slider(
             expected="a beginning before the end",
             advice="0 is the first step and 1 the last one; 0.25 to 1 is usual for a slider.",
         )
+    refuse_several_devices(model)
     factors = resolve_unet(slider, model.model)
     if not factors:
         raise problem(
@@ -52,29 +75,19 @@ def with_slider(
             expected="a LoRA that changes the UNet",
             advice="Pick another file: a slider works on the picture, not on the prompt.",
         )
-    lines = _lines(slider, len(factors), scale, start_percent, end_percent)
-    if scale == 0:
-        return model, lines
-    targets = unet_targets(model.model)
-    hooks = SamplingHooks(
-        {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
-    )
-    sampling = model.get_model_object("model_sampling")
-    first, last = (sampling.percent_to_sigma(p) for p in (start_percent, end_percent))
-    key = f"ziplora_slider_{uuid.uuid4().hex}"
-    clone = model.clone()
-    clone.set_injections(key, [hooks.injection()])
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _within(hooks, first, last))
-    return clone, lines
+    return factors
 
 
-def _within(hooks: SamplingHooks, first: float, last: float) -> Callable[..., Any]:
+def _within(hooks: SamplingHooks, start_percent: float, end_percent: float) -> Callable[..., Any]:
     """Open the branches around every call of the model whose σ is in the window.
 
-    Its end is not part of it: two sliders that follow each other do not meet.
+    Its end is not part of it: two sliders that follow each other do not meet. The σ of a percent
+    is asked of the model that runs: a ModelSampling node behind the slider changes it.
     """
 
     def follow(executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
+        percent_to_sigma = executor.class_obj.model_sampling.percent_to_sigma
+        first, last = map(percent_to_sigma, (start_percent, end_percent))
         outer = hooks.gates
         hooks.gates = Gates() if last < float(t[0]) <= first else None
         try:
@@ -91,11 +104,13 @@ def _lines(
     """Say what is on, how far it was meant to go, and what of it is not used."""
     where = f"from {start_percent:.0%} to {end_percent:.0%} of the steps" if scale else "off"
     lines = [f"{slider.name} at {scale:g}: {modules} modules, {where}"]
-    meant = slider_range(slider.metadata)
+    meant = slider_use(slider.metadata)
     if meant is not None:
-        low, high = meant
-        lines.append(f"trained for {low:g} … {high:g}")
-        if not low <= scale <= high:
+        lines.append(
+            f"trained for {meant.low:g} … {meant.high:g}, from {meant.start_percent:.0%} of the "
+            "steps on"
+        )
+        if not meant.low <= scale <= meant.high:
             lines.append(f"WARNING: {scale:g} is outside of what it was trained for")
     if text := list(slider.text_encoder()):
         named = text[0] if len(text) == 1 else f"{text[0]}, …"

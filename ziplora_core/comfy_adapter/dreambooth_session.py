@@ -16,16 +16,17 @@ from ..dreambooth import DreamBoothObjective, Example, most_common_frame
 from ..dreambooth_metadata import dreambooth_metadata
 from ..dreambooth_report import Trained, dreambooth_report
 from ..framing import Framing
+from ..limits import refuse_below_least
 from ..lora import LoraFactors
 from ..options import DreamBoothSettings
 from ..trainable import TrainingRecord, Watch
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
-from .lora_training import refuse_no_steps, train_lora
+from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
-from .pictures import encode_pictures, split_pictures
+from .pictures import encode_pictures, refuse_other_vae, split_pictures
 from .private_copy import refuse_patched
 from .samples import draw_samples
 from .targets import unet_targets
@@ -61,9 +62,10 @@ class DreamBoothSession:
 
     def __init__(self, studio: Studio, settings: DreamBoothSettings) -> None:
         self.studio, self.settings = studio, settings
-        refuse_no_steps(settings)
         refuse_patched(studio.model)
         refuse_other_than_sdxl(studio.model.model)
+        refuse_other_vae(studio.vae, studio.model.model)
+        refuse_below_least(settings)
         self.pictures = split_pictures(studio.images, "images")
         self.captions = match_captions(studio.captions, settings.prompt, len(self.pictures))
         self.class_prompt = settings.class_prompt.strip()
@@ -161,5 +163,4 @@ class DreamBoothSession:
         )
 
     def _sample_prompts(self) -> list[str]:
-        lines = self.settings.options.sample_prompts.splitlines()
-        return [line.strip() for line in lines if line.strip()] or [self.captions[0]]
+        return self.settings.options.samples or [self.captions[0]]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import CheckpointFolder
-from ..errors import problem
-from ..lora_objective import LoRAObjective, TrainerSettings
+from ..lora_objective import LoRAObjective
 from ..trainable import Hooks, TrainedLoRA, TrainingRecord, Watch
 from ..training import train
 from .memory import PeakMemory, plan_memory
@@ -19,21 +18,6 @@ from .training_model import TrainingModel
 
 Pictures = Sequence[Tensor]
 """Each `(h, w, 3)` in 0…1."""
-
-
-def refuse_no_steps(settings: TrainerSettings) -> None:
-    """Refuse a training of nothing; a wire can bring what a widget would not take.
-
-    Raises:
-        ZipLoRAError: fewer steps than one.
-    """
-    if settings.steps < 1:
-        raise problem(
-            "steps",
-            found=f"{settings.steps}",
-            expected="at least 1",
-            advice="Set it to 500 to 1000, as is usual.",
-        )
 
 
 def train_lora(
@@ -60,17 +44,27 @@ def train_lora(
     )
     watch.on_status(str(plan))
     peak = PeakMemory(opened.device)
+    others = opened.evaluations  # than the training's own
+
+    @torch.no_grad()
+    def looked(look: Callable[[], Pictures]) -> Pictures:
+        nonlocal others
+        before = opened.evaluations
+        task.fold()
+        pictures = look()
+        others += opened.evaluations - before
+        return pictures
 
     def on_step(record: TrainingRecord) -> None:
         peak.look()
         every = options.sample_every
         in_between = every and record.step % every == 0 and record.step < settings.steps
-        if in_between and (pictures := _looked(task, draw)):
+        if in_between and (pictures := looked(draw)):
             watch.on_samples(record.step, pictures)
         watch.on_step(record)
 
     def finish(record: TrainingRecord) -> None:
-        if pictures := _looked(task, on_end):
+        if pictures := looked(on_end):
             watch.on_samples(record.step, pictures)
             watch.on_step(record)
 
@@ -83,15 +77,8 @@ def train_lora(
         record=record,
         memory=(str(plan), str(peak)),
         low_memory=task.low_memory,
-        evaluations=opened.evaluations,
+        evaluations=opened.evaluations - others,
         v_prediction=opened.v_prediction,
         dtype=opened.dtype,
         checkpoint=source_name(opened.patcher),
     )
-
-
-@torch.no_grad()
-def _looked(task: LoRAObjective[Any, Any], look: Callable[[], Pictures]) -> Pictures:
-    """Look at the LoRA with the present factors in the branches."""
-    task.fold()
-    return look()

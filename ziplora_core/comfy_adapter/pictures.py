@@ -45,6 +45,22 @@ def split_pictures(images: Sequence[Tensor] | Tensor, name: str) -> list[Tensor]
     return [picture[..., :3] for picture in pictures]
 
 
+def refuse_other_vae(vae: Any, model: Any) -> None:
+    """Refuse a VAE whose latents are not those of a `BaseModel`.
+
+    Raises:
+        ZipLoRAError: it has another number of channels.
+    """
+    channels = model.latent_format.latent_channels
+    if vae.latent_channels != channels:
+        raise problem(
+            "vae",
+            found=f"a VAE of {vae.latent_channels} latent channels",
+            expected=f"{channels} channels, as this checkpoint takes them",
+            advice="Connect the VAE of the same checkpoint.",
+        )
+
+
 def encode_pictures(
     vae: Any, model: Any, pictures: Sequence[Tensor], captions: Sequence[str], resolution: int,
     mirror: bool,

@@ -34,19 +34,19 @@ def draw_samples(
         prepared: conditioning of the prompts, and last that of the empty one.
         frame: size of the pictures.
         seed: of the noise, the same every time, so that only the LoRA changes.
-        vae: to see them by; the model is loaded again where it had to leave the card for it.
+        vae: to see them by.
 
     Returns:
         pictures `(h, w, 3)` in 0…1, on the CPU.
     """
     *prompts, nothing = prepared
-    pictures = []
-    for n, prompt in enumerate(prompts):
-        noise = sample_noise(opened, frame, seed, n)
-        latent = draw_latents(opened, [prompt], [nothing], noise, Gates(), STEPS)
-        pictures += decoded(opened, latent, vae)
-    opened.load()
-    return pictures
+    latents = [
+        draw_latents(
+            opened, [prompt], [nothing], sample_noise(opened, frame, seed, n), Gates(), STEPS
+        )
+        for n, prompt in enumerate(prompts)
+    ]
+    return [picture for pictures in decoded(opened, latents, vae) for picture in pictures]
 
 
 def sample_noise(opened: TrainingModel, frame: Framing, seed: int, number: int) -> Tensor:
@@ -55,16 +55,27 @@ def sample_noise(opened: TrainingModel, frame: Framing, seed: int, number: int) 
     return torch.randn(1, *size, generator=generator(seed, _PURPOSE, number))
 
 
-def decoded(opened: TrainingModel, latents: Tensor, vae: Any | None) -> Tensor:
-    """Make pictures `(b, h, w, 3)` in 0…1, on the CPU, of latents as the model has them.
+def decoded(opened: TrainingModel, drawn: Sequence[Tensor], vae: Any | None) -> list[Tensor]:
+    """Make pictures `(b, h, w, 3)` in 0…1, on the CPU, of all that was drawn.
 
-    Without a VAE they have the rough colours that ComfyUI's previews have.
+    All at once, in the end: the model may have to leave the card for the VAE. It is loaded again
+    afterwards.
+
+    Args:
+        opened: the model in training.
+        drawn: latents `(b, c, h, w)` as the model has them.
+        vae: to see them by; None for the rough colours that ComfyUI's previews have.
     """
-    if vae is not None:
-        with torch.inference_mode():
-            pictures = vae.decode(opened.model.process_latent_out(latents).cpu())
-        return pictures.clone().float().cpu().clamp(0, 1)
-    space = opened.model.latent_format
+    if vae is None:
+        return [_rough(opened.model.latent_format, latents) for latents in drawn]
+    with torch.inference_mode():
+        pictures = [vae.decode(opened.model.process_latent_out(x).cpu()) for x in drawn]
+    opened.load()
+    return [p.clone().float().cpu().clamp(0, 1) for p in pictures]
+
+
+def _rough(space: Any, latents: Tensor) -> Tensor:
+    """Colour latents as ComfyUI's previews do, at full size."""
     factors = torch.tensor(space.latent_rgb_factors)
     rgb = latents.cpu().float().movedim(1, -1) @ factors
     if space.latent_rgb_factors_bias is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
 from ..branches import Gates
 from ..framing import Framing
+from ..options import SliderSettings
 from ..states import generator
 from .conditioning import Conditioning
 from .euler import draw_latents
@@ -32,10 +34,14 @@ class Effect:
     Args:
         pictures: `(seed, 3, h, w, 3)` in 0…1, the slider at −s, 0 and +s.
         scale: s.
+        prompt: that was drawn.
+        start_percent: share of the sampling after which the slider came in.
     """
 
     pictures: Tensor
     scale: float
+    prompt: str
+    start_percent: float
 
     @property
     def change(self) -> float:
@@ -55,50 +61,77 @@ class Effect:
 
     def line(self) -> str:
         """Say it in the report."""
+        shown = repr(self.prompt) if self.prompt else "the empty prompt"
+        how = (
+            f"from −{self.scale:g} to {self.scale:g}, in from {self.start_percent:.0%} of the "
+            f"steps on, pictures of {shown} change by"
+        )
         if self.relative < NOTHING:
             return (
-                f"WARNING: this slider does nothing yet: from −{self.scale:g} to {self.scale:g} "
-                f"pictures change by {self.relative:.1%} of what another seed changes. Train "
-                "longer, raise the guidance or the learning rate, or put the prompts further apart"
+                f"WARNING: this slider does nothing yet: {how} {self.relative:.1%} of what another "
+                "seed changes. Train longer, raise the guidance or the learning rate, or put the "
+                "prompts further apart"
             )
-        return (
-            f"effect from −{self.scale:g} to {self.scale:g}: pictures change by "
-            f"{self.relative:.0%} of what another seed changes"
-        )
+        return f"effect: {how} {self.relative:.0%} of what another seed changes"
 
 
 def look_at_effect(
     opened: TrainingModel,
     prompts: Sequence[Conditioning],
     frame: Framing,
-    seed: int,
     count: int,
     vae: Any | None,
-    scale: float,
-    start_percent: float,
+    prompt: str,
+    settings: SliderSettings,
 ) -> Effect:
-    """Draw the prompt at −s, 0 and +s from each of some noises: Euler, 20 steps, guidance 5.
+    """Draw a prompt at −s, 0 and +s from each of some noises: Euler, 20 steps, guidance 5.
 
     Args:
         opened: the model in training, the slider folded in.
         prompts: conditionings of the prompt and of the empty one.
         frame: size of the pictures.
-        seed: of the noises, the same every time, so that only the slider changes.
         count: noises; a line about the effect takes `PICTURES` of them.
         vae: to see them by; without one, ComfyUI's rough colours of latents.
-        scale: s.
-        start_percent: share of the sampling after which the slider comes in.
+        prompt: its words.
+        settings: s is their range; the seed of the noises is the same every time, so that only the
+            slider changes.
     """
-    prompt, nothing = prompts
     size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
-    gates = Gates(torch.tensor([[-scale], [0.0], [scale]]))
+    scale, start_percent = settings.range, settings.start_percent
     since = opened.sampling.percent_to_sigma(start_percent)
-    seen = []
+    drawn = []
     for n in range(count):
-        noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n)).expand(3, *size)
-        latents = draw_latents(
-            opened, [prompt] * 3, [nothing] * 3, noise, gates, STEPS, since=since
+        noise = torch.randn(1, *size, generator=generator(settings.seed, _PURPOSE, n))
+        drawn.append(_at_each(opened, prompts, noise, [-scale, 0.0, scale], since))
+    return Effect(torch.stack(decoded(opened, drawn, vae)), scale, prompt, start_percent)
+
+
+def _at_each(
+    opened: TrainingModel,
+    prompts: Sequence[Conditioning],
+    noise: Tensor,
+    scales: Sequence[float],
+    since: float,
+) -> Tensor:
+    """Draw one noise at every scale: as one batch, or in turn where memory is low or runs out."""
+    prompt, nothing = prompts
+
+    def draw(some: Sequence[float]) -> Tensor:
+        count, gates = len(some), Gates(torch.tensor(some)[:, None])
+        noises = noise.expand(count, *noise.shape[1:])
+        return draw_latents(
+            opened, [prompt] * count, [nothing] * count, noises, gates, STEPS, since=since
         )
-        seen.append(decoded(opened, latents, vae))
-    opened.load()
-    return Effect(torch.stack(seen), scale)
+
+    together = None if opened.checkpointing else _unless_out_of_memory(lambda: draw(scales))
+    return torch.cat([draw([s]) for s in scales]) if together is None else together
+
+
+def _unless_out_of_memory(draw: Callable[[], Tensor]) -> Tensor | None:
+    """None where memory runs out: what is freed here, the handler's traceback would keep."""
+    try:
+        return draw()
+    except torch.OutOfMemoryError:
+        pass
+    comfy.model_management.soft_empty_cache()
+    return None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from ..errors import problem
 from ..framing import Framing
+from ..lora import LoRA
 from ..lora_objective import LoRAObjective
 from ..lora_parameters import LearnedLoRA
-from ..options import PairSliderSettings, TextSliderSettings
+from ..options import PairSliderSettings, SliderSettings, TextSliderSettings
 from ..slider import Concept, TextSliderObjective, concepts
 from ..slider_pairs import PairSliderObjective, PicturePair
 from .captions import Conditioner
@@ -20,8 +21,29 @@ from .pictures import encode_pictures, split_pictures
 from .training_model import TrainingModel
 
 
+@dataclass(frozen=True)
+class SliderStudio:
+    """What a slider's training takes from the canvas beside its lesson.
+
+    Args:
+        model, clip: of the checkpoint; neither is changed.
+        vae: to see the effect by, None for rough colours; pictures need one to be learned.
+        start: a slider to go on from; None to begin at the model itself.
+    """
+
+    model: Any
+    clip: Any
+    vae: Any | None = None
+    start: LoRA | None = None
+
+
 class Lesson(Protocol):
     """What the session needs to know of either way."""
+
+    @property
+    def settings(self) -> SliderSettings:
+        """The node's, prompts without outer whitespace."""
+        ...
 
     @property
     def texts(self) -> list[str]:
@@ -43,13 +65,16 @@ class Lesson(Protocol):
         """Tensors beside prompts and model that the result depends on."""
         ...
 
-    def prepare(self) -> None:
+    def prepare(self, studio: SliderStudio) -> None:
         """Do what is done before the model is loaded."""
         ...
 
     def objective(
         self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
     ) -> LoRAObjective[Any, Any]: ...
+
+
+_PROMPTS = ("target", "positive", "negative", "neutral", "preserve")
 
 
 class TextLesson:
@@ -60,10 +85,10 @@ class TextLesson:
     """
 
     def __init__(self, settings: TextSliderSettings) -> None:
-        self.settings = settings
-        self.concepts = concepts(settings)
+        self.settings = _stripped(settings, *_PROMPTS)
+        self.concepts = concepts(self.settings)
         first = self.concepts[0]
-        empty = not settings.positive.strip() and not settings.negative.strip()
+        empty = not self.settings.positive and not self.settings.negative
         if empty or first.positive == first.negative:
             raise problem(
                 "positive and negative",
@@ -80,7 +105,7 @@ class TextLesson:
     def lines(self) -> list[str]:
         s = self.settings
         (c,) = concepts(replace(s, preserve=""))
-        preserved = f", {len(self.concepts)} preserved concepts" if s.preserve.strip() else ""
+        preserved = f", {len(self.concepts)} preserved concepts" if s.preserve else ""
         return [
             f"slider of {c.target or 'everything'!r}: {s.action} from {c.negative!r} to "
             f"{c.positive!r}, guidance {s.guidance:g}{preserved}"
@@ -88,14 +113,13 @@ class TextLesson:
 
     @property
     def described(self) -> dict[str, Any]:
-        names = ("target", "positive", "negative", "neutral", "preserve", "guidance", "action")
-        return {name: getattr(self.settings, name) for name in names}
+        return {n: getattr(self.settings, n) for n in (*_PROMPTS, "guidance", "action")}
 
     @property
     def seen(self) -> dict[str, Tensor]:
         return {}
 
-    def prepare(self) -> None:
+    def prepare(self, studio: SliderStudio) -> None:
         """Prompts need nothing more."""
 
     def objective(
@@ -156,15 +180,16 @@ def paired_pictures(low: Sequence[Tensor], high: Sequence[Tensor], scale: float)
 class PairLesson:
     """Pictures with less and with more of an attribute, at one or more distances."""
 
-    model: Any
-    vae: Any
     levels: Sequence[PicturePairs]
     settings: PairSliderSettings
-    pairs: list[PicturePair] = field(default_factory=list)
+    pairs: list[PicturePair] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.settings = _stripped(self.settings, "positive", "neutral")
 
     @property
     def texts(self) -> list[str]:
-        return list(dict.fromkeys([self.settings.positive.strip(), self.settings.neutral.strip()]))
+        return list(dict.fromkeys([self.settings.positive, self.settings.neutral]))
 
     @property
     def lines(self) -> list[str]:
@@ -186,7 +211,7 @@ class PairLesson:
             for part in ("mean", "std")
         } | {"scales": Tensor([pair.scale for pair in self.pairs])}
 
-    def prepare(self) -> None:
+    def prepare(self, studio: SliderStudio) -> None:
         """Encode the pictures once."""
         self.pairs = []
         for level in self.levels:
@@ -194,7 +219,7 @@ class PairLesson:
                 [
                     example.views[0]
                     for example in encode_pictures(
-                        self.vae, self.model.model, pictures, [""] * len(pictures),
+                        studio.vae, studio.model.model, pictures, [""] * len(pictures),
                         self.settings.resolution, mirror=False,
                     )
                 ]
@@ -206,3 +231,11 @@ class PairLesson:
         self, opened: TrainingModel, lora: LearnedLoRA, conditioner: Conditioner
     ) -> PairSliderObjective:
         return PairSliderObjective(opened, lora, self.pairs, conditioner, self.settings)
+
+
+_Settings = TypeVar("_Settings", TextSliderSettings, PairSliderSettings)
+
+
+def _stripped(settings: _Settings, *prompts: str) -> _Settings:
+    """Take the outer whitespace off prompts, so that one prompt is one text everywhere."""
+    return replace(settings, **{name: getattr(settings, name).strip() for name in prompts})

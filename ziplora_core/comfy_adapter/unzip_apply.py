@@ -18,7 +18,7 @@ from ..merge import MergedLoRA
 from ..unzip import CONCEPTS
 from ..unzip_merges import refuse_other_merges
 from . import conditioning as cond
-from .branch_hooks import SamplingHooks
+from .branch_hooks import SamplingHooks, refuse_several_devices
 from .targets import resolve_unet, unet_targets
 
 _CONDITIONAL, _UNCONDITIONAL = 0, 1
@@ -45,9 +45,11 @@ def with_own_prompts(
         the clone, and lines that say what was put on it.
 
     Raises:
-        ZipLoRAError: another kind of merge, another model's, or a prompt that is more than one.
+        ZipLoRAError: another kind of merge, another model's, a prompt that is more than one, or a
+            MODEL on several devices.
     """
     refuse_other_merges(merged, "merged")
+    refuse_several_devices(model)
     for concept, prompt in zip(CONCEPTS, prompts, strict=True):
         cond.check(prompt, f"{concept}_conditioning", model.model)
     halves = [

@@ -17,6 +17,7 @@ from ..dreambooth import Example, most_common_frame
 from ..dreambooth_report import Trained
 from ..errors import problem
 from ..framing import Framing
+from ..limits import refuse_below_least
 from ..lora import LoRA
 from ..merge import MergedLoRA
 from ..options import UnZipSettings
@@ -33,7 +34,7 @@ from .lora_training import train_lora
 from .new_lora import layer_shapes
 from .pairs import refuse_other_than_sdxl
 from .paths import save_lora
-from .pictures import encode_pictures, split_pictures
+from .pictures import encode_pictures, refuse_other_vae, split_pictures
 from .private_copy import refuse_patched
 from .samples import STEPS, decoded, sample_noise
 from .targets import unet_targets
@@ -81,6 +82,8 @@ class UnZipSession:
     def __init__(self, studio: Studio, settings: UnZipSettings) -> None:
         refuse_patched(studio.model)
         refuse_other_than_sdxl(studio.model.model)
+        refuse_other_vae(studio.vae, studio.model.model)
+        refuse_below_least(settings)
         schedule(settings)
         self.studio, self.settings = studio, _tidied(settings)
         self.texts = _prompts(self.settings)
@@ -189,13 +192,11 @@ class UnZipSession:
         *prompts, nothing = task.conditioner([(text, frame) for text in (*self.shown, "")])
         noise = sample_noise(opened, frame, self.settings.seed, 0)
         alone = [Gates(row[None]) for row in torch.eye(2)]
-        pictures: list[Tensor] = []
+        drawn: list[Tensor] = []
         for prompt, gates in zip(prompts, [Gates(prompts=read[None]), *alone], strict=True):
             task.fold(mergers=gates.prompts is not None)
-            latent = draw_latents(opened, [prompt], [nothing], noise, gates, STEPS)
-            pictures += decoded(opened, latent, self.studio.vae)
-        opened.load()
-        return pictures
+            drawn.append(draw_latents(opened, [prompt], [nothing], noise, gates, STEPS))
+        return [picture for (picture,) in decoded(opened, drawn, self.studio.vae)]
 
     def _save(self, task: UnZipObjective, run: str) -> None:
         """Write both LoRAs as they are now where LoRA loaders look."""

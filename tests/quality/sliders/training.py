@@ -11,14 +11,14 @@ from miniworld.scenes import SIDE
 from ziplora_core.comfy_adapter.slider_lessons import (
     Lesson,
     PairLesson,
+    SliderStudio,
     TextLesson,
     paired_pictures,
 )
-from ziplora_core.comfy_adapter.slider_session import SliderStudio, train_slider
+from ziplora_core.comfy_adapter.slider_session import train_slider
 from ziplora_core.lora import LoRA
 from ziplora_core.options import (
     PairSliderSettings,
-    SliderSettings,
     TextSliderSettings,
     TrainingOptions,
 )
@@ -45,7 +45,7 @@ def from_words(parts: Parts, attribute: Attribute, settings: TextSliderSettings 
     """Train a slider from the attribute's words."""
     less, more = attribute.edited(TARGET)
     settings = replace(settings, positive=more, negative=less)
-    return _train(parts, TextLesson(settings), settings)
+    return _train(parts, TextLesson(settings))
 
 
 def from_pictures(
@@ -54,11 +54,11 @@ def from_pictures(
     """Train a slider from pictures before and after, all shown with the same words."""
     low, high = attribute.pictures()
     pairs = [paired_pictures([low], [high], 1.0)]
-    return _train(parts, PairLesson(parts.model, parts.vae, pairs, settings), settings)
+    return _train(parts, PairLesson(pairs, settings))
 
 
-def _train(parts: Parts, lesson: Lesson, settings: SliderSettings) -> LoRA:
+def _train(parts: Parts, lesson: Lesson) -> LoRA:
     studio = SliderStudio(parts.model, parts.clip, parts.vae)
     with tempfile.TemporaryDirectory() as folder:
-        result = train_slider(studio, lesson, settings, Path(folder))
+        result = train_slider(studio, lesson, Path(folder))
     return LoRA("slider", result.modules, result.metadata)
