@@ -117,6 +117,10 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         del draws
         return Gates()
 
+    def alike(self, draw: Draw) -> tuple[Any, ...]:
+        """What the samples of a batch have in common: their size; with low memory their term."""
+        return (*draw.x.shape, draw.term if self.low_memory else "")
+
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""
         samples = self.options.batch * self.options.accumulation
@@ -173,12 +177,8 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         return Draw(*self.model.noised(x0, noise, timestep), caption, view.frame, term)
 
     def _groups(self, draws: Sequence[Draw]) -> list[list[Draw]]:
-        """Split a pass into batches of one size; low memory also takes the terms in turn."""
-
-        def key(draw: Draw) -> tuple[Any, ...]:
-            return (*draw.x.shape, draw.term if self.low_memory else "")
-
-        return [list(group) for _, group in groupby(sorted(draws, key=key), key)]
+        """Split a pass into batches of samples that are alike."""
+        return [list(group) for _, group in groupby(sorted(draws, key=self.alike), self.alike)]
 
     def _errors(self, draws: Sequence[Draw], branches: bool = True) -> Tensor:
         """The weighted MSE of every sample, `(n,)`, from one batch."""
