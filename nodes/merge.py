@@ -222,8 +222,10 @@ class ApplyMergedLoRA(io.ComfyNode):
                 len(merged.text_encoder),
             )
         patched, patched_clip = apply_lora(modules, "merged LoRA", model, clip)
-        said = ui.PreviewText(_ONE_PROMPT) if merged.prompt_separated else None
-        return io.NodeOutput(patched, patched_clip or no_clip("CLIP"), ui=said)
+        outputs = patched, patched_clip or no_clip("CLIP")
+        if merged.prompt_separated:
+            return io.NodeOutput(*outputs, ui=ui.PreviewText(_ONE_PROMPT))
+        return io.NodeOutput(*outputs)
 
 
 NODES = [MergeLoRAs, ApplyMergedLoRA]
