@@ -23,6 +23,11 @@ from .types import LoRAPairType, MergedLoRAType, no_clip
 
 logger = logging.getLogger(__name__)
 
+_ONE_PROMPT = (
+    "content and style both read the one prompt here; Apply UnZipLoRA gives each its own, as while "
+    "they learned"
+)
+
 
 class MergeLoRAs(io.ComfyNode):
     @classmethod
@@ -217,7 +222,10 @@ class ApplyMergedLoRA(io.ComfyNode):
                 len(merged.text_encoder),
             )
         patched, patched_clip = apply_lora(modules, "merged LoRA", model, clip)
-        return io.NodeOutput(patched, patched_clip or no_clip("CLIP"))
+        outputs = patched, patched_clip or no_clip("CLIP")
+        if merged.prompt_separated:
+            return io.NodeOutput(*outputs, ui=ui.PreviewText(_ONE_PROMPT))
+        return io.NodeOutput(*outputs)
 
 
 NODES = [MergeLoRAs, ApplyMergedLoRA]

@@ -183,15 +183,9 @@ class UnZipLoRATrain(io.ComfyNode):
                 io.Int.Input(
                     "steps", default=600, min=1, max=100000, tooltip="600 is the paper's."
                 ),
-                learning_rate_input(
-                    5e-5, "Of the content LoRA; 5e-5 is the paper's.", "content_learning_rate"
-                ),
-                learning_rate_input(
-                    5e-5, "Of the style LoRA; 5e-5 is the paper's.", "style_learning_rate"
-                ),
-                learning_rate_input(
-                    5e-3, "Of the mergers; 5e-3 is the paper's.", "weight_learning_rate"
-                ),
+                learning_rate_input(5e-5, "5e-5 is the paper's.", "content_learning_rate"),
+                learning_rate_input(5e-5, "5e-5 is the paper's.", "style_learning_rate"),
+                learning_rate_input(5e-3, "Of the mergers, as published.", "weight_learning_rate"),
                 io.Float.Input(
                     "similarity_weight",
                     default=0.5,

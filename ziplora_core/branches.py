@@ -21,7 +21,8 @@ class Gates:
         values: `(sample, branch)`, or None where every branch is fully open.
         learned: False reads the learned columns as one: the single-LoRA teacher.
         prompts: `(sample, branch, token, width)`: what each branch reads where the layer's own
-            input is the prompt; None: that prompt. Zeros: nothing comes from the branch there.
+            input is the prompt; None: that prompt. Zeros: nothing comes from the branch there;
+            where all are zero, one token is enough.
     """
 
     values: Tensor | None = None
@@ -29,9 +30,12 @@ class Gates:
     prompts: Tensor | None = None
 
     def of(self, samples: Sequence[int]) -> Gates:
-        """Keep the rows of some samples."""
+        """Keep the rows of some samples; of prompts that are all zero, one token: it goes with
+        samples whose own length is another one."""
         rows = list(samples)
         values, prompts = (t if t is None else t[rows] for t in (self.values, self.prompts))
+        if prompts is not None and not prompts.any():
+            prompts = prompts[..., :1, :]
         return Gates(values, self.learned, prompts)
 
     def for_guidance(self, samples: int) -> Gates:

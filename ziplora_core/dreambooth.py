@@ -72,13 +72,16 @@ class Draw:
 AnyDraw = TypeVar("AnyDraw", bound=Draw)
 
 
-def in_batches(draws: Sequence[AnyDraw], low_memory: bool) -> list[list[AnyDraw]]:
-    """Split a pass into batches of one size; low memory also takes the terms in turn."""
+def in_batches(
+    draws: Sequence[AnyDraw], alike: Callable[[AnyDraw], tuple[Any, ...]]
+) -> list[list[AnyDraw]]:
+    """Split a pass into batches of samples that are alike."""
+    return [list(group) for _, group in groupby(sorted(draws, key=alike), alike)]
 
-    def key(draw: AnyDraw) -> tuple[Any, ...]:
-        return (*draw.x.shape, draw.term if low_memory else "")
 
-    return [list(group) for _, group in groupby(sorted(draws, key=key), key)]
+def batch_of(draw: Draw, low_memory: bool) -> tuple[Any, ...]:
+    """What the samples of a batch have in common: their size; with low memory their term, too."""
+    return (*draw.x.shape, draw.term if low_memory else "")
 
 
 class PictureSettings(TrainerSettings, Protocol):
@@ -129,6 +132,10 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         del draws
         return Gates()
 
+    def alike(self, draw: Draw) -> tuple[Any, ...]:
+        """What the samples of a batch have in common."""
+        return batch_of(draw, self.low_memory)
+
     def backward(self, step: int) -> dict[str, Tensor]:
         """Add the gradient of one step to the factors; returns the detached terms."""
         samples = self.options.batch * self.options.accumulation
@@ -139,7 +146,7 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         }
         for part in range(self.options.accumulation):
             first = step * samples + part * self.options.batch
-            for group in in_batches(self._draws(first), self.low_memory):
+            for group in in_batches(self._draws(first), self.alike):
                 self.fold()
                 errors = self._errors(group)
                 scale = torch.tensor([weights[draw.term] for draw in group]).to(errors)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .branches import Gates
-from .dreambooth import Draw, NoisingModel, View, in_batches
+from .dreambooth import Draw, NoisingModel, View, batch_of, in_batches
 from .framing import Framing
 from .lora_objective import LoRAObjective
 from .lora_parameters import LearnedLoRA
@@ -75,7 +75,7 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
         terms = {term: torch.zeros((), device=device) for term in (LOW, HIGH)}
         for first in range(step * samples, (step + 1) * samples, self.options.batch):
             halves = [h for n in range(first, first + self.options.batch) for h in self.draw(n)]
-            for group in in_batches(halves, self.low_memory):
+            for group in in_batches(halves, lambda half: batch_of(half, self.low_memory)):
                 self.fold()
                 errors = self._errors(group) / samples
                 errors.sum().backward()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .branches import Gates, as_long
+from .branches import Gates
 from .coefficients import CONTENT
 from .dreambooth import INSTANCE, Draw, Example, NoisingModel, PictureObjective
 from .framing import Framing
@@ -82,9 +82,11 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
 
     def gates(self, draws: Sequence[Draw]) -> Gates:
         """Both LoRAs are fully open; each reads its own prompt."""
-        read = [self.prompts[draw.caption] for draw in draws]
-        longest = max(prompt.shape[-2] for prompt in read)
-        return Gates(prompts=torch.stack([as_long(prompt, longest) for prompt in read]))
+        return Gates(prompts=torch.stack([self.prompts[draw.caption] for draw in draws]))
+
+    def alike(self, draw: Draw) -> tuple[Any, ...]:
+        """Also the length of the prompts."""
+        return (*super().alike(draw), len(self.prompts[draw.caption][CONTENT]))
 
     def rows(self, mergers: bool = True) -> dict[str, Tensor]:
         """The factors g `(2, out)` of each layer's output features: m · M, or M alone.

@@ -16,6 +16,7 @@ from .options import UnZipSettings
 from .report import compose
 from .unzip import CONCEPTS
 from .unzip_columns import OWNERS, Columns
+from .unzip_prompts import prompt_of, same_prompts
 
 _NOTHING = 0.1
 """A merger below which a LoRA's feature is all but gone from the combined picture."""
@@ -53,7 +54,10 @@ def unzip_report(unzipped: UnZipped, settings: UnZipSettings) -> str:
     if trained.class_examples:
         lines.append(prior_line(trained))
     elif settings.class_prompt.strip():
-        lines.append("no prior preservation: class_prompt, but no class_images")
+        why = "class_prompt, but no class_images"
+        if settings.prior_weight == 0:
+            why = "prior_weight is 0"
+        lines.append(f"no prior preservation: {why}")
     return compose([*lines, *run_lines(trained, settings.steps)])
 
 
@@ -63,14 +67,20 @@ def unzip_metadata(unzipped: UnZipped, settings: UnZipSettings, part: str) -> di
     Args:
         part: `content`, `style` or `merged`.
     """
-    prompts = {"content": settings.content_prompt, "style": settings.style_prompt}
-    prompt = prompts.get(part, settings.prompt).strip()
-    style = part == "style"
+    prompt, style = prompt_of(settings, part), part == "style"
     rate = settings.style_learning_rate if style else settings.content_learning_rate
     rates = {"learning_rate": rate, "unet_lr": rate, "text_encoder_lr": None}
     captions = Counter({prompt: len(unzipped.trained.examples)})
     return {
         **picture_metadata(unzipped.trained, settings, rates, captions, prompt),
+        **part_metadata(settings, part),
+    }
+
+
+def part_metadata(settings: UnZipSettings, part: str) -> dict[str, str]:
+    """Compose what is known of a file's part while it is still learned."""
+    return {
+        "modelspec.trigger_phrase": prompt_of(settings, part),
         "ziplora.method": "unziplora",
         "ziplora.part": part,
         "ziplora.settings": json.dumps(asdict(settings)),
@@ -82,14 +92,12 @@ def _warnings(unzipped: UnZipped, settings: UnZipSettings) -> list[str]:
     warnings = [record.stopped] if record.failed and record.stopped else []
     if not record.step:
         warnings.append("nothing was learned: it was stopped before the first step")
-    content, style = (" ".join(text.lower().split())
-                      for text in (settings.content_prompt, settings.style_prompt))  # fmt: skip
-    if content == style:
-        warnings.append(
-            "content_prompt and style_prompt are the same: both LoRAs read the same words, so "
-            "nothing tells the subject from the style and either learns both. Leave the style's "
-            "words out of the content prompt, and the subject's name out of the style prompt."
-        )
+    warnings += same_prompts(settings)
+    warnings += [
+        f"{name}_learning_rate is 0: the {name} LoRA is the random noise it has started from"
+        for name, rate in zip(CONCEPTS, settings.learning_rates[:2], strict=True)
+        if rate == 0
+    ]
     if (gone := _gone(unzipped)) > _MANY:
         warnings.append(
             f"on {gone:.0%} of the features that both LoRAs have, both mergers went to nothing: "

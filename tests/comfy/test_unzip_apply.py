@@ -37,11 +37,6 @@ from . import helpers
 from .helpers import Conditioning, StateDict
 from .unzip_task import TEXTS
 
-JOINT, CONTENT, STYLE = (
-    "a monadikos cat in sketch style",
-    "a monadikos cat",
-    "a cat in sketch style",
-)
 JOINT, CONTENT, STYLE = TEXTS
 LONG = " ".join(["many words of a long prompt about a cat"] * 12)  # two pieces of 77 tokens
 CFG, SIGMA = 4.0, 3.0
@@ -210,6 +205,25 @@ def test_goes_together_with_a_controlnet(model: ModelPatcher, clip: comfy.sd.CLI
     got, want = (sampled(m, controlled, joint, 2, cfg=1.0) for m in (ours, both))
     assert helpers.relative(got, want) < CLOSE
     assert helpers.relative(got, sampled(ours, joint, joint, 2, cfg=1.0)) > 0.01
+
+
+def test_negative_prompt_that_is_shorter_than_the_own_ones_may_run_apart(
+    model: ModelPatcher, clip: comfy.sd.CLIP
+) -> None:
+    """ComfyUI batches no piece with a ControlNet with one without: the negative's 77 tokens are
+    alone beside own prompts of 154."""
+    joint, negative = encoded(clip, LONG, "blurry")
+    control = comfy.controlnet.load_controlnet_state_dict(tiny.tiny_controlnet())
+    controlled, _ = nodes.ControlNetApplyAdvanced().apply_controlnet(
+        joint, negative, control, helpers.noise(1, 64, 64, 3).sigmoid(), 1.0, 0.0, 1.0
+    )
+    ours, _ = with_own_prompts(model, merge(), (joint, joint))
+    got, positive, nothing = (
+        sampled(ours, controlled, negative, 2, cfg=cfg) for cfg in (CFG, 1.0, 0.0)
+    )
+    assert helpers.relative(got, nothing + CFG * (positive - nothing)) < CLOSE
+    want = reference(model, (joint, joint, joint, negative), 2, cfg=0.0)
+    assert helpers.relative(nothing, want) < CLOSE
 
 
 def test_several_positive_prompts_all_read_the_same_own_ones(

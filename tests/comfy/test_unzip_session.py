@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
 import folder_paths
 import pytest
@@ -46,14 +47,29 @@ SETTINGS = UnZipSettings(
 )  # fmt: skip
 
 
+class CrowdedVAE:
+    """A VAE that needs the whole card to decode: nothing else stays loaded."""
+
+    def __init__(self) -> None:
+        self.vae, self.decoded = tiny.tiny_vae(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vae, name)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.decoded += 1
+        comfy.model_management.unload_all_models()
+        return self.vae.decode(latents)
+
+
 class Cancelled(BaseException):
     """As ComfyUI's InterruptProcessingException: not an Exception."""
 
 
 def studio(**changed: Any) -> Studio:
     picture = helpers.noise(1, SIDE, SIDE, 3, seed=1).sigmoid()
-    given = {"model": tiny.tiny_sdxl(), "images": [picture], **changed}
-    return Studio(clip=tiny.tiny_clip(), vae=tiny.tiny_vae(), **given)
+    given = {"model": tiny.tiny_sdxl(), "images": [picture], "vae": tiny.tiny_vae(), **changed}
+    return Studio(clip=tiny.tiny_clip(), **given)
 
 
 def run(
@@ -216,6 +232,60 @@ def test_validation_shows_joint_content_and_style_and_changes_nothing(tmp_path: 
     saved = Path(folder_paths.get_output_directory()) / "loras"
     names = sorted(path.name for path in saved.rglob("*.safetensors"))
     assert names == [f"step_00004_{part}_00001_.safetensors" for part in ("content", "style")]
+    for path, prompt in zip(sorted(saved.rglob("*.safetensors")), TEXTS[1:], strict=True):
+        metadata = read_lora(path).metadata
+        assert metadata["modelspec.trigger_phrase"] == prompt
+        assert json.loads(metadata["ziplora.settings"])["steps"] == STEPS
+
+
+def test_validation_pictures_are_decoded_when_all_are_drawn(tmp_path: Path) -> None:
+    """The VAE may take the model's place: its branches would be gone from the next drawing."""
+    settings = replace(SETTINGS, images_per_validation=True, validation_steps=4)
+    strips: dict[bool, list[Tensor]] = {True: [], False: []}
+    crowded = CrowdedVAE()
+    results = [
+        run(settings, tmp_path / str(n), studio(vae=vae) if vae else None,
+            on_samples=lambda _, p, vae=vae: strips[bool(vae)].extend(p))
+        for n, vae in enumerate((None, crowded))
+    ]  # fmt: skip
+    assert crowded.decoded == 2 and len(strips[True]) == len(strips[False]) == 6
+    assert all(map(torch.equal, strips[True], strips[False]))
+    assert torch.equal(everything(results[0]), everything(results[1]))
+
+
+def test_validation_prompts_are_looked_at_only_to_draw(tmp_path: Path) -> None:
+    """A content prompt of two pieces beside a joint one of one."""
+    lines = f"{TEXTS[0]}\n{'cat ' * 100}"
+    settings = replace(SETTINGS, options=replace(OPTIONS, sample_prompts=lines))
+    assert run(settings, tmp_path).record.step == STEPS
+    said: list[str] = []
+    with pytest.raises(ZipLoRAError, match="found 154 tokens beside 77"):
+        run(replace(settings, images_per_validation=True), tmp_path, on_status=said.append)
+    assert said == ["encoding pictures and prompts"]
+
+
+def test_prompt_too_long_for_its_negative_is_drawn_with_its_own_ones(
+    clip: comfy.sd.CLIP,
+) -> None:
+    """ComfyUI batches no prompt of five pieces with one of one: each half runs alone."""
+    long = " ".join(["many words of a long prompt about a cat"] * 38)
+    settings, x = replace(SETTINGS, prompt=long), 3 * helpers.noise(2, 4, 8, 8)
+    sigma = torch.tensor([3.0, 3.0])
+    with opened_unzip(tiny.tiny_sdxl(), clip, settings, [example(0, FRAME, long)]) as (
+        task, encoded, _,
+    ):  # fmt: skip
+        closed(task)
+        encoded[""] = helpers.encode(clip, "")
+        joint, nothing = task.conditioner([(long, FRAME), ("", FRAME)])
+        assert encoded[long][0][0].shape[1] >= 5 * 77 and not joint.joins(nothing)
+        own = Gates(prompts=task.prompts[long][None])
+        zero = Gates(prompts=torch.zeros(1, 2, 77, task.prompts[long].shape[-1]))
+        with torch.no_grad():
+            task.fold()
+            both = task.model.denoised(x, sigma, [joint, nothing], own.for_guidance(1))
+            for n, (shown, gates) in enumerate(((joint, own), (nothing, zero))):
+                alone = task.model.denoised(x[n : n + 1], sigma[:1], [shown], gates)
+                torch.testing.assert_close(both[n : n + 1], alone)
 
 
 def test_class_pictures_and_several_pictures_are_learned_too(tmp_path: Path) -> None:
@@ -250,9 +320,24 @@ def test_layers_beyond_attention_are_separated_too(tmp_path: Path) -> None:
     assert "style has all of 40 layers, content 20." in result.report
 
 
-def test_same_prompts_are_warned_of_and_learned_all_the_same(tmp_path: Path) -> None:
-    report = run(replace(SETTINGS, style_prompt=" A monadikos  cat"), tmp_path).report
+def test_same_prompts_are_warned_of_before_the_training_and_learned_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    settings = replace(SETTINGS, style_prompt=" A monadikos  cat")
+    report = run(settings, tmp_path, on_status=said.append).report
     assert report.startswith("WARNING: content_prompt and style_prompt are the same")
+    warning = report.splitlines()[0]
+    assert said[0] == f"{warning}\nencoding pictures and prompts"
+    assert all(text.startswith(f"{warning}\n") for text in said)
+    assert warning.removeprefix("WARNING: ") in caplog.messages
+
+
+def test_own_prompts_are_checked_before_the_model_is_copied(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(ZipLoRAError, match="found 154 tokens beside 77"):
+        run(replace(SETTINGS, style_prompt="cat " * 100), tmp_path, on_status=said.append)
+    assert said == ["encoding pictures and prompts"]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +350,6 @@ def test_same_prompts_are_warned_of_and_learned_all_the_same(tmp_path: Path) -> 
         ({}, {"column_ratio": 1.5}, "column_ratio: found 1.5"),
         ({}, {"sample_times": 7}, "sample_times: found 7 in 6 steps"),
         ({}, {"rank": 200}, "rank: found 200, above the width"),
-        ({}, {"style_prompt": "cat " * 100}, "content and style: found 154 tokens beside 77"),
         ({"images": []}, {}, "image: found none"),
         ({"images": [torch.zeros(1, 7, 64, 3)]}, {}, "picture 1 of 64 × 7 pixels.* 8 × 8"),
         ({"class_images": [torch.zeros(1, 64, 64, 3)]}, {}, "class_prompt: found nothing"),

@@ -14,10 +14,12 @@ from ziplora_core.checkpoint import CheckpointFolder
 from ziplora_core.coefficients import CONTENT, STYLE
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora import LoraFactors
+from ziplora_core.optimisers import make_optimiser
 from ziplora_core.options import TrainingOptions
 from ziplora_core.trainable import Hooks, TrainingRecord
 from ziplora_core.training import train
 from ziplora_core.unzip import UnZipObjective
+from ziplora_core.unzip_parameters import UnZipParameters
 
 from .factors import random_factors
 from .unzip_task import NAMES, STEPS, WIDTH, example, objective, text
@@ -96,6 +98,16 @@ def test_gates_for_guidance_read_nothing_in_the_second_half() -> None:
     assert torch.equal(both.prompts[0], prompts("content", "style")[0])
     assert torch.count_nonzero(both.prompts[1]) == 0
     assert Gates().for_guidance(2) == Gates()
+
+
+def test_gates_of_samples_that_read_nothing_go_with_any_length() -> None:
+    """Where ComfyUI itself would not batch the two prompts, each half runs alone."""
+    branches = Branches(halves(), reads_prompt=True)
+    both = Gates(prompts=prompts("content", "style")).for_guidance(1)
+    short = torch.zeros(1, 2, WIDTH)
+    assert torch.count_nonzero(branches.delta(short, both.of([1]), LINEAR)) == 0
+    with pytest.raises(ZipLoRAError, match="found 3 tokens beside 2"):
+        branches.delta(short, both.of([0]), LINEAR)
 
 
 def test_folded_rows_equal_the_dense_definition() -> None:
@@ -231,6 +243,21 @@ def test_class_pictures_are_a_term_of_their_own_at_the_class_prompt() -> None:
     assert read is not None and torch.equal(read[0], torch.stack([text("class")] * 2))
 
 
+def test_prompts_of_other_lengths_are_batches_of_their_own() -> None:
+    """Lengths 3 and 5 would be 15 in one batch; the toy refuses to stack them."""
+    alike, other = (objective(classes=[example("class", 3.0)]) for _ in range(2))
+    long = text("class").mean(0, keepdim=True).repeat(5, 1)
+    for task, read in ((alike, long[:3]), (other, long)):
+        task.prompts = {**task.prompts, "class": torch.stack([read] * 2)}
+        task.conditioner = lambda requests, read=read: [
+            read if caption == "class" else text(caption) for caption, _ in requests
+        ]
+        task.backward(0)
+    assert (alike.model.calls, other.model.calls) == (1, 2)
+    for ours, want in zip(other.learned.halves, alike.learned.halves, strict=True):
+        torch.testing.assert_close(ours.flat.grad, want.flat.grad)
+
+
 def test_dropped_caption_leaves_nothing_to_read_for_either() -> None:
     task = objective(TrainingOptions(caption_dropout=1.0))
     (draw,) = task._draws(0)
@@ -244,6 +271,44 @@ def test_train_lowers_the_loss_on_fixed_noise() -> None:
     run(task)
     after = task.held_out()
     assert without is not None and after is not None and after < 0.9 * without
+
+
+def test_start_is_normal_noise_of_one_over_the_rank_and_differs_between_the_two() -> None:
+    for rank in (4, 16):
+        learned = UnZipParameters({"a": (400, 300), "b": (500, 200)}, rank, seed=0)
+        content, style = (half.detached() for half in learned.halves)
+        for factors in (*content.values(), *style.values()):
+            assert factors.scale == 1
+            for drawn in (factors.down, factors.up):
+                assert abs(float(drawn.mean())) < 0.1 / rank
+                assert float(drawn.std()) * rank == pytest.approx(1, rel=0.05)
+        for name in content:
+            assert abs(_cosine(content[name].down, style[name].down)) < 0.1
+            assert abs(_cosine(content[name].up, style[name].up)) < 0.1
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+
+
+def test_each_lora_has_a_learning_rate_of_its_own() -> None:
+    task = objective(content_learning_rate=0.0, style_learning_rate=1e-2)
+    content, style, _ = (leaf.detach().clone() for leaf in task.parameters)
+    run(task)
+    assert torch.equal(task.parameters[0], content) and not torch.equal(task.parameters[1], style)
+
+
+def test_optimiser_has_three_groups_that_all_decay_as_published() -> None:
+    task = objective(
+        content_learning_rate=1e-5, style_learning_rate=2e-5, weight_learning_rate=3e-3
+    )
+    groups = make_optimiser(
+        task.optimiser, task.parameters, task.learning_rates, task.weight_decay
+    ).param_groups
+    assert [group["lr"] for group in groups] == [1e-5, 2e-5, 3e-3]
+    assert [group["weight_decay"] for group in groups] == [1e-4] * 3
+    assert [group["params"][0] is leaf for group, leaf in
+            zip(groups, task.parameters, strict=True)] == [True] * 3  # fmt: skip
 
 
 def test_train_same_seed_bit_identical_other_seed_not() -> None:

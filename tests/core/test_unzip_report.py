@@ -54,6 +54,22 @@ def test_report_warns_of_equal_prompts_and_of_no_step() -> None:
     assert "WARNING: nothing was learned" in report and "the same words" in report
 
 
+def test_report_warns_of_each_lora_that_was_not_learned() -> None:
+    result, settings = unzipped()
+    for name in ("content", "style"):
+        report = unzip_report(result, replace(settings, **{f"{name}_learning_rate": 0.0}))
+        assert report.startswith(f"WARNING: {name}_learning_rate is 0: the {name} LoRA is the")
+        assert report.count("WARNING") == 1
+
+
+def test_report_says_why_no_class_was_rehearsed() -> None:
+    result, settings = unzipped()
+    settings = replace(settings, class_prompt="a cat")
+    assert "class_prompt, but no class_images" in unzip_report(result, settings)
+    report = unzip_report(result, replace(settings, prior_weight=0.0))
+    assert "no prior preservation: prior_weight is 0" in report and "class_images" not in report
+
+
 def test_report_says_which_separation_was_left_out() -> None:
     result, settings = unzipped()
     report = unzip_report(result, replace(settings, column_separation=False))

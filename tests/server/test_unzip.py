@@ -179,6 +179,7 @@ def test_plain_addition_equals_equal_prompts_without_guidance_and_the_saved_file
     stock = graph.stock_lora(graph.model, graph.clip, name)
     nodes = [draw(graph, [node, 0], f"d{n}", 1.0) for n, node in enumerate((ours, added, stock))]
     result = succeeded(server, graph)
+    assert "both read the one prompt here" in report(result, added)
     first, *others = (saved_latent(server, result, node) for node in nodes)
     for other in others:
         assert_close(other, first, CLOSE)
@@ -308,7 +309,9 @@ def test_bad_settings_are_said_before_anything_is_learned(
 def test_picture_too_small_is_refused(server: ComfyServer) -> None:
     graph = Graph()
     graph.save(unzip(graph, picture(graph, 4)), "unzip/never")
-    assert "image" in message_of(server, graph)
+    said = message_of(server, graph)
+    assert said.startswith("image: found picture 1 of 4 × 4 pixels")
+    assert "expected colour pictures of at least 8 × 8 pixels" in said
 
 
 def test_ratio_above_one_is_refused_by_the_widget(server: ComfyServer) -> None:

@@ -101,6 +101,8 @@ def _by_sample(prompts: Tensor, halves: Sequence[int], samples: int) -> Tensor:
     """Give each sample of a batch its prompts `(sample, branch, token, width)`, zeros where it is
     unconditional.
 
+    ComfyUI may run the negative prompt apart, at its own length: one token of zeros goes with any.
+
     Args:
         prompts: `(branch, token, width)`.
         halves: of each of the equal pieces ComfyUI has put into the batch, in its order.
@@ -116,6 +118,8 @@ def _by_sample(prompts: Tensor, halves: Sequence[int], samples: int) -> Tensor:
             advice="Use one of these with Apply UnZipLoRA: of another one it cannot tell which "
             "prompt is the positive one.",
         )
+    if _CONDITIONAL not in halves:
+        return prompts.new_zeros(samples, len(prompts), 1, prompts.shape[-1])
     each = samples // len(halves)
     positive = torch.tensor(halves, device=prompts.device) == _CONDITIONAL
     return prompts * positive.repeat_interleave(each).view(-1, 1, 1, 1)

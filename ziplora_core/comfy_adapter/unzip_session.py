@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -15,7 +16,6 @@ from ..branches import Gates
 from ..checkpoint import CheckpointFolder
 from ..dreambooth import Example, most_common_frame
 from ..dreambooth_report import Trained
-from ..errors import problem
 from ..framing import Framing
 from ..limits import refuse_below_least
 from ..lora import LoRA
@@ -25,7 +25,8 @@ from ..trainable import TrainingRecord, Watch
 from ..unzip import CONCEPTS, UnZipObjective
 from ..unzip_columns import Columns, owners, schedule
 from ..unzip_parameters import UnZipParameters
-from ..unzip_report import UnZipped, unzip_metadata, unzip_report
+from ..unzip_prompts import same_prompts, three_prompts, tidied
+from ..unzip_report import UnZipped, part_metadata, unzip_metadata, unzip_report
 from . import conditioning as cond
 from .captions import Conditioner, encode_captions
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
@@ -39,6 +40,8 @@ from .private_copy import refuse_patched
 from .samples import STEPS, decoded, sample_noise
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
+
+logger = logging.getLogger(__name__)
 
 _UNWATCHED = Watch()
 
@@ -85,8 +88,8 @@ class UnZipSession:
         refuse_other_vae(studio.vae, studio.model.model)
         refuse_below_least(settings)
         schedule(settings)
-        self.studio, self.settings = studio, _tidied(settings)
-        self.texts = _prompts(self.settings)
+        self.studio, self.settings = studio, tidied(settings)
+        self.texts = three_prompts(self.settings)
         lines = [line.strip() for line in settings.options.sample_prompts.splitlines()]
         shown = zip_longest(lines[: len(self.texts)], self.texts)
         self.shown = [line or text for line, text in shown]
@@ -107,6 +110,9 @@ class UnZipSession:
             watch: who follows it.
         """
         settings, studio = self.settings, self.studio
+        for text in same_prompts(settings):
+            logger.warning(text)
+            watch = _saying_first(f"WARNING: {text}", watch)
         watch.on_status("encoding pictures and prompts")
         joint, *own = self.texts
         instances = self._encode(self.pictures, joint)
@@ -114,6 +120,7 @@ class UnZipSession:
         classes = self._encode(given, settings.class_prompt)
         texts = ["", settings.class_prompt, *self.texts, *self.shown]
         encoded = encode_captions(studio.clip, texts, studio.model.model)
+        prompts, shown = self._own_prompts(encoded), self._shown_prompts(encoded)
         watch.on_status("loading a copy of the model")
         hooked = {self.targets[name]: b for name, b in self.learned.branches.items()}
         with training_model(studio.model, hooked) as opened:
@@ -124,11 +131,11 @@ class UnZipSession:
                 instances=instances,
                 classes=classes,
                 conditioner=Conditioner(opened.model, encoded.__getitem__, True, opened.device),
-                prompts=self._own_prompts(opened, encoded),
+                prompts={t: p.to(opened.device, opened.dtype) for t, p in prompts.items()},
                 settings=settings,
             )
             folder = CheckpointFolder(root / inputs_hash(opened, task, encoded, own))
-            unzipped = self._train(opened, task, encoded, folder, watch)
+            unzipped = self._train(opened, task, shown, folder, watch)
             alone, merged = task.parts(), task.merged()
         report = unzip_report(unzipped, settings)
         content, style = (
@@ -139,30 +146,33 @@ class UnZipSession:
         merged = replace(merged, metadata=metadata)
         return UnZipResult(merged, content, style, unzipped.trained.record, report)
 
-    def _own_prompts(self, opened: TrainingModel, encoded: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _own_prompts(self, encoded: Mapping[str, Any]) -> dict[str, Tensor]:
         """What content and style read, by what the model itself reads: each its own prompt beside
         the joint one, and the same prompt as the model everywhere else."""
         joint, *own = self.texts
         read = {text: [text] * 2 for text in ("", self.settings.class_prompt)} | {joint: own}
         return {
-            text: cond.own_prompts([encoded[o] for o in both], encoded[text]).to(
-                opened.device, opened.dtype
-            )
+            text: cond.own_prompts([encoded[o] for o in both], encoded[text])
             for text, both in read.items()
         }
+
+    def _shown_prompts(self, encoded: Mapping[str, Any]) -> Tensor | None:
+        """What they read in validation pictures; None when none are drawn."""
+        if not self.settings.images_per_validation:
+            return None
+        joint, *own = (encoded[text] for text in self.shown)
+        return cond.own_prompts(own, joint)
 
     def _train(
         self,
         opened: TrainingModel,
         task: UnZipObjective,
-        encoded: Mapping[str, Any],
+        shown: Tensor | None,
         folder: CheckpointFolder,
         watch: Watch,
     ) -> UnZipped:
         """Run the loop, with its measurements before and after."""
         settings = self.settings
-        joint, *own = (encoded[text] for text in self.shown)
-        read = cond.own_prompts(own, joint).to(opened.device, opened.dtype)
         if settings.options.held_out_draws:
             watch.on_status("measuring")
         before, after = task.held_out(branches=False), []
@@ -170,11 +180,11 @@ class UnZipSession:
         def draw() -> list[Tensor]:
             if settings.saves_per_validation:
                 self._save(task, folder.path.name)
-            return self._draw(opened, task, read) if settings.images_per_validation else []
+            return [] if shown is None else self._draw(opened, task, shown)
 
         def on_end() -> list[Tensor]:
             after.append(task.held_out())
-            return self._draw(opened, task, read) if settings.images_per_validation else []
+            return [] if shown is None else self._draw(opened, task, shown)
 
         trained = train_lora(opened, task, folder, watch, draw, on_end)
         trained = Trained(
@@ -191,10 +201,11 @@ class UnZipSession:
         frame = Framing.drawn(*most_common_frame(task.instances).target)
         *prompts, nothing = task.conditioner([(text, frame) for text in (*self.shown, "")])
         noise = sample_noise(opened, frame, self.settings.seed, 0)
+        both = Gates(prompts=read[None].to(opened.device, opened.dtype))
         alone = [Gates(row[None]) for row in torch.eye(2)]
         drawn: list[Tensor] = []
-        for prompt, gates in zip(prompts, [Gates(prompts=read[None]), *alone], strict=True):
-            task.fold(mergers=gates.prompts is not None)
+        for prompt, gates in zip(prompts, [both, *alone], strict=True):
+            task.fold(mergers=gates is both)
             drawn.append(draw_latents(opened, [prompt], [nothing], noise, gates, STEPS))
         return [picture for (picture,) in decoded(opened, drawn, self.studio.vae)]
 
@@ -203,7 +214,7 @@ class UnZipSession:
         for part, modules in task.parts().items():
             name = f"unziplora_{run}/step_{task.done:05}_{part}"
             description = f"{part} LoRA of a UnZipLoRA training at step {task.done}"
-            save_lora(modules, name, "fp16", description, {"ziplora.part": part})
+            save_lora(modules, name, "fp16", description, part_metadata(self.settings, part))
 
     def _encode(self, pictures: Sequence[Tensor], caption: str) -> list[Example]:
         studio, resolution = self.studio, self.settings.resolution
@@ -213,35 +224,6 @@ class UnZipSession:
         )
 
 
-def _tidied(settings: UnZipSettings) -> UnZipSettings:
-    """Strip the prompts, and make validation what the loop's samples are."""
-    looks = settings.images_per_validation or settings.saves_per_validation
-    every = settings.validation_steps if looks else 0
-    names = ("prompt", "content_prompt", "style_prompt", "class_prompt")
-    return replace(
-        settings,
-        options=replace(settings.options, sample_every=every),
-        **{name: " ".join(getattr(settings, name).split()) for name in names},
-    )
-
-
-def _prompts(settings: UnZipSettings) -> list[str]:
-    """The joint, the content and the style prompt.
-
-    Raises:
-        ZipLoRAError: one of them is missing.
-    """
-    examples = {
-        "prompt": "both, e.g. 'a monadikos cat in sketch style'",
-        "content_prompt": "the subject without the style, e.g. 'a monadikos cat'",
-        "style_prompt": "the style without the subject's name, e.g. 'a cat in sketch style'",
-    }
-    for name, expected in examples.items():
-        if not getattr(settings, name):
-            raise problem(
-                name,
-                found="nothing",
-                expected=f"words for {expected}",
-                advice="Write all three prompts: what each LoRA reads is what tells them apart.",
-            )
-    return [getattr(settings, name) for name in examples]
+def _saying_first(words: str, watch: Watch) -> Watch:
+    """Put words above all that is said of what is going on."""
+    return replace(watch, on_status=lambda text: watch.on_status(f"{words}\n{text}"))
