@@ -248,7 +248,7 @@ def test_validation_pictures_are_decoded_when_all_are_drawn(tmp_path: Path) -> N
             on_samples=lambda _, p, vae=vae: strips[bool(vae)].extend(p))
         for n, vae in enumerate((None, crowded))
     ]  # fmt: skip
-    assert crowded.decoded == 2 and len(strips[True]) == len(strips[False]) == 6
+    assert crowded.decoded == 6 and len(strips[True]) == len(strips[False]) == 6
     assert all(map(torch.equal, strips[True], strips[False]))
     assert torch.equal(everything(results[0]), everything(results[1]))
 
