@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sandbox import tiny
 from ziplora_core.comfy_adapter.concept_slider import with_slider
+from ziplora_core.comfy_adapter.sweep import Swept
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
 from ziplora_core.lora import LoRA
@@ -134,6 +135,8 @@ def test_window_that_ends_before_it_begins_is_refused(window: tuple[float, float
     for scale in (1.0, 0.0):
         with pytest.raises(ZipLoRAError, match="start_percent and end_percent: found"):
             with_slider(tiny.tiny_sdxl(), style(), scale, *window)
+        with pytest.raises(ZipLoRAError, match="start_percent and end_percent: found"):
+            Swept(style(), [scale], *window).on(tiny.tiny_sdxl(), scale)
 
 
 def test_slider_of_text_encoders_alone_is_refused() -> None:
