@@ -19,6 +19,7 @@ from sandbox import tiny
 from ziplora_core.comfy_adapter.captions import match_captions
 from ziplora_core.comfy_adapter.dreambooth_inputs import Studio
 from ziplora_core.comfy_adapter.dreambooth_session import DreamBoothResult, train_dreambooth
+from ziplora_core.dreambooth import DreamBoothObjective
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.lora import LoraFactors, is_unet
@@ -318,10 +319,23 @@ def test_train_diverging_learning_rate_is_stopped_and_named(tmp_path: Path) -> N
     settings = replace(SETTINGS, steps=200, learning_rate=100.0)
     with pytest.raises(ZipLoRAError, match=r"training: found the loss .*Lower the learning rate"):
         run(settings, tmp_path)
-    slower = run(replace(settings, options=replace(OPTIONS, warm_up_steps=90)), tmp_path)
-    assert slower.report.startswith("WARNING: the loss was not finite at step")
-    assert slower.record.failed and slower.record.step == 10
-    assert all(torch.isfinite(f.up).all() for f in slower.modules.values())
+
+
+def test_train_that_breaks_down_returns_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which learning rate breaks down after a good state, and not before, depends on rounding."""
+    backward = DreamBoothObjective.backward
+
+    def breaking(task: DreamBoothObjective, step: int) -> dict[str, Tensor]:
+        terms = backward(task, step)
+        return terms if step < 12 else {name: term * torch.inf for name, term in terms.items()}
+
+    monkeypatch.setattr(DreamBoothObjective, "backward", breaking)
+    result = run(replace(SETTINGS, steps=20), tmp_path)
+    assert result.report.startswith("WARNING: the loss was not finite at step 13")
+    assert result.record.failed and result.record.step == 10
+    assert all(torch.isfinite(f.up).all() for f in result.modules.values())
 
 
 @pytest.mark.parametrize(

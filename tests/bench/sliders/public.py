@@ -70,16 +70,16 @@ class Public:
     def pictures(self, objective: PairSliderObjective, sample: int) -> float:
         """Make a step on a pair as ours draws it; returns both losses' sum."""
         halves, empty = objective.draw(sample), self.task.prompts.negative
+        asked = objective.conditioner([(half.caption, half.frame) for half in halves])
+        shown = dict(zip((half.term for half in halves), asked, strict=True))
         with self._hooked():
             with torch.no_grad():
                 for half in halves:
-                    state = half.state
-                    self._predict(state.x[None], state.sigma, empty, state.conditioning, 0.0)
+                    self._predict(half.x[None], half.sigma, empty, shown[half.term], 0.0)
             total = torch.zeros((), device=self.task.opened.device)
             for half in halves:
-                state = half.state
                 predicted = self._predict(
-                    state.x[None], state.sigma, empty, state.conditioning, half.gate
+                    half.x[None], half.sigma, empty, shown[half.term], half.gate
                 )
                 loss = F.mse_loss(predicted, half.target[None].to(predicted))
                 loss.backward()
