@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
 
 from sandbox.server import ComfyServer, PromptRejected, Result
 
@@ -217,9 +215,6 @@ def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -
     (folder,) = server.output.glob("loras/unziplora_*")
     names = {path.name for path in folder.iterdir()}
     assert names == {f"step_00002_{part}_00001_.safetensors" for part in ("content", "style")}
-    charts = [p[p.index(b"\x89PNG") :] for p in result.previews if b"\x89PNG" in p]
-    strips = [Image.open(io.BytesIO(chart)) for chart in charts]
-    assert len({strip.size for strip in strips}) > 1  # with pictures, once there are any
     final = safetensors.torch.load_file(saved_path(result, content))
     on_the_way = safetensors.torch.load_file(folder / "step_00002_content_00001_.safetensors")
     assert set(on_the_way) == set(final)
