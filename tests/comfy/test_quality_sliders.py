@@ -71,7 +71,7 @@ def test_editing_puts_the_word_before_the_subject() -> None:
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES, ids=lambda a: a.name)
 def test_pairs_differ_in_their_attribute_as_the_gauge_sees_it(attribute: Attribute) -> None:
-    low, high = (pictures.movedim(-1, 1) for pictures in attribute.pictures())
+    low, high = (pictures.movedim(-1, 1) for pictures in attribute.pictures(2.0))
     assert low.shape == high.shape == (PAIRS, 3, 128, 128)
     with torch.no_grad():
         change = load_gauge()(high)[attribute.name] - load_gauge()(low)[attribute.name]

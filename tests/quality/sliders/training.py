@@ -35,9 +35,11 @@ WORDS = TextSliderSettings(
     target=TARGET, guidance=4.0, rank=4, alpha=4.0, steps=240, learning_rate=3e-4, resolution=SIDE,
     trajectory="reused", memory="fast", options=OPTIONS, preserve="\n".join(PRESERVE),
 )  # fmt: skip
+LEVELS = (1.0, 2.0)
+"""Scales that there are pictures of; without the second one the ends are a guess."""
 PICTURES = PairSliderSettings(
-    rank=4, alpha=4.0, steps=300, learning_rate=4e-4, resolution=SIDE, memory="fast",
-    options=OPTIONS, positive=TARGET, neutral=TARGET,
+    rank=4, alpha=4.0, steps=400, resolution=SIDE, memory="fast",
+    options=replace(OPTIONS, batch=8), positive=TARGET, neutral=TARGET,
 )  # fmt: skip
 
 
@@ -52,9 +54,12 @@ def from_pictures(
     parts: Parts, attribute: Attribute, settings: PairSliderSettings = PICTURES
 ) -> LoRA:
     """Train a slider from pictures before and after, all shown with the same words."""
-    low, high = attribute.pictures()
-    pairs = [paired_pictures([low], [high], 1.0)]
-    return _train(parts, PairLesson(pairs, settings))
+    settings = replace(settings, learning_rate=attribute.learning_rate)
+    levels = []
+    for scale in LEVELS:
+        low, high = attribute.pictures(scale)
+        levels.append(paired_pictures([low], [high], scale))
+    return _train(parts, PairLesson(levels, settings))
 
 
 def _train(parts: Parts, lesson: Lesson) -> LoRA:
