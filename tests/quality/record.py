@@ -20,7 +20,7 @@ from .table import SMALLER_IS_BETTER
 RECORD = Path(__file__).resolve().parent / "recorded.json"
 STEPS = 250, 100
 """Of the LoRAs' training: fewer than in the table, to stay within three minutes."""
-THREADS = 2
+THREADS = 1
 """Rounding depends on how many there are."""
 SEEDS = (1, 2, 3)
 FIGURES = (
