@@ -37,7 +37,7 @@ from ziplora_core.pairing import pair_modules  # noqa: E402
 from ziplora_core.unzip_merges import recombine  # noqa: E402
 
 from ..measure import Reference, references, seen  # noqa: E402
-from ..sources import LAYERS, train  # noqa: E402
+from ..sources import BATCH, LAYERS, LEARNING_RATE, train  # noqa: E402
 from ..subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD, Pair  # noqa: E402
 
 SHOWN = PAIRS[:2]
@@ -61,8 +61,12 @@ VARIANTS = {
     "+ prompts": WITH_PROMPTS,
     "+ columns": replace(SETTINGS, block_separation=False),
     "+ blocks: UnZipLoRA": SETTINGS,
+    "UnZipLoRA, four samples a step": replace(
+        SETTINGS, content_learning_rate=LEARNING_RATE, style_learning_rate=LEARNING_RATE,
+        options=replace(SETTINGS.options, batch=BATCH, schedule="cosine"),
+    ),
 }
-"""The paper's ablation, each with what the one before has."""
+"""The paper's ablation, each with what the one before has; last with what DreamBooth's have."""
 
 
 @dataclass(frozen=True)
