@@ -3,7 +3,7 @@
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
-# make thumbnails   draw the workflows' thumbnails
+# make thumbnails   draw the workflows' thumbnails; make pictures: those of the help pages
 # make locales the nodes' English words as the frontend reads them; what other languages lack
 # make quality what merges and sliders do on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
@@ -20,7 +20,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint thumbnails locales bench quality miniworld
+.PHONY: setup demo serve test lint thumbnails pictures locales bench quality miniworld
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -46,6 +46,9 @@ lint: setup
 
 thumbnails: setup
 	@cd tests && $(BIN)/python -m sandbox.thumbnails
+
+pictures: setup
+	$(BIN)/pytest -q tests/browser/help_pictures.py
 
 locales: setup
 	@cd tests && $(BIN)/python -m sandbox.locales
