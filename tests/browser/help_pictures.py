@@ -21,7 +21,9 @@ Json = dict[str, Any]
 Box = dict[str, float]
 
 DOCS = ROOT / "js" / "docs"
-WIDTH, LARGEST = 760, 60_000
+WINDOW = {"width": 1600, "height": 2000}
+"""High enough for every node: far away, the frontend leaves the words out."""
+SHAPE, LARGEST = (760, 1100), 60_000
 ATTEMPTS = (80, 70, 60, 50, 40)
 """Qualities of the file, until it is no larger than `LARGEST` bytes."""
 LOAD = "(workflow) => app.loadGraphData(workflow, true, true, null)"
@@ -29,6 +31,8 @@ TIDY = "(shown) => app.extensionManager.setting.set('Comfy.Minimap.Visible', sho
 LOOK_AT = """
     (type) => {
         const node = app.graph.nodes.find((n) => n.type === type);
+        node.mode = 0; // even where the workflow has it muted or bypassed
+        node.title = node.constructor.title;
         const { canvas, ds } = app.canvas;
         const width = canvas.width / devicePixelRatio, height = canvas.height / devicePixelRatio;
         const title = 30, margin = 24, beside = 150;
@@ -43,14 +47,24 @@ LOOK_AT = """
         return { x: left, y: top, width: w * ds.scale, height: h * ds.scale };
     }
 """
+NO_FRAMES = """
+    () => {
+        for (const node of app.graph.nodes) node.has_errors = false; // files named are not there
+        app.canvas.setDirty(true, true);
+    }
+"""
 
 
 @pytest.fixture
 def tidy_page(long_open_page: Page) -> Iterator[Page]:
-    """The page without the small map over the canvas."""
+    """The page in a high window, without the small map over the canvas."""
+    before = long_open_page.viewport_size
+    assert before is not None
+    long_open_page.set_viewport_size(WINDOW)
     long_open_page.evaluate(TIDY, False)
     yield long_open_page
     long_open_page.evaluate(TIDY, True)
+    long_open_page.set_viewport_size(before)
 
 
 def test_help_pictures(tidy_page: Page) -> None:
@@ -59,6 +73,8 @@ def test_help_pictures(tidy_page: Page) -> None:
         tidy_page.wait_for_timeout(1500)
         box: Box = tidy_page.evaluate(LOOK_AT, node_id)
         tidy_page.wait_for_timeout(1000)
+        tidy_page.evaluate(NO_FRAMES)
+        tidy_page.wait_for_timeout(500)
         save(node_id, tidy_page.screenshot(clip=box))
 
 
@@ -76,9 +92,7 @@ def shown_in() -> dict[str, Json]:
 def save(node_id: str, screenshot: bytes) -> None:
     """Write the picture as small as it has to be."""
     picture = Image.open(io.BytesIO(screenshot)).convert("RGB")
-    if picture.width > WIDTH:
-        size = (WIDTH, round(picture.height * WIDTH / picture.width))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    picture.thumbnail(SHAPE, Image.Resampling.LANCZOS)
     for quality in ATTEMPTS:
         data = io.BytesIO()
         picture.save(data, "WEBP", quality=quality, method=6)

@@ -59,6 +59,7 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     page.get_by_role("combobox").fill(NAME)
     page.get_by_role("option", name=NAME).first.click()
     page.wait_for_function("() => app.graph.nodes.length === 1")
+    page.mouse.click(800, 300)  # where it is to stay
     page.evaluate(CONNECT)
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / "blueprint.png")
