@@ -185,6 +185,41 @@ def test_plain_addition_equals_equal_prompts_without_guidance_and_the_saved_file
         assert_close(other, first, CLOSE)
 
 
+def test_unequal_strengths_of_plain_addition_are_those_of_the_files_halves(
+    server: ComfyServer, trained: tuple[Result, dict[str, str]]
+) -> None:
+    name = file_of(trained, "merged")
+    tensors = safetensors.torch.load_file(server.output / "loras" / name)
+    for key, up in tensors.items():
+        if key.endswith("lora_up.weight"):  # (out, 4 + 4): content first
+            tensors[key] = up * torch.tensor([0.25] * 4 + [0.75] * 4)
+    safetensors.torch.save_file(tensors, server.models / "loras" / "unequal.safetensors")
+    server.object_info()  # as a person's refresh does
+    graph = Graph()
+    merged = graph.node("LoadMergedLoRA", merged_lora=name)
+    ours = graph.apply(merged, 0.25, 0.75)
+    stock = graph.stock_lora(graph.model, graph.clip, "unequal.safetensors")
+    nodes = [draw(graph, [node, 0], f"d{n}") for n, node in enumerate((ours, stock))]
+    result = succeeded(server, graph)
+    assert_close(*(saved_latent(server, result, node) for node in nodes), CLOSE)
+
+
+def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -> None:
+    graph = Graph()
+    node = unzip(
+        graph, images_per_validation=True, saves_per_validation=True, validation_steps=2, seed=7
+    )
+    content = save(graph, [node, 1], "validated")
+    result = succeeded(server, graph)
+    assert f"{STEPS} of {STEPS} steps" in report(result, node)
+    (folder,) = server.output.glob("loras/unziplora_*")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {f"step_00002_{part}_00001_.safetensors" for part in ("content", "style")}
+    final = safetensors.torch.load_file(saved_path(result, content))
+    on_the_way = safetensors.torch.load_file(folder / "step_00002_content_00001_.safetensors")
+    assert set(on_the_way) == set(final)
+
+
 def test_goes_together_with_a_slider_and_a_stock_lora(
     server: ComfyServer, trained: tuple[Result, dict[str, str]]
 ) -> None:
