@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from sandbox.paths import ROOT, SANDBOX
 
 NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
-OPENED = "apply_saved_merge"
+OPENED = "ziplora_merge"
 BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
 MISSING = """
     () => app.graph.nodes
@@ -34,7 +34,7 @@ def test_template_browser_lists_every_workflow_with_its_picture_and_opens_it(pag
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / "templates.png")
 
-    page.get_by_test_id(f"template-workflow-{OPENED}").locator("img").click()
+    page.get_by_test_id(f"template-workflow-{OPENED}").click()
     shipped = json.loads((ROOT / "workflows" / f"{OPENED}.json").read_text(encoding="utf-8"))
     nodes = len(shipped["nodes"])
     page.wait_for_function(f"() => app.graph.nodes.length === {nodes}")
