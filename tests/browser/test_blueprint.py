@@ -17,7 +17,7 @@ NAME = "Subject in style"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
 SHOTS = SANDBOX / "shots"
 QUICK = {"ZipLoRAOptimize": {"passes": 1, "calibration_states": 2}}
-CLEAR = "() => { app.graph.clear(); app.canvas.setDirty(true, true); }"
+COMMAND = "(id) => app.extensionManager.command.execute(id)"
 CONNECT = """
     () => {
         const [merge] = app.graph.nodes;
@@ -54,8 +54,9 @@ def test_blueprint_is_one_node_of_what_comfyui_knows(server: ComfyServer) -> Non
 def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     page: Page, server: ComfyServer
 ) -> None:
-    page.evaluate(CLEAR)
-    page.mouse.dblclick(800, 500)
+    page.evaluate(COMMAND, "Comfy.NewBlankWorkflow")
+    page.wait_for_function("() => app.graph.nodes.length === 0")
+    page.evaluate(COMMAND, "Workspace.SearchBox.Toggle")  # as a double click does
     page.get_by_role("combobox").fill(NAME)
     page.get_by_role("option", name=NAME).first.click()
     page.wait_for_function("() => app.graph.nodes.length === 1")
