@@ -25,6 +25,8 @@ CONNECT = """
         const save = LiteGraph.createNode("SaveImage");
         app.graph.add(checkpoint);
         app.graph.add(save);
+        checkpoint.pos = [merge.pos[0] - 380, merge.pos[1]];
+        save.pos = [merge.pos[0] + 460, merge.pos[1]];
         for (const [slot, name] of ["model", "clip", "vae"].entries()) {
             checkpoint.connect(slot, merge, merge.inputs.findIndex((i) => i.name === name));
         }
