@@ -3,6 +3,8 @@
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
+# make thumbnails   draw the workflows' thumbnails; make pictures: those of the help pages
+# make locales the nodes' English words as the frontend reads them; what other languages lack
 # make quality what merges and sliders do on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
 # make bench   what merging and training cost, beside others: docs/BENCHMARKS.md (ARGS=--help)
@@ -18,7 +20,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint bench quality miniworld
+.PHONY: setup demo serve test lint thumbnails pictures locales bench quality miniworld
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -41,6 +43,15 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+thumbnails: setup
+	@cd tests && $(BIN)/python -m sandbox.thumbnails
+
+pictures: setup
+	$(BIN)/pytest -q tests/browser/help_pictures.py
+
+locales: setup
+	@cd tests && $(BIN)/python -m sandbox.locales
 
 bench: setup
 	@cd tests && $(BIN)/python -m bench $(ARGS)

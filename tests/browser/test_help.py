@@ -38,6 +38,9 @@ def test_info_panel_of_a_node_shows_its_help_page(page: Page) -> None:
     page.get_by_test_id("info-button").click()
     expect(page.get_by_role("heading", name="Reading the report")).to_be_attached()
     expect(page.get_by_role("heading", name="Signs of trouble")).to_be_attached()
+    picture = page.get_by_role("img", name="ZipLoRA Optimize on the canvas")
+    expect(picture).to_be_visible()
+    page.wait_for_function("(image) => image.naturalWidth > 300", arg=picture.element_handle())
 
     page.get_by_role("tab", name="Parameters").click()
     page.wait_for_timeout(500)

@@ -1,0 +1,92 @@
+"""Every word of every node is there in every language, and none that no node has any more."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from sandbox.locales import differences, english, languages, our_nodes, texts, written
+from sandbox.paths import ROOT
+from sandbox.server import ComfyServer
+
+Json = dict[str, Any]
+
+TRANSLATED = [language for language in languages() if language != "en"]
+NUMBER = re.compile(r"\d+(?:\.\d+)*(?:e-?\d+)?")
+MESSAGE_SYNTAX = set("@{}|")
+"""The frontend compiles names and descriptions as messages of vue-i18n, where these command."""
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+@pytest.fixture(scope="module")
+def nodes(server: ComfyServer) -> Json:
+    return our_nodes(server.object_info())
+
+
+@pytest.fixture(scope="module")
+def served(server: ComfyServer) -> Json:
+    """What ComfyUI hands to the frontend, by language."""
+    return server.get("/i18n")
+
+
+def test_locales_in_english_are_the_nodes_own_words(nodes: Json, served: Json) -> None:
+    assert differences("en", english(nodes)) == [], "run `make locales`"
+    assert written("en") == english(nodes), "run `make locales`"
+    assert served["en"]["nodeDefs"].items() >= written("en").items()
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_locales_translated_have_every_word_and_no_stale_one(
+    nodes: Json, served: Json, language: str
+) -> None:
+    assert differences(language, english(nodes)) == []
+    assert served[language]["nodeDefs"].items() >= written(language).items()
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_locales_translated_name_the_same_numbers(nodes: Json, language: str) -> None:
+    found = dict(texts(written(language)))
+    different = [
+        (key, numbers(text), numbers(found[key]))
+        for key, text in texts(english(nodes))
+        if key in found and numbers(text) != numbers(found[key])
+    ]
+    assert different == []
+
+
+@pytest.mark.parametrize("language", languages())
+def test_locales_names_have_nothing_that_the_frontend_compiles(language: str) -> None:
+    names = [text for key, text in texts(written(language)) if not key.endswith(".tooltip")]
+    assert [text for text in names if MESSAGE_SYNTAX & set(text)] == []
+
+
+def test_locales_in_chinese_are_chinese() -> None:
+    words = [text for key, text in texts(written("zh")) if not key.endswith(".name")]
+    assert [text for text in words if not HAN.search(text)] == []
+
+
+def test_locales_name_every_category_and_the_pack_in_the_template_browser(nodes: Json) -> None:
+    categories = {word for node in nodes.values() for word in node["category"].split("/")}
+    for language in languages():
+        main = written(language, "main")
+        assert set(main["nodeCategories"]) == categories
+        assert main["templateWorkflows"]["category"]["ziplora"]
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text, in any order."""
+    return sorted(NUMBER.findall(text))
+
+
+def test_help_in_chinese_names_what_the_node_shows(nodes: Json) -> None:
+    """Inputs and outputs by both names: the one on the node, and the one in messages."""
+    for node_id, node in written("zh").items():
+        page = (ROOT / "js" / "docs" / node_id / "zh.md").read_text(encoding="utf-8")
+        assert (
+            page.splitlines()[0] == f"# {nodes[node_id]['display_name']} · {node['display_name']}"
+        )
+        for name, words in node["inputs"].items():
+            if words["name"].lower() != name:
+                assert f"**{name}**「{words['name']}」" in page, (node_id, name)
