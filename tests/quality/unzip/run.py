@@ -62,7 +62,9 @@ VARIANTS = {
     "+ columns": replace(SETTINGS, block_separation=False),
     "+ blocks: UnZipLoRA": SETTINGS,
     "UnZipLoRA, four samples a step": replace(
-        SETTINGS, content_learning_rate=LEARNING_RATE, style_learning_rate=LEARNING_RATE,
+        SETTINGS,
+        content_learning_rate=LEARNING_RATE,
+        style_learning_rate=LEARNING_RATE,
         options=replace(SETTINGS.options, batch=BATCH, schedule="cosine"),
     ),
 }
