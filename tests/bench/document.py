@@ -51,7 +51,8 @@ def write(run: str, section: str, tables: Sequence[Table], minutes: float) -> No
     DOCUMENT.write_text(text, encoding="utf-8")
     runs = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     measured = {"about": about, "tables": {t.title: t.figures() for t in tables}}
-    runs.setdefault(run, {})[section] = measured
+    sections = {**runs.get(run, {}), section: measured}
+    runs[run] = dict(sorted(sections.items(), key=lambda s: text.index(f"<!-- {run} {s[0]} -->")))
     FIGURES.write_text(json.dumps(runs, indent=1) + "\n")
     say(f"written: {_shown(DOCUMENT)}, {_shown(FIGURES)}")
 
