@@ -11,6 +11,8 @@ from ..ziplora_core.comfy_adapter.zip_inputs import Prompt
 from ..ziplora_core.comfy_adapter.zip_session import optimise
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
+from ..ziplora_core.merge import MergedLoRA
+from ..ziplora_core.merge_map import merge_map
 from ..ziplora_core.objective import SIMILARITIES
 from ..ziplora_core.options import SOLVERS, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
@@ -172,8 +174,14 @@ class ZipLoRAOptimize(io.ComfyNode):
             lora_model(result.merged.modules(), result.merged.metadata),
             {"loss": result.loss},
             result.report,
-            ui=ui.PreviewText(result.report),
+            ui=ui.PreviewText(result.report).as_dict() | _map(result.merged),
         )
+
+
+def _map(merged: MergedLoRA) -> dict[str, list[Any]]:
+    """What js/merge_map.js draws."""
+    drawn = merge_map(merged)
+    return {} if drawn is None else {"ziplora_merge_map": [drawn]}
 
 
 NODES = [ZipLoRAOptimize]

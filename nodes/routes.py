@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
 
 from ..ziplora_core import runs
+from ..ziplora_core.comfy_adapter.slider_file import slider_file
 from ..ziplora_core.run_history import summary
 
 
 def register_routes(routes: web.RouteTableDef) -> None:
-    """Add the routes by which a training is watched and steered.
+    """Add the routes by which a training is watched and steered, and a slider's file described.
 
     - `POST /ziplora/stop`: stop and keep what was learned
     - `POST /ziplora/save`: write the LoRA so far, and go on
     - `GET /ziplora/training`: which runs are known
     - `GET /ziplora/training/{node_id}`: all there is to show of a node's last run; `?workflow=`
     - `GET /ziplora/training/{node_id}/samples/{step}`: its sample pictures, JPEG
+    - `GET /ziplora/slider?name=`: how far the slider in a file was trained to be moved
 
     The body of both POSTs is `{"node_id": "12"}` for one node, `{}` for all that train; they
     answer `{"stopped": [ids]}` or `{"saving": [ids]}`, 404 when no such run is going on.
@@ -49,6 +52,11 @@ def register_routes(routes: web.RouteTableDef) -> None:
         if not picture:
             return web.json_response({"error": "no such picture is kept"}, status=404)
         return web.Response(body=picture, content_type="image/jpeg")
+
+    @routes.get("/ziplora/slider")
+    async def slider(request: web.Request) -> web.Response:
+        said = await asyncio.to_thread(slider_file, request.query.get("name", ""))
+        return web.json_response(said)
 
 
 def _run(request: web.Request) -> runs.Run | None:
