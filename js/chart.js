@@ -13,10 +13,11 @@ const COLOURS = {
 const ORDER = ["content", "style", "penalty"];
 const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
   ["prior", "style"], ["low", "style"]]); // prettier-ignore
+/** Not an error: another scale, linear, on the right. */
+const APART = "penalty";
 const LEFT = 44;
 const BOTTOM = 16;
 const TOP = 6;
-const RIGHT = 8;
 const SMOOTH = 20;
 const DECADES = 5;
 
@@ -93,28 +94,41 @@ export class Chart {
   draw() {
     const { width, height } = this.#fit();
     const context = this.canvas.getContext("2d");
-    if (!context || width < LEFT + RIGHT + 4) return;
+    if (!context || width < LEFT + this.#right + 4) return;
     const ink = getComputedStyle(this.element).color;
     context.clearRect(0, 0, width, height);
     context.font = "10px system-ui, sans-serif";
-    const columns = Math.floor(width - LEFT - RIGHT);
-    const curves = [...this.terms].map(([term, values]) => ({
-      colour: this.colour(term),
-      raw: this.#columns(values, columns),
-      mean: this.#columns(smooth(values), columns),
-    }));
-    const range = valueRange(curves.map((c) => c.raw), this.logarithmic);
+    const columns = Math.floor(width - LEFT - this.#right);
+    const curves = [...this.terms].map(([term, values]) => {
+      const logarithmic = this.logarithmic && term !== APART;
+      return {
+        apart: term === APART,
+        colour: this.colour(term),
+        raw: this.#columns(values, columns, logarithmic),
+        mean: this.#columns(smooth(values), columns, logarithmic),
+      };
+    });
     this.drawn = { points: 0, columns };
     this.#describe();
-    if (!range) return;
-    const place = scale(range, this.logarithmic, height);
-    this.#axes(context, range, place, { width, height, ink });
+    const places = [false, true].map((apart) => {
+      const logarithmic = this.logarithmic && !apart;
+      const columns = curves.filter((curve) => curve.apart === apart).map((curve) => curve.raw);
+      const range = valueRange(columns, logarithmic);
+      if (!range) return Number;
+      const place = scale(range, logarithmic, height);
+      const colour = apart ? this.colour(APART) : ink;
+      this.#axis(context, ticks(range, logarithmic), place, { width, colour, apart });
+      return place;
+    });
+    if (!curves.length) return;
+    this.#stepAxis(context, { width, height, ink });
     context.save();
     context.beginPath();
     context.rect(LEFT, TOP - 2, columns + 2, height - TOP - BOTTOM + 4);
     context.clip();
     context.lineJoin = "round";
-    for (const { colour, raw, mean } of curves) {
+    for (const { apart, colour, raw, mean } of curves) {
+      const place = places[Number(apart)];
       context.strokeStyle = colour;
       context.globalAlpha = 0.35;
       context.lineWidth = 1;
@@ -143,20 +157,26 @@ export class Chart {
    * Takes the extremes of each pixel column.
    * @param {Values} values
    * @param {number} count
+   * @param {boolean} logarithmic
    * @returns {Columns}
    */
-  #columns(values, count) {
+  #columns(values, count, logarithmic) {
     const low = new Float64Array(count + 1).fill(NaN);
     const high = low.slice();
     const [first, span] = this.#span();
     for (let n = 0; n < values.length; n++) {
       const value = values[n];
-      if (value === null || (this.logarithmic && value <= 0)) continue;
+      if (value === null || (logarithmic && value <= 0)) continue;
       const column = Math.round(((this.steps[n] - first) / span) * count);
       if (!(low[column] <= value)) low[column] = value;
       if (!(high[column] >= value)) high[column] = value;
     }
     return { low, high };
+  }
+
+  /** Room at the right. */
+  get #right() {
+    return this.terms.has(APART) ? 38 : 8;
   }
 
   /** The first step, and how many there are up to the last. */
@@ -188,31 +208,40 @@ export class Chart {
 
   /**
    * @param {CanvasRenderingContext2D} context
-   * @param {[number, number]} range
+   * @param {number[]} values
    * @param {(value: number) => number} place
-   * @param {{ width: number, height: number, ink: string }} size
+   * @param {{ width: number, colour: string, apart: boolean }} how
    */
-  #axes(context, range, place, { width, height, ink }) {
-    const [first, span] = this.#span();
-    context.fillStyle = context.strokeStyle = ink;
+  #axis(context, values, place, { width, colour, apart }) {
+    context.fillStyle = context.strokeStyle = colour;
     context.lineWidth = 1;
     context.textBaseline = "middle";
-    context.textAlign = "right";
-    for (const tick of ticks(range, this.logarithmic)) {
-      const y = Math.round(place(tick)) + 0.5;
+    context.textAlign = apart ? "left" : "right";
+    for (const value of values) {
+      const y = Math.round(place(value)) + 0.5;
+      context.fillText(short(value), apart ? width - this.#right + 5 : LEFT - 5, y);
+      if (apart) continue;
       context.globalAlpha = 0.15;
       context.beginPath();
       context.moveTo(LEFT, y);
-      context.lineTo(width - RIGHT, y);
+      context.lineTo(width - this.#right, y);
       context.stroke();
       context.globalAlpha = 1;
-      context.fillText(short(tick), LEFT - 5, y);
     }
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {{ width: number, height: number, ink: string }} size
+   */
+  #stepAxis(context, { width, height, ink }) {
+    const [first, span] = this.#span();
+    context.fillStyle = ink;
     context.textBaseline = "bottom";
     context.textAlign = "left";
     context.fillText(String(first), LEFT, height);
     context.textAlign = "right";
-    context.fillText(`step ${first + span}`, width - RIGHT, height);
+    context.fillText(`step ${first + span}`, width - this.#right, height);
   }
 
   /**
@@ -234,14 +263,14 @@ export class Chart {
   /** @param {number} at */
   #x(at) {
     const [first, span] = this.#span();
-    const columns = Math.floor(this.element.clientWidth - LEFT - RIGHT);
+    const columns = Math.floor(this.element.clientWidth - LEFT - this.#right);
     return LEFT + ((this.steps[at] - first) / span) * columns;
   }
 
   /** @param {PointerEvent} event the point whose step is nearest to it */
   #nearest(event) {
     const [first, span] = this.#span();
-    const columns = this.element.clientWidth - LEFT - RIGHT;
+    const columns = this.element.clientWidth - LEFT - this.#right;
     const wanted = first + ((event.offsetX - LEFT) / columns) * span;
     let low = 0;
     let high = this.steps.length - 1;
@@ -361,7 +390,7 @@ function scale([least, greatest], logarithmic, height) {
 }
 
 /**
- * Where lines go across.
+ * Where lines go across: a few round numbers.
  * @param {[number, number]} range
  * @param {boolean} logarithmic
  */
@@ -369,12 +398,12 @@ function ticks([least, greatest], logarithmic) {
   const found = [];
   if (logarithmic) {
     const decades = Math.log10(greatest / least);
-    const steps = decades > 2 ? [1] : decades > 0.7 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
+    const steps = decades > 2 ? [1] : decades > 1 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
     for (let power = Math.floor(Math.log10(least)); 10 ** power <= greatest; power++) {
       found.push(...steps.map((step) => step * 10 ** power));
     }
   } else {
-    const rough = (greatest - least) / 4;
+    const rough = (greatest - least) / 3;
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = power * ([1, 2, 5].find((s) => s * power >= rough) ?? 10);
     for (let tick = Math.ceil(least / step) * step; tick <= greatest; tick += step) {

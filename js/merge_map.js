@@ -245,7 +245,7 @@ class MapPanel {
         context.lineTo(((bin + 0.5) / counts.length) * width, 30 - (count / most) * 27);
       });
       context.stroke();
-      context.fillText(["m_c", "m_s"][concept], width / 2 - 22 + 24 * concept, height - 2);
+      context.fillText(["m_c", "m_s"][concept], width / 2 - 26 + 30 * concept, height - 2);
     });
     context.fillStyle = getComputedStyle(this.plot).color;
     context.fillText(short(range[0]), 0, height - 2);

@@ -33,6 +33,16 @@ const STYLE = `
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
 .ziplora-panel .plot { position: relative; flex: 3 1 90px; min-height: 60px; }
 .ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
+.ziplora-panel .legend { gap: 4px 10px; overflow: hidden; height: 15px; white-space: nowrap; }
+.ziplora-panel .legend i {
+  display: inline-block; width: 10px; height: 3px; margin-right: 4px; vertical-align: middle;
+}
+.ziplora-panel .pictures { display: flex; flex-direction: column; flex: 2 1 90px; min-height: 0; }
+.ziplora-panel .frame {
+  display: flex; flex: 1; min-height: 0; align-items: center; justify-content: center;
+}
+.ziplora-panel .frame img { height: 100%; max-width: 100%; object-fit: contain; }
+.ziplora-panel [hidden] { display: none !important; }
 .ziplora-panel .tip {
   position: absolute; z-index: 1; padding: 3px 6px; border: 1px solid var(--border-color);
   border-radius: 4px; color: var(--fg-color); background: var(--comfy-menu-bg);

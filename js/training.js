@@ -66,7 +66,7 @@ class TrainingPanel {
     this.chart = new Chart("Loss");
     this.numbers = make("div", { class: "line numbers" }, "Loss, pace and memory appear here.");
     this.words = make("div", { class: "line", role: "status" });
-    this.legend = make("div", { class: "row grow", style: "gap: 10px; overflow: hidden" });
+    this.legend = make("div", { class: "row numbers legend" });
     this.log = make("button", { type: "button", "aria-pressed": "true" }, "log");
     this.log.title = "Logarithmic or linear scale";
     this.log.addEventListener("click", () => this.toggleScale());
@@ -77,10 +77,11 @@ class TrainingPanel {
       this.numbers,
       this.words,
       this.chart.element,
-      make("div", { class: "row" }, this.legend, this.log),
+      this.legend,
     );
     if (DRAWS.get(node.comfyClass)) this.element.append(this.makePictures());
-    this.element.append(make("div", { class: "row" }, this.stop, this.save));
+    const gap = make("span", { class: "grow" });
+    this.element.append(make("div", { class: "row" }, this.stop, this.save, gap, this.log));
     const height = HEIGHT + (DRAWS.get(node.comfyClass) ? PICTURES : 0);
     showOnNode(node, "training", this.element, height);
   }
@@ -108,19 +109,16 @@ class TrainingPanel {
 
   makePictures() {
     this.picture = make("img", { alt: "", draggable: "false" });
-    this.picture.style.cssText = "height: 100%; max-width: 100%; object-fit: contain;";
     this.picture.hidden = true;
     this.when = make("span", { class: "numbers" });
-    this.scrub = make("input", { type: "range", min: "0", max: "0", "aria-label": "Sample pictures over time" });
-    this.scrub.className = "grow";
+    this.scrub = make("input", { type: "range", min: "0", max: "0", class: "grow" });
+    this.scrub.setAttribute("aria-label", "Sample pictures over time");
     this.scrub.disabled = true;
     this.scrub.addEventListener("input", () => this.showPicture());
     this.none = make("span", {}, "Sample pictures appear here, if any are drawn.");
-    const frame = make("div", { class: "row", style: "flex: 2 1 60px; min-height: 40px; justify-content: center" });
-    frame.append(this.picture, this.none);
-    const box = make("div", { style: "display: flex; flex-direction: column; flex: 2 1 90px; min-height: 0" });
-    box.append(frame, make("div", { class: "row" }, this.scrub, this.when));
-    return box;
+    const frame = make("div", { class: "frame" }, this.picture, this.none);
+    const row = make("div", { class: "row" }, this.scrub, this.when);
+    return make("div", { class: "pictures" }, frame, row);
   }
 
   toggleScale() {
@@ -199,11 +197,11 @@ class TrainingPanel {
 
   /** @param {string} term its colour, name and mean */
   name(term) {
-    const swatch = make("span", { "aria-hidden": "true" });
-    swatch.style.cssText = `flex: none; width: 10px; height: 3px; background: ${this.chart.colour(term)}`;
+    const swatch = make("i", { "aria-hidden": "true" });
+    swatch.style.background = this.chart.colour(term);
     const latest = this.chart.steps === this.steps ? this.chart.latest(term) : this.last?.errors.at(-1);
     const value = latest === null || latest === undefined ? "–" : short(latest);
-    return make("span", { class: "row numbers" }, swatch, `${term} ${value}`);
+    return make("span", {}, swatch, `${term} ${value}`);
   }
 
   /** @param {Message} message */
