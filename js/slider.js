@@ -9,7 +9,7 @@ import { also, make, makePanel, showOnNode } from "./panel.js";
 
 const NODE = "ConceptSlider";
 const NONE = "None";
-const HEIGHT = 104;
+const HEIGHT = 96;
 const NEAR = 5;
 const FAR = 10;
 const LEAST_WINDOW = 0.01;
@@ -32,7 +32,6 @@ class Thumb {
     this.step = step;
     this.element = make("div", { class: "thumb", role: "slider", tabindex: "0", "aria-label": label });
     this.element.addEventListener("keydown", (event) => this.onKey(event));
-    this.element.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
   }
 
   get widget() {
@@ -81,15 +80,6 @@ class Thumb {
     event.preventDefault();
     event.stopPropagation();
     this.set(to[event.key]);
-    this.panel.settle();
-  }
-
-  /** @param {WheelEvent} event turns the number only where the person has put the focus */
-  onWheel(event) {
-    if (document.activeElement !== this.element || event.ctrlKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.set(this.value - Math.sign(event.deltaY) * this.step);
     this.panel.settle();
   }
 
@@ -300,6 +290,15 @@ class SliderPanel {
         this.settle();
       });
     }
+    track.addEventListener("wheel", (event) => {
+      // Elsewhere than at the thumb that has the focus, the wheel is the canvas's.
+      const focused = thumbs.find((thumb) => thumb.element === document.activeElement);
+      if (!focused || event.ctrlKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      focused.set(focused.value - Math.sign(event.deltaY) * focused.step);
+      this.settle();
+    }, { passive: false }); // prettier-ignore
     track.addEventListener("dblclick", (event) => {
       event.stopPropagation();
       // Both at once: the first would otherwise stop at the other's old place.
