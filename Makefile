@@ -41,6 +41,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	@cd tests && $(BIN)/python -m sandbox.type_check
 
 bench: setup
 	@cd tests && $(BIN)/python -m bench $(ARGS)
