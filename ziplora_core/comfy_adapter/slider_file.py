@@ -21,11 +21,14 @@ def slider_file(name: str) -> dict[str, Any]:
     Returns:
         `range` (two numbers) and `start_percent`; or `range` None, and `why`.
     """
+    unknown = {"range": None, "why": "The file does not say how far it was trained to be moved."}
+    if not name.endswith(".safetensors"):
+        return unknown
     try:
         with lora_path(name).open("rb") as file:
             use = slider_use(read_header(file, name).metadata)
     except (ZipLoRAError, OSError) as error:
         return {"range": None, "why": str(error)}
     if use is None or not all(map(math.isfinite, astuple(use))) or use.low >= use.high:
-        return {"range": None, "why": "The file does not say how far it was trained to be moved."}
+        return unknown
     return {"range": [use.low, use.high], "start_percent": use.start_percent}
