@@ -73,7 +73,8 @@ class TrainingProgress:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._bar = comfy.utils.ProgressBar(run.steps)
+        # Two: a bar that has been further holds back what is said of the steps before that.
+        self._preparing, self._bar = (comfy.utils.ProgressBar(run.steps) for _ in range(2))
         self._told, self._sent = 0.0, 0
         self._preview: tuple[str, Image.Image, None] | None = None
 
@@ -107,7 +108,7 @@ class TrainingProgress:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.run.prepared = (done, total)
         if done == total or self._is_due():
-            self._bar.update_absolute(done, total)
+            self._preparing.update_absolute(done, total)
             self.tell()
 
     def status(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A training in the page, from Run to the map of what was learned, with all that can come between."""
+"""A training in the page, from Run to the map, with all that can come between."""
 
 from __future__ import annotations
 
