@@ -43,6 +43,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	@cd tests && $(BIN)/python -m sandbox.type_check
 
 thumbnails: setup
 	@cd tests && $(BIN)/python -m sandbox.thumbnails

@@ -6,6 +6,7 @@
  * both renderers show it, and it is kept out of the workflow file and of the prompt.
  */
 import { app } from "../../scripts/app.js";
+import { also, nodeOfOutput, showOnNode, zoomThrough } from "./panel.js";
 
 /** Which nodes report, and how many pixels their reports need. */
 const HEIGHTS = new Map([
@@ -29,8 +30,6 @@ const HEIGHTS = new Map([
   ["ExportLoRA", 100],
 ]);
 const WIDGET_NAME = "report";
-/** No type of the frontend's own: it would show its own widget instead of our element. */
-const WIDGET_TYPE = "ZIPLORA_REPORT";
 
 /** @typedef {{ text?: string | string[] }} NodeOutput */
 
@@ -46,22 +45,13 @@ function addReport(node) {
   element.spellcheck = false;
   element.placeholder = "The report appears here after a run.";
   element.setAttribute("aria-label", `Report of ${node.title}`);
-  element.style.minHeight = `${height}px`;
-  element.dataset.captureWheel = "true";
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
-  const widget = node.addDOMWidget(WIDGET_NAME, WIDGET_TYPE, element, {
-    serialize: false,
-    hideInPanel: true, // the side panel would take the element away from the node
-    hideOnZoom: false,
-    getMinHeight: () => height,
+  showOnNode(node, WIDGET_NAME, element, height, {
     getValue: () => element.value,
     setValue: (/** @type {string} */ value) => {
       element.value = value;
     },
   });
-  widget.serialize = false;
-  const needed = node.computeSize();
-  node.setSize([Math.max(needed[0], node.size[0]), Math.max(needed[1], node.size[1])]);
 }
 
 /**
@@ -74,8 +64,7 @@ function scrollOrZoom(event, element) {
     event.stopPropagation();
     return;
   }
-  event.preventDefault();
-  app.canvas.processMouseWheel(event);
+  zoomThrough(event);
 }
 
 /**
@@ -89,31 +78,17 @@ function showReport(node, output) {
   widget.value = [output.text].flat().join("\n\n");
 }
 
-/**
- * Finds the node of an output: `12`, or `<id of the subgraph>:12`.
- * @param {string} locator
- */
-function findNode(locator) {
-  const [id, subgraph] = locator.split(":").reverse();
-  const graph = subgraph ? app.rootGraph.subgraphs.get(subgraph) : app.rootGraph;
-  return graph?.getNodeById(id);
-}
-
 app.registerExtension({
   name: "ziplora.report",
   nodeCreated(/** @type {any} */ node) {
     if (!HEIGHTS.has(node.comfyClass)) return;
     addReport(node);
-    const onExecuted = node.onExecuted;
-    node.onExecuted = function (/** @type {NodeOutput} */ output) {
-      onExecuted?.apply(this, arguments);
-      showReport(this, output);
-    };
+    also(node, "onExecuted", (output) => showReport(node, output));
   },
   /** Called when another workflow tab, or a run of the history, is opened. */
   onNodeOutputsUpdated(/** @type {Record<string, NodeOutput>} */ outputs) {
     for (const [locator, output] of Object.entries(outputs)) {
-      const node = findNode(locator);
+      const node = nodeOfOutput(locator);
       if (HEIGHTS.has(node?.comfyClass)) showReport(node, output);
     }
   },

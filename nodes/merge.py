@@ -18,7 +18,7 @@ from ..ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
 from ..ziplora_core.pairing import LoRAPair
 from ..ziplora_core.trainable import Watch
 from .merge_inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
-from .progress import TrainingProgress, log_warnings
+from .progress import log_warnings, progress_bar
 from .types import LoRAPairType, MergedLoRAType, no_clip
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,6 @@ class MergeLoRAs(io.ComfyNode):
                 io.LoraModel.Output("lora"),
                 io.String.Output("report"),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -135,18 +134,22 @@ class MergeLoRAs(io.ComfyNode):
         **drawing: int,
     ) -> io.NodeOutput:
         by_block = chosen_blocks(block_preset, blocks)
-        node_id = str(cls.hidden.unique_id)
-        modules = TrainingProgress(node_id, len(pair.content.modules))
         settings = MergeSettings(
-            content_weight, style_weight, rank, mu, density, by_block, on_module=modules.prepare
+            content_weight,
+            style_weight,
+            rank,
+            mu,
+            density,
+            by_block,
+            on_module=progress_bar(len(pair.content.modules)),
         )
         prompts = CalibrationPrompts(
             content_conditioning, style_conditioning, joint_conditioning, **drawing
         )
         notes = []
         if prompts.connected() and (method in CALIBRATED or rank):
-            progress = TrainingProgress(node_id, prompts.evaluations)
-            seen = calibrate(model, pair, prompts, Watch(on_prepare=progress.prepare))
+            watch = Watch(on_prepare=progress_bar(prompts.evaluations))
+            seen = calibrate(model, pair, prompts, watch)
             settings, notes = replace(settings, moments=seen.moments), [seen.report]
         elif prompts.connected():
             notes = [f"the prompts change nothing: {method} with rank 0 does not look at pictures"]

@@ -6,16 +6,17 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..ziplora_core import runs
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
 from ..ziplora_core.comfy_adapter.zip_inputs import Prompt
 from ..ziplora_core.comfy_adapter.zip_session import optimise
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
+from ..ziplora_core.merge import MergedLoRA
+from ..ziplora_core.merge_map import merge_map
 from ..ziplora_core.objective import SIMILARITIES
 from ..ziplora_core.options import SOLVERS, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
-from .progress import TrainingProgress, log_warnings
+from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, seed_input, size_input
 from .types import LoRAPairType, MergedLoRAType, OptionsType
 
@@ -142,7 +143,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                 io.LossMap.Output("loss"),
                 io.String.Output("report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -165,20 +166,22 @@ class ZipLoRAOptimize(io.ComfyNode):
         ]
         if joint_conditioning is not None:
             prompts.append(Prompt("joint", joint_conditioning))
-        node_id = str(cls.hidden.unique_id)
-        progress = TrainingProgress(node_id, settings.gradient_steps)
-        with runs.registered(node_id) as stop:
-            result = optimise(
-                model, pair, prompts, settings, checkpoint_root(), progress.watch(stop)
-            )
+        with followed(cls, settings.gradient_steps) as watch:
+            result = optimise(model, pair, prompts, settings, checkpoint_root(), watch)
         log_warnings("ZipLoRAOptimize", result.report)
         return io.NodeOutput(
             result.merged,
             lora_model(result.merged.modules(), result.merged.metadata),
             {"loss": result.loss},
             result.report,
-            ui=ui.PreviewText(result.report),
+            ui=ui.PreviewText(result.report).as_dict() | _map(result.merged),
         )
+
+
+def _map(merged: MergedLoRA) -> dict[str, list[Any]]:
+    """What js/merge_map.js draws."""
+    drawn = merge_map(merged)
+    return {} if drawn is None else {"ziplora_merge_map": [drawn]}
 
 
 NODES = [ZipLoRAOptimize]

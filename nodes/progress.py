@@ -1,24 +1,32 @@
-"""How a training node shows itself while it runs: progress bar, loss curve, samples, cancel."""
+"""How a training node shows itself while it runs: progress, points, samples, stop, save, cancel."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
+from comfy_api.latest import io
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..ziplora_core.plots import bars, loss_curves, strip
+from ..ziplora_core import runs
+from ..ziplora_core.run_history import Run
 from ..ziplora_core.trainable import TrainingRecord, Watch
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_PER_PICTURE = 2.0
+EVENT = "ziplora.training"
+_SECONDS = 1 / 3
+"""Between two messages of ours; with ComfyUI's own two of a progress bar, nine in a second."""
+_HEIGHT, _GAP = 384, 4
+"""Pixels of sample pictures, and between them."""
 
 
 def log_warnings(node: str, report: str) -> None:
@@ -28,55 +36,137 @@ def log_warnings(node: str, report: str) -> None:
             logger.warning("%s: %s", node, line)
 
 
+def progress_bar(total: int) -> Callable[[int, int], None]:
+    """Make what is told how many of how many are done; raises when the person has cancelled."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def on_progress(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return on_progress
+
+
+@contextmanager
+def followed(node: type[io.ComfyNode], steps: int) -> Iterator[Watch]:
+    """Register a node's training and yield what its loop tells and asks.
+
+    Args:
+        node: needs the hidden inputs `unique_id` and `extra_pnginfo`.
+        steps: of the whole training.
+    """
+    run = Run(str(node.hidden.unique_id), steps, _workflow_id(node.hidden.extra_pnginfo))
+    progress = TrainingProgress(run)
+    try:
+        with runs.registered(run):
+            yield progress.watch()
+    finally:
+        progress.tell()
+
+
 class TrainingProgress:
     """Told by the loop what happens; raises when the person has cancelled.
 
-    Args:
-        node_id: of the node that trains.
-        steps: of the whole training.
+    It goes to every open page, a third of a second apart at most: a page that shows another
+    workflow leaves it out.
     """
 
-    def __init__(self, node_id: str, steps: int) -> None:
-        self.node_id, self.steps = node_id, steps
-        self._bar = comfy.utils.ProgressBar(steps)
-        self._drawn = 0.0
-        self._samples: Sequence[Tensor] = ()
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        # Two: a bar that has been further holds back what is said of the steps before that.
+        self._preparing, self._bar = (comfy.utils.ProgressBar(run.steps) for _ in range(2))
+        self._told, self._sent = 0.0, 0
+        self._preview: tuple[str, Image.Image, None] | None = None
 
-    def watch(self, stop: threading.Event) -> Watch:
-        """What the loop calls; `stop` ends it with what was learned."""
-        return Watch(self.step, stop.is_set, self.prepare, self.status, self.samples, self.solved)
+    def watch(self) -> Watch:
+        """What the loop calls."""
+        return Watch(
+            on_step=self.step,
+            should_stop=self.run.stop.is_set,
+            should_save=self.run.take_save,
+            on_prepare=self.prepare,
+            on_status=self.status,
+            on_samples=self.samples,
+            on_solved=self.solved,
+            on_saved=self.saved,
+        )
 
     def step(self, record: TrainingRecord) -> None:
         """Called after every step."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(record.step, self.steps, self._picture(record))
+        self.run.update(record)
+        last = record.step == self.run.steps or record.stopped is not None
+        if record.stopped:
+            self.run.status = record.stopped
+        if last or self._is_due():
+            self._bar.update_absolute(record.step, self.run.steps, self._preview)
+            self._preview = None
+            self.tell()
 
     def prepare(self, done: int, total: int) -> None:
         """Called while pictures are drawn, before the first step."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(done, total)
+        self.run.prepared = (done, total)
+        if done == total or self._is_due():
+            self._preparing.update_absolute(done, total)
+            self.tell()
 
     def status(self, text: str) -> None:
         """Show on the node what is going on, and what memory it will need."""
-        PromptServer.instance.send_progress_text(text, self.node_id)
+        self.run.status = text
+        self.tell()
 
     def samples(self, step: int, pictures: Sequence[Tensor]) -> None:
-        """Show these below the curve from now on."""
-        self._samples, self._drawn = pictures, 0.0
+        """Show these pictures, from the next step on also where previews are shown."""
+        picture = side_by_side(pictures)
+        self._preview = ("JPEG", picture, None)
+        file = BytesIO()
+        picture.save(file, "JPEG", quality=88)
+        self.run.add_picture(step, file.getvalue())
 
     def solved(self, errors: Sequence[float]) -> None:
         """Show how well each pass of the closed form has done."""
-        names = ["direct merge", *(f"pass {n}" for n in range(1, len(errors)))]
-        values = dict(zip(names, errors, strict=True))
-        chart = bars(values, "error of the layers' own outputs, direct merge = 1")
-        self._bar.update_absolute(len(errors), len(errors), ("PNG", Image.fromarray(chart), None))
+        self.run.errors = list(errors)
+        self.tell()
 
-    def _picture(self, record: TrainingRecord) -> tuple[str, Image.Image, None] | None:
-        """Draw the curve every other second at most: the time belongs to the training."""
-        now = time.perf_counter()
-        last = record.step == self.steps or record.stopped is not None
-        if record.step < 2 or (now - self._drawn < _SECONDS_PER_PICTURE and not last):
-            return None
-        self._drawn = now
-        chart = loss_curves(record.history, self.steps)
-        return ("PNG", Image.fromarray(strip(chart, self._samples)), None)
+    def saved(self, file: str) -> None:
+        """Say where the LoRA so far is."""
+        self.run.saved.append(file)
+        self.tell()
+
+    def tell(self) -> None:
+        """Send what is new to every open page."""
+        self._told = time.perf_counter()
+        self.run.tick()
+        message = self.run.snapshot(after=self._sent)
+        self._sent = self.run.last()
+        PromptServer.instance.send_sync(EVENT, message | {"memory": used_memory()})
+
+    def _is_due(self) -> bool:
+        return time.perf_counter() - self._told >= _SECONDS
+
+
+def _workflow_id(pnginfo: Any) -> str:
+    """The id of the workflow that was queued; empty where only a prompt was, by a program."""
+    workflow = pnginfo.get("workflow") if isinstance(pnginfo, dict) else None
+    return str(workflow.get("id", "")) if isinstance(workflow, dict) else ""
+
+
+def used_memory() -> list[int]:
+    """Bytes in use on the device that trains, and all it has."""
+    device: Any = comfy.model_management.get_torch_device()
+    total = int(comfy.model_management.get_total_memory(device))
+    return [total - int(comfy.model_management.get_free_memory(device)), total]
+
+
+def side_by_side(pictures: Sequence[Tensor]) -> Image.Image:
+    """Put pictures `(h, w, 3)` in 0…1 beside each other, no higher than a preview is shown."""
+    shown = [Image.fromarray((p * 255).round().byte().cpu().numpy()) for p in pictures]
+    height = min(_HEIGHT, max(p.height for p in shown))
+    shown = [p.resize((max(1, round(p.width * height / p.height)), height)) for p in shown]
+    row = Image.new("RGB", (sum(p.width + _GAP for p in shown) - _GAP, height))
+    left = 0
+    for picture in shown:
+        row.paste(picture, (left, 0))
+        left += picture.width + _GAP
+    return row

@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from aiohttp import web
 
 from ..ziplora_core import runs
+from ..ziplora_core.comfy_adapter.slider_file import slider_file
+from ..ziplora_core.run_history import summary
 
 
 def register_routes(routes: web.RouteTableDef) -> None:
-    """Add `POST /ziplora/stop`: stop and keep what was learned.
+    """Add the routes by which a training is watched and steered, and a slider's file described.
 
-    Body: `{"node_id": "12"}` for one node, `{}` for all that train. Answers `{"stopped": [ids]}`,
-    404 when no such run is going on.
+    - `POST /ziplora/stop`: stop and keep what was learned
+    - `POST /ziplora/save`: write the LoRA so far, and go on
+    - `GET /ziplora/training`: which runs are known
+    - `GET /ziplora/training/{node_id}`: all there is to show of a node's last run; `?workflow=`
+    - `GET /ziplora/training/{node_id}/samples/{step}`: its sample pictures, JPEG
+    - `GET /ziplora/slider?name=`: how far the slider in a file was trained to be moved
+
+    The body of both POSTs is `{"node_id": "12"}` for one node, `{}` for all that train; they
+    answer `{"stopped": [ids]}` or `{"saving": [ids]}`, 404 when no such run is going on.
     """
 
     @routes.post("/ziplora/stop")
     async def stop(request: web.Request) -> web.Response:
-        try:
-            body = await request.json() if request.can_read_body else {}
-            node_id = body.get("node_id")
-        except (ValueError, AttributeError):
-            return web.json_response({"error": "expected a JSON object"}, status=400)
-        told = runs.request_stop(None if node_id is None else str(node_id))
-        return web.json_response({"stopped": told}, status=200 if told else 404)
+        return await _told(request, "stopped", runs.request_stop)
+
+    @routes.post("/ziplora/save")
+    async def save(request: web.Request) -> web.Response:
+        return await _told(request, "saving", runs.request_save)
+
+    @routes.get("/ziplora/training")
+    async def known(_request: web.Request) -> web.Response:
+        return web.json_response({"runs": summary(runs.known())})
+
+    @routes.get("/ziplora/training/{node_id}")
+    async def history(request: web.Request) -> web.Response:
+        run = _run(request)
+        if run is None:
+            return web.json_response({"error": "no run of this node is known"}, status=404)
+        return web.json_response(run.snapshot())
+
+    @routes.get("/ziplora/training/{node_id}/samples/{step:\\d+}")
+    async def sample(request: web.Request) -> web.Response:
+        run = _run(request)
+        picture = run and run.picture(int(request.match_info["step"]))
+        if not picture:
+            return web.json_response({"error": "no such picture is kept"}, status=404)
+        return web.Response(body=picture, content_type="image/jpeg")
+
+    @routes.get("/ziplora/slider")
+    async def slider(request: web.Request) -> web.Response:
+        said = await asyncio.to_thread(slider_file, request.query.get("name", ""))
+        return web.json_response(said)
+
+
+def _run(request: web.Request) -> runs.Run | None:
+    return runs.find(request.match_info["node_id"], request.query.get("workflow"))
+
+
+async def _told(
+    request: web.Request, name: str, tell: Callable[[str | None], list[str]]
+) -> web.Response:
+    try:
+        body = await request.json() if request.can_read_body else {}
+        node_id = body.get("node_id")
+    except (ValueError, AttributeError):
+        return web.json_response({"error": "expected a JSON object"}, status=400)
+    told = tell(None if node_id is None else str(node_id))
+    return web.json_response({name: told}, status=200 if told else 404)

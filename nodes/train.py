@@ -6,14 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..ziplora_core import runs
 from ..ziplora_core.comfy_adapter.dreambooth_inputs import Studio
 from ..ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
 from ..ziplora_core.comfy_adapter.paths import work_root
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.options import DreamBoothSettings
-from .progress import TrainingProgress, log_warnings
+from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
 from .types import OptionsType
 
@@ -155,7 +154,7 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                 io.LossMap.Output("loss"),
                 io.String.Output("report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -172,10 +171,8 @@ class TrainDreamBoothLoRA(io.ComfyNode):
             images, captions or (), class_images,
         )  # fmt: skip
         settings = DreamBoothSettings(**values)
-        node_id = str(cls.hidden.unique_id)
-        progress = TrainingProgress(node_id, settings.steps)
-        with runs.registered(node_id) as stop:
-            result = train_dreambooth(studio, settings, work_root(), progress.watch(stop))
+        with followed(cls, settings.steps) as watch:
+            result = train_dreambooth(studio, settings, work_root(), watch)
         log_warnings("TrainDreamBoothLoRA", result.report)
         return io.NodeOutput(
             lora_model(result.modules, result.metadata),

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..ziplora_core import runs
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
 from ..ziplora_core.comfy_adapter.slider_lessons import (
     Lesson,
@@ -28,7 +27,7 @@ from ..ziplora_core.options import (
 )
 from ..ziplora_core.plots import grid
 from ..ziplora_core.slider_presets import PRESETS
-from .progress import TrainingProgress, log_warnings
+from .progress import followed, log_warnings
 from .training_inputs import (
     memory_input,
     seed_input,
@@ -111,7 +110,7 @@ class TrainConceptSlider(io.ComfyNode):
                 *slider_last_inputs(),
             ],
             outputs=_outputs(),
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -155,7 +154,7 @@ class TrainConceptSliderFromImages(io.ComfyNode):
                 *slider_last_inputs(),
             ],
             outputs=_outputs(),
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -180,10 +179,8 @@ def _studio(model: Any, clip: Any, vae: Any | None, start_lora: Any | None) -> S
 
 
 def _train(node: type[io.ComfyNode], studio: SliderStudio, lesson: Lesson) -> io.NodeOutput:
-    node_id = str(node.hidden.unique_id)
-    progress = TrainingProgress(node_id, lesson.settings.steps)
-    with runs.registered(node_id) as stop:
-        result = train_slider(studio, lesson, checkpoint_root(), progress.watch(stop))
+    with followed(node, lesson.settings.steps) as watch:
+        result = train_slider(studio, lesson, checkpoint_root(), watch)
     log_warnings(node.__name__, result.report)
     far = result.effect.scale
     effect = grid(result.effect.pictures, [f"{-far:g}", "0", f"{far:g}"])

@@ -6,14 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..ziplora_core import runs
 from ..ziplora_core.comfy_adapter.dreambooth_inputs import Studio
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
 from ..ziplora_core.comfy_adapter.unzip_session import train_unzip
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.options import MERGERS, UnZipSettings
-from .progress import TrainingProgress, log_warnings
+from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
 from .types import MergedLoRAType, OptionsType
 
@@ -216,7 +215,7 @@ class UnZipLoRATrain(io.ComfyNode):
                 io.LossMap.Output("loss"),
                 io.String.Output("report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -229,10 +228,8 @@ class UnZipLoRATrain(io.ComfyNode):
             class_images=class_images,
         )  # fmt: skip
         settings = UnZipSettings(**values)
-        node_id = str(cls.hidden.unique_id)
-        progress = TrainingProgress(node_id, settings.steps)
-        with runs.registered(node_id) as stop:
-            result = train_unzip(studio, settings, checkpoint_root(), progress.watch(stop))
+        with followed(cls, settings.steps) as watch:
+            result = train_unzip(studio, settings, checkpoint_root(), watch)
         log_warnings("UnZipLoRATrain", result.report)
         return io.NodeOutput(
             result.merged,

@@ -1,7 +1,7 @@
-"""The registry of running trainings: the only module-level state of the pack.
+"""The registry of trainings: the only module-level state of the pack.
 
-A route of the server (`POST /ziplora/stop`) and the loop run in different threads and know each
-other only through the id of the node.
+The server's routes and the loop run in different threads and know each other only through the id
+of the node. The last run of a node stays for a while after its end, for a page that is loaded anew.
 """
 
 from __future__ import annotations
@@ -10,27 +10,56 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .run_history import Run
+
+KEPT = 8
+"""Runs, with those that have ended."""
+
 _lock = threading.Lock()
-_running: dict[str, threading.Event] = {}
+_runs: list[Run] = []
 
 
 @contextmanager
-def registered(node_id: str) -> Iterator[threading.Event]:
-    """Register a run for as long as it lasts; the event is set when it is asked to stop."""
-    event = threading.Event()
+def registered(run: Run) -> Iterator[Run]:
+    """Register a run; it is running as long as this lasts, and takes the place of its node's."""
     with _lock:
-        _running[node_id] = event
+        others = [r for r in _runs if (r.workflow, r.node_id) != (run.workflow, run.node_id)]
+        _runs[:] = [*others[1 - KEPT :], run]
     try:
-        yield event
-    finally:
-        with _lock:
-            _running.pop(node_id, None)
+        yield run
+        run.state = "stopped" if run.stop.is_set() else "finished"
+    except BaseException as error:
+        run.state = "failed" if isinstance(error, Exception) else "cancelled"
+        raise
+
+
+def known() -> list[Run]:
+    """All runs that are still known, the newest last."""
+    with _lock:
+        return list(_runs)
+
+
+def find(node_id: str, workflow: str | None = None) -> Run | None:
+    """The last run of a node, of any workflow or of one."""
+    fitting = [r for r in known() if r.node_id == node_id and workflow in (None, r.workflow)]
+    return fitting[-1] if fitting else None
 
 
 def request_stop(node_id: str | None = None) -> list[str]:
     """Ask one run, or all, to stop and keep what was learned; returns the ids that were told."""
-    with _lock:
-        told = [key for key in _running if node_id in (None, key)]
-        for key in told:
-            _running[key].set()
-    return told
+    running = _running(node_id)
+    for run in running:
+        run.stop.set()
+    return [run.node_id for run in running]
+
+
+def request_save(node_id: str | None = None) -> list[str]:
+    """Ask one run, or all, to write the LoRA so far and go on; returns the ids that were told."""
+    running = _running(node_id)
+    for run in running:
+        run.save.set()
+    return [run.node_id for run in running]
+
+
+def _running(node_id: str | None) -> list[Run]:
+    return [r for r in known() if r.state == "running" and node_id in (None, r.node_id)]

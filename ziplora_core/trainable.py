@@ -118,18 +118,22 @@ class Watch:
     Args:
         on_step: called after every step; may raise to cancel.
         should_stop: asked before every step: stop and keep.
+        should_save: asked after every step: write the LoRA so far, and go on.
         on_prepare: told how many of how many UNet evaluations are done before the first step.
         on_status: told what is going on before the first step, last what memory it will need.
         on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
         on_solved: given what is left of the layers' outputs by the direct merge and by each pass.
+        on_saved: given the name, as LoRA loaders list it, of a LoRA written on the way.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
+    should_save: Callable[[], bool] = lambda: False
     on_prepare: Callable[[int, int], None] = lambda done, total: None
     on_status: Callable[[str], None] = lambda text: None
     on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
+    on_saved: Callable[[str], None] = lambda name: None
 
 
 @dataclass(frozen=True)

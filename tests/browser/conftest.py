@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -50,11 +50,14 @@ def long_open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
 
 
 @contextmanager
-def open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
-    """Load ComfyUI in a tab with a profile of its own."""
+def open_page(
+    browser: Browser, server: ComfyServer, prepare: Callable[[Page], None] = lambda page: None
+) -> Iterator[Page]:
+    """Load ComfyUI in a tab with a profile of its own, after `prepare` has seen it empty."""
     server.post("/settings", {"Comfy.TutorialCompleted": True})
     tab = browser.new_page(viewport={"width": 1600, "height": 1000})
     try:
+        prepare(tab)
         tab.goto(server.url)
         tab.wait_for_function(READY, timeout=60_000)
         yield tab

@@ -1,21 +1,105 @@
-"""The registry of running trainings."""
+"""The registry of trainings, and what each of them shows."""
 
 from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
 
 import pytest
 
 from ziplora_core import runs
+from ziplora_core.run_history import MOST_POINTS, MOST_SAMPLES, Run, summary
+from ziplora_core.trainable import TrainingRecord
 
 
-def test_request_stop_reaches_one_run_or_all() -> None:
-    with runs.registered("1") as one, runs.registered("2:5") as two:
+@pytest.fixture(autouse=True)
+def empty_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A registry of its own for every test."""
+    monkeypatch.setattr(runs, "_runs", [])
+    yield
+
+
+def recorded(steps: int) -> TrainingRecord:
+    """A training whose losses are its step numbers."""
+    values = [float(step) for step in range(1, steps + 1)]
+    return TrainingRecord(history={"loss": values, "content": list(values)}, step=steps)
+
+
+def test_request_stop_and_save_reach_one_run_or_all() -> None:
+    with runs.registered(Run("1")) as one, runs.registered(Run("2:5")) as two:
         assert runs.request_stop("2:5") == ["2:5"]
-        assert two.is_set() and not one.is_set()
-        assert sorted(runs.request_stop()) == ["1", "2:5"] and one.is_set()
-    assert runs.request_stop() == []
+        assert two.stop.is_set() and not one.stop.is_set()
+        assert sorted(runs.request_stop()) == ["1", "2:5"] and one.stop.is_set()
+        assert runs.request_save("1") == ["1"]
+        assert one.take_save() and not one.take_save() and not two.take_save()
+    assert runs.request_stop() == runs.request_save("1") == []
 
 
-def test_registered_run_is_forgotten_after_an_error() -> None:
-    with pytest.raises(KeyboardInterrupt), runs.registered("1"):
+def test_registered_run_ends_with_its_state_and_stays_known() -> None:
+    with runs.registered(Run("1", workflow="a")):
+        assert [r["state"] for r in summary(runs.known())] == ["running"]
+    with pytest.raises(KeyboardInterrupt), runs.registered(Run("2")):
         raise KeyboardInterrupt
-    assert runs.request_stop() == []
+    with pytest.raises(ValueError, match="bad"), runs.registered(Run("3")):
+        raise ValueError("bad")
+    with runs.registered(Run("1", workflow="b")) as stopped:
+        stopped.stop.set()
+    states = [(r.node_id, r.workflow, r.state) for r in runs.known()]
+    assert states == [
+        ("1", "a", "finished"), ("2", "", "cancelled"), ("3", "", "failed"), ("1", "b", "stopped"),
+    ]  # fmt: skip
+    assert runs.find("1") is stopped and runs.find("1", "b") is stopped
+    found = runs.find("1", "a")
+    assert found is not None and found.state == "finished"
+    assert runs.find("4") is runs.find("2", "a") is None
+
+
+def test_registry_keeps_a_few_runs_one_of_each_node() -> None:
+    for number in range(3 * runs.KEPT):
+        with runs.registered(Run(str(number % (2 * runs.KEPT)))):
+            pass
+    assert [r.node_id for r in runs.known()] == [str(n) for n in range(runs.KEPT)]
+
+
+def test_snapshot_after_a_step_has_only_what_is_new_as_json_knows_it() -> None:
+    run = Run("7", steps=5)
+    record = recorded(3)
+    record.history["content"][1] = math.nan
+    run.update(record)
+    whole = json.loads(json.dumps(run.snapshot(), allow_nan=False))
+    assert whole["points"] == {"step": [1, 2, 3], "loss": [1, 2, 3], "content": [1, None, 3]}
+    assert (whole["step"], whole["steps"], whole["after"]) == (3, 5, 0)
+    run.update(recorded(5))
+    new = run.snapshot(after=3)
+    assert new["points"] == {"step": [4, 5], "loss": [4, 5], "content": [4, 5]}
+    assert run.snapshot(after=9)["after"] == 5 and run.snapshot(after=9)["points"]["step"] == []
+
+
+def test_update_after_a_roll_back_forgets_the_steps_that_went_wrong() -> None:
+    run = Run("7", steps=40)
+    run.update(recorded(25))
+    run.update(recorded(10))
+    shown = run.snapshot(after=25)
+    assert (shown["step"], shown["after"], run.last()) == (10, 10, 10)
+    run.update(recorded(12))
+    assert run.snapshot(after=10)["points"]["loss"] == [11, 12]
+
+
+def test_update_of_a_long_run_is_thinned_out_evenly() -> None:
+    run, whole = Run("7", steps=25_000), recorded(25_000)
+    for step in (9_999, 15_000, 25_000):
+        values = {name: history[:step] for name, history in whole.history.items()}
+        run.update(TrainingRecord(history=values, step=step))
+    points = run.snapshot()["points"]
+    assert MOST_POINTS / 2 < len(points["step"]) <= MOST_POINTS
+    assert points["step"] == points["loss"] == list(range(4, 25_001, 4))
+
+
+def test_pictures_of_many_steps_are_thinned_out_and_keep_the_last() -> None:
+    run = Run("7")
+    for step in range(1, 200):
+        run.add_picture(step, str(step).encode())
+    kept = run.snapshot()["samples"]
+    assert len(kept) <= MOST_SAMPLES and kept[-1] == 199 and kept[0] < 16
+    assert run.picture(199) == b"199" and run.picture(500) is None

@@ -19,12 +19,12 @@ def link_base(base: Path) -> None:
         _link(base / "custom_nodes" / name, target)
 
 
-def link_for_type_checker() -> None:
-    """Let pyright, whose settings name .sandbox/ComfyUI, find a ComfyUI that lies elsewhere."""
-    usual = DEFAULT_SANDBOX / "ComfyUI"
-    if usual != COMFYUI and not (usual.exists() and not usual.is_symlink()):
+def link_for_type_checker(place: Path = COMFYUI, name: str = "ComfyUI") -> None:
+    """Let a type checker, whose settings name .sandbox/…, find what lies elsewhere."""
+    usual = DEFAULT_SANDBOX / name
+    if usual != place and not (usual.exists() and not usual.is_symlink()):
         usual.parent.mkdir(exist_ok=True)
-        _link(usual, COMFYUI)
+        _link(usual, place)
 
 
 def fresh_base(parent: Path) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import struct
+import time
 from typing import Any
 
 import pytest
 
 from sandbox.server import ComfyServer, PromptRejected, Result
+from ziplora_core.files import read_lora
 
 from .graph import Graph, report, saved_path, succeeded
 
@@ -106,9 +107,12 @@ def test_stop_and_keep_returns_normally_with_what_was_learned(server: ComfyServe
 
 
 @pytest.mark.parametrize("body", [[1], "stop", 3])
-def test_stop_route_refuses_what_is_not_an_object(body: Any, server: ComfyServer) -> None:
+@pytest.mark.parametrize("route", ["stop", "save"])
+def test_stop_and_save_routes_refuse_what_is_not_an_object(
+    route: str, body: Any, server: ComfyServer
+) -> None:
     with pytest.raises(PromptRejected) as refused:
-        server.post("/ziplora/stop", body)
+        server.post(f"/ziplora/{route}", body)
     assert refused.value.status == 400
 
 
@@ -127,15 +131,69 @@ def test_equal_inputs_are_served_from_the_cache(server: ComfyServer) -> None:
     assert merged not in succeeded(server, graph).executed
 
 
-def test_progress_comes_with_a_picture_of_the_loss_curve(server: ComfyServer) -> None:
-    graph, merged, _ = merge("progress/m", seed=107)
-    result = succeeded(server, graph)
+def test_progress_comes_with_every_step_and_save_now_writes_a_lora_on_the_way(
+    server: ComfyServer,
+) -> None:
+    graph, merged, saved = merge("progress/m", seed=107)
+    told = []
+    result = run_until(
+        server, graph, merged, 3, lambda: told.append(server.post("/ziplora/save", {}))
+    )
+    assert result.status == "success" and told == [{"saving": [merged]}]
     values = [step for e in result.events if (step := steps_of(e, graph, merged))]
-    assert values == sorted(values) and values[-1] == STEPS and len(values) > 3
+    assert values == sorted(values) and values[-1] == STEPS and len(values) > 1
     assert any(e["type"] == "progress" and e["data"]["max"] > STEPS for e in result.events)
-    pictures = [p for p in result.previews if b"\x89PNG" in p]
-    assert pictures and struct.unpack(">I", pictures[-1][:4])[0] == 4  # preview with metadata
-    assert merged.encode() in pictures[-1].split(b"\x89PNG")[0]
+    messages = [e["data"] for e in result.events if e["type"] == "ziplora.training"]
+    assert [s for m in messages for s in m["points"]["step"]] == list(range(1, STEPS + 1))
+    assert {"step", "loss", "content", "style", "penalty"} <= set(messages[-1]["points"])
+    last = messages[-1]
+    assert (last["state"], last["step"], last["steps"]) == ("finished", STEPS, STEPS)
+    assert last["memory"][0] <= last["memory"][1] and "estimated about" in last["status"]
+
+    whole = server.get(f"/ziplora/training/{merged}")
+    assert whole["points"]["step"] == list(range(1, STEPS + 1)) and whole["run"] == last["run"]
+    listed = server.get("/ziplora/training")["runs"]
+    assert [r["state"] for r in listed if r["run"] == last["run"]] == ["finished"]
+
+    (name,) = last["saved"]
+    assert f"saved as {name}" in server.log()
+    so_far, final = (read_lora(path) for path in
+                     (server.output / "loras" / name, saved_path(result, saved)))  # fmt: skip
+    assert so_far.modules.keys() == final.modules.keys()
+    graph = Graph()
+    loaded = graph.stock_lora(graph.model, graph.clip, name)
+    graph.render([loaded, 0], [loaded, 1], "so_far")
+    missing = server.log().count("lora key not loaded")
+    succeeded(server, graph)
+    assert server.log().count("lora key not loaded") == missing
+
+
+def test_training_of_a_hundred_steps_a_second_sends_ten_messages_a_second_at_most(
+    server: ComfyServer,
+) -> None:
+    graph, steps = Graph(), 400
+    node = graph.node("SandboxPacedTraining", steps=steps, per_second=100)
+    at: list[float] = []
+    result = server.run(graph.prompt, on_event=lambda event: at.append(time.monotonic()))
+    assert result.status == "success", result.error
+    first, last = (
+        next(n for n in order if result.events[n]["type"] == "ziplora.training")
+        for order in (range(len(at)), reversed(range(len(at))))
+    )
+    between = last - first + len(result.previews)
+    assert between <= 10 * (at[last] - at[first]) + 4  # the first and the last are not held back
+    points = [e["data"]["points"] for e in result.events if e["type"] == "ziplora.training"]
+    assert [s for p in points for s in p["step"]] == list(range(1, steps + 1))
+    assert server.get(f"/ziplora/training/{node}")["step"] == steps
+
+
+@pytest.mark.parametrize("path", ["999", "999?workflow=none", "999/samples/1", "1/samples/7"])
+def test_training_route_of_what_is_not_known_answers_not_found(
+    path: str, server: ComfyServer
+) -> None:
+    with pytest.raises(PromptRejected) as refused:
+        server.get(f"/ziplora/training/{path}")
+    assert refused.value.status == 404 and "error" in refused.value.body
 
 
 def test_training_options_reach_the_loop(server: ComfyServer) -> None:

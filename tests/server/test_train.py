@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +139,15 @@ def test_training_shows_the_loss_and_sample_pictures(server: ComfyServer, folder
     trained = train(graph, [read, 0], options=options, seed=31)
     save(graph, trained, "trained/samples")
     result = succeeded(server, graph)
-    last = result.previews[-1]
-    start = last.index(b"\x89PNG")
-    shown = Image.open(io.BytesIO(last[start:]))
-    assert shown.width == 512 and shown.height > 400  # the curve and a row of two samples
-    texts = [e["data"] for e in result.events if e["type"] == "progress_text"]
-    assert any("estimated about" in str(text) for text in texts) or b"estimated about" in b"".join(
-        result.previews
-    )
+    last = [p for p in result.previews if trained.encode() in p[:200]][-1]
+    assert struct.unpack(">I", last[:4])[0] == 4  # preview with metadata
+    shown = Image.open(io.BytesIO(last[last.index(b"\xff\xd8") :]))
+    assert shown.width > 1.9 * shown.height  # a row of two samples
+    run = server.get(f"/ziplora/training/{trained}")
+    assert run["samples"] == [STEPS] and run["points"]["step"] == list(range(1, STEPS + 1))
+    kept = Image.open(io.BytesIO(server.get(f"/ziplora/training/{trained}/samples/{STEPS}")))
+    assert kept.format == "JPEG" and kept.size == shown.size
+    assert "estimated about" in run["status"]
 
 
 def test_training_cancelled_and_queued_again_gives_the_bit_identical_file(

@@ -138,13 +138,15 @@ def test_merge_workflow_saves_the_file_that_apply_workflow_names(
     assert saved["merged_lora"] in str(merge_run.outputs)
 
 
-def test_merge_workflow_run_reports_retention_and_previews(
+def test_merge_workflow_run_reports_retention_and_a_map_of_what_was_learned(
     merge_run: Result, server: ComfyServer
 ) -> None:
     (node_id,) = nodes(prompt_of("ziplora_merge", server), "ZipLoRAOptimize")
     (report,) = merge_run.outputs[node_id]["text"]
     assert "retention on held-out noise" in report and "WARNING" not in report
-    assert merge_run.previews
+    assert any(e["type"] == "ziplora.training" for e in merge_run.events)
+    (drawn,) = merge_run.outputs[node_id]["ziplora_merge_map"]
+    assert len(drawn["cells"]) == 88
 
 
 @pytest.mark.parametrize("training", TRAININGS)
@@ -175,7 +177,7 @@ def test_subject_workflow_reads_the_folder_and_reports_what_it_learned(
     assert "88 UNet modules, rank 64, alpha 64" in report
     without, with_lora = report.split("without → with the LoRA: ")[1].split(" (")[0].split(" → ")
     assert float(with_lora) < float(without)
-    assert run(name).previews
+    assert any(e["type"] == "ziplora.training" for e in run(name).events)
 
 
 def test_scratch_workflow_learns_a_merge_of_what_it_trained(server: ComfyServer, run: Run) -> None:

@@ -14,6 +14,7 @@ from ..trainable import Hooks, TrainedLoRA, TrainingRecord, Watch
 from ..training import train
 from .memory import PeakMemory, plan_memory
 from .private_copy import source_name
+from .save_now import save_so_far
 from .training_model import TrainingModel
 
 Pictures = Sequence[Tensor]
@@ -61,6 +62,9 @@ def train_lora(
         in_between = every and record.step % every == 0 and record.step < settings.steps
         if in_between and (pictures := looked(draw)):
             watch.on_samples(record.step, pictures)
+        if watch.should_save():
+            loras = task.parts() or {"": task.factors()}
+            save_so_far(watch, folder.path.name, record.step, loras)
         watch.on_step(record)
 
     def finish(record: TrainingRecord) -> None:

@@ -35,6 +35,7 @@ from .references import (
     noised_states,
     reference_latents,
 )
+from .save_now import save_so_far
 from .solve import solve_on_model
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
@@ -144,11 +145,18 @@ class ZipSession:
             if steps:
                 opened.on_evaluation = lambda done: None
                 watch.on_status(str(plan))
+            folder = self._checkpoint_folder(checkpoints, opened) if steps else None
+
+            def on_step(record: TrainingRecord) -> None:
+                if folder and watch.should_save():
+                    loras = {"": self._merged(task).modules()}
+                    save_so_far(watch, folder.path.name, record.step, loras)
+                watch.on_step(record)
+
             hooks = Hooks(
-                lambda: self._merged(task).modules(), watch.on_step, watch.should_stop, on_end,
+                lambda: self._merged(task).modules(), on_step, watch.should_stop, on_end,
                 start_counts=bool(solved.columns),
             )  # fmt: skip
-            folder = self._checkpoint_folder(checkpoints, opened) if steps else None
             record = train(task, steps, options, hooks, folder)
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")

@@ -1,4 +1,7 @@
-"""A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs."""
+"""A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs.
+
+It also has a node that trains nothing, fast.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import comfy.supported_models
 
 from .mini import MiniSDXL
 from .models import TinySDXL
+from .pace import PacedTraining
 
-NODE_CLASS_MAPPINGS: dict[str, Any] = {}
+NODE_CLASS_MAPPINGS: dict[str, Any] = {"SandboxPacedTraining": PacedTraining}
 
 comfy.supported_models.models[:0] = [TinySDXL, MiniSDXL]

@@ -1,0 +1,341 @@
+// @ts-check
+/**
+ * A slider to touch on Concept Slider: how far, from − over 0 to +, and for which part of the
+ * sampling. The number widgets stay what is saved and queued; this reads and writes them.
+ */
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { also, make, makePanel, showOnNode } from "./panel.js";
+
+const NODE = "ConceptSlider";
+const NONE = "None";
+const HEIGHT = 96;
+const NEAR = 5;
+const FAR = 10;
+const LEAST_WINDOW = 0.01;
+
+/** A thumb on a track, which stands for one number widget. */
+class Thumb {
+  /**
+   * @param {SliderPanel} panel
+   * @param {string} name of the widget
+   * @param {string} label
+   * @param {() => [number, number]} ends of the track
+   * @param {() => [number, number]} limits of this thumb
+   * @param {number} step
+   */
+  constructor(panel, name, label, ends, limits, step) {
+    this.panel = panel;
+    this.name = name;
+    this.ends = ends;
+    this.limits = limits;
+    this.step = step;
+    this.element = make("div", { class: "thumb", role: "slider", tabindex: "0", "aria-label": label });
+    this.element.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  get widget() {
+    return this.panel.node.widgets.find((/** @type {any} */ w) => w.name === this.name);
+  }
+
+  get value() {
+    return Number(this.widget?.value ?? 0);
+  }
+
+  get standard() {
+    const { required = {}, optional = {} } = this.panel.node.constructor.nodeData?.input ?? {};
+    return (required[this.name] ?? optional[this.name])?.[1]?.default ?? 0;
+  }
+
+  /** Whether the number comes from another node. */
+  get linked() {
+    const inputs = this.panel.node.inputs ?? [];
+    return inputs.some((/** @type {any} */ i) => i.widget?.name === this.name && i.link != null);
+  }
+
+  /** @param {number} value is rounded to a step, and kept within the limits */
+  set(value) {
+    if (this.linked || !this.widget) return;
+    const [least, greatest] = this.limits();
+    const stepped = Math.round(value / this.step) * this.step;
+    const next = Number(Math.min(greatest, Math.max(least, stepped)).toFixed(4));
+    if (next === this.value) return;
+    this.widget.value = next;
+    this.widget.callback?.(next, app.canvas, this.panel.node);
+    this.panel.node.graph?.setDirtyCanvas(true, true);
+    this.panel.show();
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const [least, greatest] = this.limits();
+    /** @type {Record<string, number>} */
+    const to = {
+      ArrowLeft: this.value - this.step, ArrowDown: this.value - this.step,
+      ArrowRight: this.value + this.step, ArrowUp: this.value + this.step,
+      PageDown: this.value - 10 * this.step, PageUp: this.value + 10 * this.step,
+      Home: least, End: greatest, Delete: this.standard,
+    }; // prettier-ignore
+    if (!(event.key in to)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.set(to[event.key]);
+    this.panel.settle();
+  }
+
+  /** @param {string} text as a screen reader says the value */
+  show(text) {
+    const [low, high] = this.ends();
+    const share = Math.min(1, Math.max(0, (this.value - low) / (high - low)));
+    const [least, greatest] = this.limits();
+    this.element.style.left = `${100 * share}%`;
+    this.element.tabIndex = this.linked ? -1 : 0;
+    for (const [name, value] of Object.entries({
+      valuemin: least, valuemax: greatest, valuenow: this.value, valuetext: text,
+      disabled: this.linked,
+    })) this.element.setAttribute(`aria-${name}`, String(value)); // prettier-ignore
+    return share;
+  }
+}
+
+class SliderPanel {
+  /** @param {import("./panel.js").Node} node */
+  constructor(node) {
+    this.node = node;
+    this.file = NONE;
+    this.waiting = 0;
+    this.dragging = false;
+    /** Why no trained range is shown. */
+    this.why = "no file is chosen, so no trained range is known";
+    /** @type {[number, number] | null} */
+    this.range = null;
+    this.reach = NEAR;
+    const reach = () => /** @type {[number, number]} */ ([-this.reach, this.reach]);
+    const all = () => /** @type {[number, number]} */ ([0, 1]);
+    /** @type {Thumb} */
+    this.scale = new Thumb(this, "scale", "Scale", reach, () => [-FAR, FAR], 0.05);
+    /** @type {Thumb} */
+    this.start = new Thumb(this, "start_percent", "Start of the sampling window", all,
+      () => [0, Math.max(0, this.end.value - LEAST_WINDOW)], 0.01); // prettier-ignore
+    /** @type {Thumb} */
+    this.end = new Thumb(this, "end_percent", "End of the sampling window", all,
+      () => [Math.min(1, this.start.value + LEAST_WINDOW), 1], 0.01); // prettier-ignore
+    this.trained = make("div", { class: "trained" });
+    this.moved = make("div", { class: "part" });
+    this.window = make("div", { class: "part" });
+    this.how = make("div", { class: "track" }, make("div", { class: "rail" }), this.trained,
+      make("div", { class: "zero" }), this.moved, this.scale.element); // prettier-ignore
+    this.when = make("div", { class: "track" }, make("div", { class: "rail" }), this.window,
+      this.start.element, this.end.element); // prettier-ignore
+    this.low = make("span");
+    this.middle = make("span", {}, "0");
+    this.high = make("span");
+    this.said = make("span", { class: "numbers" });
+    this.element = makePanel(`Slider of ${node.title}`);
+    this.element.style.gap = "0";
+    this.element.append(
+      this.how,
+      make("div", { class: "ends numbers" }, this.low, this.middle, this.high),
+      this.when,
+      make("div", { class: "ends" }, make("span", {}, "first step"), this.said, make("span", {}, "last")),
+    );
+    this.drag(this.how, [this.scale]);
+    this.drag(this.when, [this.start, this.end]);
+    showOnNode(node, "slider_control", this.element, HEIGHT);
+    for (const name of ["scale", "start_percent", "end_percent", "slider"]) this.follow(name);
+    this.settle();
+  }
+
+  /**
+   * Calls back after every change of a widget, by whomever.
+   * @param {string} name
+   */
+  follow(name) {
+    const widget = this.node.widgets.find((/** @type {any} */ w) => w.name === name);
+    if (!widget) return;
+    const { get, set } = accessors(widget);
+    Object.defineProperty(widget, "value", {
+      configurable: true,
+      enumerable: true,
+      get,
+      set: (value) => {
+        set(value);
+        this.changed();
+      },
+    });
+    also(widget, "callback", () => this.changed());
+  }
+
+  /** Once for all widgets that change together. */
+  changed() {
+    this.waiting ||= requestAnimationFrame(() => {
+      this.waiting = 0;
+      if (!this.dragging) this.settle();
+    });
+  }
+
+  /** Shows what the widgets have, and makes the track as long as it needs to be. */
+  settle() {
+    const most = Math.max(Math.abs(this.scale.value), ...(this.range ?? []).map(Math.abs));
+    this.reach = most > NEAR ? FAR : NEAR;
+    this.show();
+    this.read();
+  }
+
+  show() {
+    const { scale, start, end, range } = this;
+    const number = scale.value.toFixed(2).replace("-", "−");
+    const trained = range ? `, trained from ${range.join(" to ")}` : "";
+    const share = scale.show(number + trained);
+    this.between(this.moved, 0.5, share);
+    if (range) this.between(this.trained, ...this.shares(range));
+    this.trained.hidden = !range;
+    this.low.textContent = `−${this.reach}`;
+    this.high.textContent = `+${this.reach}`;
+    const words = [start, end].map((thumb) => `${Math.round(100 * thumb.value)} %`);
+    this.between(this.window, start.show(words[0]), end.show(words[1]));
+    this.said.textContent = `on from ${words[0]} to ${words[1]}`;
+    this.mark(this.how, [scale], range ? `trained from ${range.join(" to ")}` : this.why);
+    this.mark(this.when, [start, end], "the part of the sampling in which the slider is on");
+  }
+
+  /** @param {[number, number]} range where it lies on the track */
+  shares(range) {
+    const [low, high] = range.map((v) => Math.min(1, Math.max(0, (v / this.reach + 1) / 2)));
+    return /** @type {[number, number]} */ ([low, high]);
+  }
+
+  /**
+   * @param {HTMLElement} element
+   * @param {number} one
+   * @param {number} other
+   */
+  between(element, one, other) {
+    element.style.left = `${100 * Math.min(one, other)}%`;
+    element.style.width = `${100 * Math.abs(one - other)}%`;
+  }
+
+  /**
+   * @param {HTMLElement} track
+   * @param {Thumb[]} thumbs
+   * @param {string | undefined} title
+   */
+  mark(track, thumbs, title) {
+    const linked = thumbs.every((thumb) => thumb.linked);
+    track.setAttribute("aria-disabled", String(linked));
+    track.title = linked ? "This number comes from another node." : `${title ?? ""}; double-click: as at first`;
+  }
+
+  /** Reads how far the chosen file was trained, if that is another one now. */
+  async read() {
+    const widget = this.node.widgets.find((/** @type {any} */ w) => w.name === "slider");
+    const file = String(widget?.value ?? NONE);
+    if (file === this.file) return;
+    this.file = file;
+    this.range = null;
+    this.why = "no file is chosen, so no trained range is known";
+    if (file !== NONE) {
+      const said = await this.ask(file);
+      if (file !== this.file) return;
+      const known = Array.isArray(said.range) && said.range.length === 2;
+      this.range = known && said.range.every(Number.isFinite) ? said.range : null;
+      this.why = String(said.why ?? "The file does not say how far it was trained.");
+    }
+    this.settle();
+  }
+
+  /** @param {string} file */
+  async ask(file) {
+    try {
+      const answer = await api.fetchApi(`/ziplora/slider?${new URLSearchParams({ name: file })}`);
+      return await answer.json();
+    } catch {
+      return { why: "The server does not say how far this file was trained." };
+    }
+  }
+
+  /**
+   * Lets a track be dragged: the nearest of its thumbs comes along.
+   * @param {HTMLElement} track
+   * @param {Thumb[]} thumbs
+   */
+  drag(track, thumbs) {
+    const valueAt = (/** @type {PointerEvent} */ event) => {
+      const { left, width } = track.getBoundingClientRect();
+      const [low, high] = thumbs[0].ends();
+      return low + ((event.clientX - left) / width) * (high - low);
+    };
+    /** @type {Thumb | undefined} */
+    let held;
+    track.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const value = valueAt(event);
+      const free = thumbs.filter((thumb) => !thumb.linked);
+      const far = (/** @type {Thumb} */ thumb) => Math.abs(thumb.value - value);
+      held = free.sort((a, b) => far(a) - far(b) || (value > a.value ? 1 : -1) * (a === thumbs[0] ? 1 : -1))[0];
+      if (!held) return;
+      this.dragging = true;
+      track.setPointerCapture(event.pointerId);
+      held.element.focus({ preventScroll: true });
+      held.set(value);
+    });
+    track.addEventListener("pointermove", (event) => held?.set(valueAt(event)));
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+      track.addEventListener(end, () => {
+        if (!held) return;
+        held = undefined;
+        this.dragging = false;
+        this.settle();
+      });
+    }
+    track.addEventListener("wheel", (event) => {
+      // Elsewhere than at the thumb that has the focus, the wheel is the canvas's.
+      const focused = thumbs.find((thumb) => thumb.element === document.activeElement);
+      if (!focused || event.ctrlKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      focused.set(focused.value - Math.sign(event.deltaY) * focused.step);
+      this.settle();
+    }, { passive: false }); // prettier-ignore
+    track.addEventListener("dblclick", (event) => {
+      event.stopPropagation();
+      // Both at once: the first would otherwise stop at the other's old place.
+      for (const thumb of [...thumbs, ...thumbs]) thumb.set(thumb.standard);
+      this.settle();
+    });
+  }
+}
+
+/**
+ * How a widget's value is read and written, wherever the frontend keeps it.
+ * @param {any} widget
+ * @returns {{ get: () => any, set: (value: any) => void }}
+ */
+function accessors(widget) {
+  for (let holder = widget; holder; holder = Object.getPrototypeOf(holder)) {
+    const found = Object.getOwnPropertyDescriptor(holder, "value");
+    if (found?.get && found.set) {
+      return { get: found.get.bind(widget), set: found.set.bind(widget) };
+    }
+    if (found) break;
+  }
+  let value = widget.value;
+  return {
+    get: () => value,
+    set: (next) => {
+      value = next;
+    },
+  };
+}
+
+app.registerExtension({
+  name: "ziplora.slider",
+  nodeCreated(/** @type {any} */ node) {
+    if (node.comfyClass !== NODE) return;
+    const panel = new SliderPanel(node);
+    also(node, "onConnectionsChange", () => panel.changed());
+    also(node, "onConfigure", () => panel.changed());
+  },
+});

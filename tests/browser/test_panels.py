@@ -1,0 +1,306 @@
+"""What the pack's panels on nodes show and do, in both renderers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Route,
+    expect,
+)
+
+from sandbox.server import ComfyServer
+from ziplora_core.files.writer import lora_bytes
+from ziplora_core.lora import LoraFactors
+
+from .conftest import open_page
+from .test_workflows import (
+    NEW_BLANK_WORKFLOW,
+    RENDERERS,
+    ROOT,
+    contains,
+    drop,
+    look_at,
+    shoot,
+)
+
+SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
+TRAININGS = {
+    "ZipLoRAOptimize": ROOT / "workflows" / "ziplora_merge.json",
+    "TrainDreamBoothLoRA": ROOT / "workflows" / "dreambooth_subject.json",
+}
+Said = tuple[str, str, str]
+"""Of a line on the console: kind, text, address of the script."""
+OUR_SCRIPTS = re.compile("/extensions/ziplora/|/scripts/(app|api).js$")
+"""And what of the frontend they import; there are no others."""
+EXTENSIONS = re.compile("/(api/)?extensions$")
+SET_VUE = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+DISPATCH = "(detail) => app.api.dispatchEvent(new CustomEvent('ziplora.training', { detail }))"
+PLACE = """
+    (type) => [String(app.graph.nodes.find((node) => node.type === type).id), app.rootGraph.id]
+"""
+WIDGETS = """
+    async () => {
+        const { output } = await app.graphToPrompt();
+        const node = Object.values(output).find((n) => n.class_type === "ConceptSlider");
+        return node.inputs;
+    }
+"""
+SET = """
+    ([name, value]) => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        node.widgets.find((w) => w.name === name).value = value;
+    }
+"""
+INK = """
+    (canvas) => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return data.filter((value, n) => n % 4 === 3 && value > 0).length;
+    }
+"""
+TEN_THOUSAND = """
+    async () => {
+        const { Chart } = await import("/extensions/ziplora/chart.js");
+        const { makePanel } = await import("/extensions/ziplora/panel.js");
+        const panel = makePanel("measured");
+        panel.style.cssText = "position: fixed; left: 0; top: 0; width: 400px; height: 200px";
+        const chart = new Chart("Loss");
+        panel.append(chart.element);
+        document.body.append(panel);
+        const steps = [...Array(10000).keys()].map((n) => n + 1);
+        const term = (size) => steps.map((s) => size * (1 + Math.sin(s * s)) + 1 / s);
+        const terms = new Map([["content", term(1)], ["style", term(2)], ["penalty", term(9)]]);
+        chart.show(steps, terms);
+        const times = [];
+        for (let n = 0; n < 20; n++) {
+            const start = performance.now();
+            chart.draw();
+            times.push(performance.now() - start);
+        }
+        panel.remove();
+        chart.remove();
+        times.sort((a, b) => a - b);
+        return { ...chart.drawn, milliseconds: times[10] };
+    }
+"""
+
+
+def listen(page: Page, said: list[Said]) -> None:
+    """Collect what a page says on its console."""
+
+    def hear(message: ConsoleMessage) -> None:
+        address = str(message.location.get("url", "")).split("?")[0]
+        said.append((message.type, message.text, re.sub(r"-\w+\.js$", ".js", address)))
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: said.append(("pageerror", str(error), "")))
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Said]:
+    """What the shared page has said on its console."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, server: ComfyServer, told: list[Said]) -> Iterator[Page]:
+    """One page for all that is only looked at."""
+    with open_page(browser, server, lambda page: listen(page, told)) as page:
+        yield page
+        page.evaluate(SET_VUE, False)
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request: pytest.FixtureRequest, tab: Page) -> str:
+    tab.evaluate(SET_VUE, RENDERERS[request.param])
+    tab.evaluate(NEW_BLANK_WORKFLOW)
+    return request.param
+
+
+def message(page: Page, node_type: str, steps: int, **others: Any) -> dict[str, Any]:
+    """What a server says of a training of this node after some steps."""
+    node_id, workflow = page.evaluate(PLACE, node_type)
+    numbers = list(range(1, steps + 1))
+    values = [1 / n for n in numbers]
+    said = {
+        "run": f"run of {steps}", "node_id": node_id, "workflow": workflow, "state": "running",
+        "status": "estimated about 0.5 GiB", "step": steps, "steps": 400, "prepared": [3, 3],
+        "speed": 2.0, "saved": [], "errors": [], "samples": [], "after": 0,
+        "memory": [2**30, 2**33],
+        "points": {"step": numbers, "loss": values, "content": values, "style": values},
+    }  # fmt: skip
+    return {**said, **others}
+
+
+def panel(page: Page, name: str) -> Locator:
+    return page.get_by_role("group", name=name, exact=True)
+
+
+def values(page: Page) -> dict[str, Any]:
+    """What Concept Slider would be queued with."""
+    return page.evaluate(WIDGETS)
+
+
+@pytest.mark.parametrize("node_type", TRAININGS)
+def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_not_say(
+    tab: Page, renderer: str, node_type: str
+) -> None:
+    drop(tab, TRAININGS[node_type])
+    look_at(tab, node_type)
+    title = {"ZipLoRAOptimize": "ZipLoRA Optimize"}.get(node_type, "Train DreamBooth LoRA")
+    shown = panel(tab, f"Training of {title}")
+    expect(shown).to_contain_text("Loss, pace and memory appear here")
+    chart, stop = shown.locator(".plot canvas"), shown.get_by_text("Stop and keep")
+    expect(stop).to_be_disabled()
+    size = shown.bounding_box()
+
+    tab.evaluate(DISPATCH, message(tab, node_type, 100))
+    expect(shown).to_contain_text("step 100 of 400 · 2 steps/s · 2 min 30 s left · 1.0 of 8.0 GB")
+    expect(chart).to_have_attribute("aria-label", contains("step 100: content 0.01, style 0.01"))
+    expect(stop).to_be_enabled()
+    assert chart.evaluate(INK) > 1000
+    more = {"step": [100, 101, 102], "loss": [1, 1, None], "content": [5, 5, None],
+            "style": [1, 1, 1]}  # fmt: skip
+    tab.evaluate(DISPATCH, message(tab, node_type, 100, step=102, after=100, points=more))
+    expect(chart).to_have_attribute("aria-label", contains("step 102: content not a number"))
+    chart.focus()
+    tab.keyboard.press("Home")
+    expect(shown.locator(".tip")).to_have_text("step 1\ncontent 1\nstyle 1")
+    tab.keyboard.press("Escape")
+    shown.get_by_text("log", exact=True).click()
+    expect(shown.get_by_text("log", exact=True)).to_have_attribute("aria-pressed", "false")
+    assert shown.bounding_box() == size
+    shoot(tab, f"{renderer}_panel_{node_type}")
+
+    whole = message(tab, node_type, 100)
+    for broken in (None, 7, {}, {**whole, "points": None}, {**whole, "samples": "x"},
+                   {**whole, "points": {"step": [1, 2], "loss": [1]}}, {**whole, "step": "x"},
+                   {**whole, "node_id": "999"}, {**whole, "workflow": "another"}):  # fmt: skip
+        tab.evaluate(DISPATCH, broken)
+    expect(shown).to_contain_text("The server has sent something that cannot be shown")
+    tab.evaluate("() => app.api.dispatchEvent(new CustomEvent('reconnecting'))")
+    expect(shown).to_contain_text("The server does not answer")
+    expect(stop).to_be_disabled()
+    tab.evaluate("() => app.api.dispatchEvent(new CustomEvent('reconnected'))")
+    expect(shown).to_contain_text("The server was started anew")
+
+    last = message(tab, node_type, 100)
+    tab.evaluate("(type) => app.graph.remove(app.graph.nodes.find((n) => n.type === type))",
+                 node_type)  # fmt: skip
+    expect(shown).to_have_count(0)
+    tab.evaluate(DISPATCH, last)
+
+
+def test_slider_control_moves_the_queued_numbers(
+    tab: Page, renderer: str, server: ComfyServer
+) -> None:
+    module = {"lora_unet_middle_block_1_proj_in": LoraFactors(torch.ones(1, 4), torch.ones(4, 1))}
+    use = '{"range": [-2, 2], "start_percent": 0.2}'
+    (server.models / "loras" / "ranged.safetensors").write_bytes(
+        lora_bytes(module, {"ziplora.slider": use})
+    )
+    drop(tab, SLIDERS)
+    look_at(tab, "ConceptSlider")
+    shown = panel(tab, "Slider of Concept Slider")
+    scale = shown.get_by_role("slider", name="Scale", exact=True)
+    start, end = (
+        shown.get_by_role("slider", name=f"{side} of the sampling window", exact=True)
+        for side in ("Start", "End")
+    )
+    expect(shown.locator(".trained")).to_be_hidden()
+    expect(shown.locator(".track").first).to_have_attribute("title", contains("no such file"))
+    tab.evaluate(SET, ["slider", "ranged.safetensors"])
+    expect(shown.locator(".trained")).to_be_visible()
+    expect(scale).to_have_attribute("aria-valuetext", "1.50, trained from -2 to 2")
+
+    drag(tab, scale, -0.25)
+    assert -1.5 < values(tab)["scale"] < -0.5
+    for key, wanted in (("Home", -10), ("End", 10), ("ArrowLeft", 9.95), ("PageDown", 9.45)):
+        scale.press(key)
+        assert values(tab)["scale"] == pytest.approx(wanted)
+    expect(scale).to_have_attribute("aria-valuenow", "9.45")
+    scale.hover()
+    tab.mouse.wheel(0, 100)
+    expect(scale).to_have_attribute("aria-valuenow", "9.4")
+    scale.dblclick()
+    assert values(tab)["scale"] == 1
+    tab.evaluate(SET, ["scale", -3.5])
+    expect(scale).to_have_attribute("aria-valuenow", "-3.5")
+
+    drag(tab, end, -0.3)
+    assert 0.6 < values(tab)["end_percent"] < 0.8
+    start.press("End")
+    window = values(tab)
+    assert window["end_percent"] - window["start_percent"] == pytest.approx(0.01)
+    shoot(tab, f"{renderer}_slider")
+    shown.locator(".track").last.dblclick()
+    assert (values(tab)["start_percent"], values(tab)["end_percent"]) == (0.25, 1)
+    assert shown.evaluate("(p) => Math.min(...[...p.querySelectorAll('.thumb')]"
+                          ".map((t) => t.offsetWidth))") >= 24  # fmt: skip
+
+    tab.evaluate("""() => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        const number = LiteGraph.createNode("PrimitiveFloat");
+        app.graph.add(number);
+        number.connect(0, node, node.inputs.findIndex((i) => i.widget?.name === "scale"));
+    }""")
+    expect(scale).to_have_attribute("aria-disabled", "true")
+    expect(shown.locator(".track").first).to_have_attribute("title", contains("another node"))
+
+
+def test_chart_of_ten_thousand_points_draws_a_few_for_each_pixel_column(tab: Page) -> None:
+    drawn = tab.evaluate(TEN_THOUSAND)
+    assert 300 < drawn["columns"] < 400
+    assert drawn["points"] <= 3 * 4 * (drawn["columns"] + 1)
+    print(f"10,000 points of 3 terms: {drawn['milliseconds']:.2f} ms a drawing")  # noqa: T201
+
+
+def drag(page: Page, thumb: Locator, share: float) -> None:
+    """Drag a thumb by a share of its track."""
+    box = thumb.bounding_box()
+    assert box
+    width = thumb.evaluate("(t) => t.parentElement.getBoundingClientRect().width")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + share * width, y, steps=4)
+    page.mouse.up()
+
+
+def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(
+    browser: Browser, server: ComfyServer, told: list[Said]
+) -> None:
+    """The frontend's part of the pack, that is: without it, no script of ours is served."""
+    said: dict[bool, list[Said]] = {}
+    asked: dict[bool, set[str]] = {}
+    for ours in (False, True):
+        requests: list[str] = []
+
+        def prepare(page: Page, ours: bool = ours, requests: list[str] = requests) -> None:
+            listen(page, said.setdefault(ours, []))
+            page.on("request", lambda request: requests.append(request.url))
+            if not ours:
+                page.route(EXTENSIONS, without_ours)
+
+        with open_page(browser, server, prepare) as page:
+            page.wait_for_timeout(2000)
+        asked[ours] = {urlsplit(url).path for url in requests if url.startswith("http")}
+        asked[ours] = {path for path in asked[ours] if not OUR_SCRIPTS.match(path)}
+    assert asked[True] - asked[False] == set()
+    assert set(said[True]) - set(said[False]) == set()
+    assert [line for line in told if "ziplora" in "".join(line) or line[0] == "pageerror"] == []
+
+
+def without_ours(route: Route) -> None:
+    """Leave our scripts out of the list of those that the frontend loads."""
+    listed = route.fetch().json()
+    route.fulfill(json=[path for path in listed if "/ziplora/" not in path])
