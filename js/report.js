@@ -27,6 +27,9 @@ const HEIGHTS = new Map([
   ["ExtractLoRA", 80],
   ["ImportLoRA", 100],
   ["ExportLoRA", 100],
+  ["PlotWeights", 60],
+  ["PruneLoRA", 80],
+  ["AlignmentScores", 120],
 ]);
 const WIDGET_NAME = "report";
 /** No type of the frontend's own: it would show its own widget instead of our element. */

@@ -95,7 +95,7 @@ class PruneLoRA(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="The share of every layer's entries that is zeroed, the smallest "
-                    "first. The paper sees no loss up to 0.8 or 0.9.",
+                    "first. The paper sees no loss up to 0.9 (0.8, says its appendix).",
                 ),
                 io.Float.Input(
                     "strength",

@@ -82,9 +82,7 @@ def score(compared: Compared) -> Scores:
         drawn = encode_pictures(compared.dino, compared.images)
         references = encode_pictures(compared.dino, compared.subject_images)
         subject = _row(f"subject ({family})", name, drawn, references)
-        notes.append(
-            f"{family} is not the paper's DINO (2021): its figures are on another scale"
-        )
+        notes.append(f"{family} is not the paper's DINO (2021): its figures are on another scale")
     notes.append("compare figures of the same encoder and the same references only")
     return Scores(style, subject, text, notes)
 

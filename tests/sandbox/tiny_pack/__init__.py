@@ -1,4 +1,7 @@
-"""A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs."""
+"""A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs.
+
+Its one node makes small vision encoders.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import comfy.supported_models
 
 from .mini import MiniSDXL
 from .models import TinySDXL
+from .vision import SandboxVision
 
-NODE_CLASS_MAPPINGS: dict[str, Any] = {}
+NODE_CLASS_MAPPINGS: dict[str, Any] = {"SandboxVision": SandboxVision}
 
 comfy.supported_models.models[:0] = [TinySDXL, MiniSDXL]
