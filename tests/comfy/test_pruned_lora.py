@@ -60,11 +60,12 @@ def test_share_above_zero_equals_a_dense_reference(
         name = "lora_unet_" + key[len("diffusion_model.") : -len(".weight")].replace(".", "_")
         down, up = (tensors[f"{name}.lora_{half}.weight"] for half in ("down", "up"))
         delta = tensors[f"{name}.alpha"] / len(down) * up @ down
-        limit = np.sort(np.abs(delta), axis=None)[round(share * delta.size) - 1]
-        expected = weights[key].double().numpy() + 0.5 * np.where(np.abs(delta) > limit, delta, 0)
-        assert np.abs(weight.double().numpy() - expected).max() < 1e-6
-        zero = (weight == weights[key]).double().mean()
-        assert float(zero) == pytest.approx(share, abs=0.01)
+        size = np.abs(delta)
+        limit = np.sort(size, axis=None)[int(share * delta.size) - 1]
+        got_delta = (weight.double() - weights[key].double()).numpy() / 0.5
+        clear = np.abs(size - limit) > 1e-6  # at the limit itself, float32 decides
+        assert (~clear).sum() < 10
+        assert np.abs(got_delta - np.where(size > limit, delta, 0))[clear].max() < 1e-6
 
 
 def test_patch_survives_being_handed_over_as_comfyui_does(lora: LoRA, model: ModelPatcher) -> None:

@@ -92,7 +92,8 @@ def test_strength_grid_draws_what_apply_merged_lora_draws(server: ComfyServer) -
     assert len(single) == 4 and not np.array_equal(single[0], single[1])
     assert np.array_equal(single[1], wanted)  # row style 0.5, column content 1
     assert whole.shape == (2 * 22 + 2 * 68, 2 * 22 + 2 * 68, 3) and tuple(whole[0, 0]) == LIGHT
-    assert np.array_equal(whole[44:108, 112:176], wanted)
+    cell = whole[44:108, 112:176].astype(int)
+    assert np.abs(cell - wanted).max() <= 1  # the grid rounds to 8 bits, Save Image cuts off
 
 
 def test_pruned_lora_draws_the_whole_one_at_zero_and_the_base_at_one(server: ComfyServer) -> None:
