@@ -28,6 +28,9 @@ const HEIGHTS = new Map([
   ["ExtractLoRA", 80],
   ["ImportLoRA", 100],
   ["ExportLoRA", 100],
+  ["PlotWeights", 60],
+  ["PruneLoRA", 80],
+  ["AlignmentScores", 120],
 ]);
 const WIDGET_NAME = "report";
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import (
+    alignment,
     convert,
+    figures,
+    grids,
     load,
     merge,
     optimize,
@@ -36,4 +39,7 @@ NODES: list[type[io.ComfyNode]] = [
     *save.NODES,
     *tools.NODES,
     *convert.NODES,
+    *figures.NODES,
+    *grids.NODES,
+    *alignment.NODES,
 ]

@@ -16,22 +16,21 @@ from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.lora import LoRA
 from ..ziplora_core.pairing import LoRAPair, scaled
 from .types import (
+    NONE,
     LoRAPairType,
     MergedLoRAType,
     bias_and_norm_input,
     describe_lora,
     file_fingerprint,
+    lora_file_input,
     no_clip,
 )
 
-NONE = "None"
-
 
 def _file_input(concept: str, what: str) -> io.Combo.Input:
-    return io.Combo.Input(
+    return lora_file_input(
         f"{concept}_lora",
-        options=[NONE, *folder_paths.get_filename_list("loras")],
-        tooltip=f"The LoRA file that draws your {what}. None when a LORA_MODEL is connected.",
+        f"The LoRA file that draws your {what}. None when a LORA_MODEL is connected.",
     )
 
 

@@ -11,7 +11,6 @@ from comfy_api.latest import io, ui
 from ..ziplora_core.comfy_adapter.apply import apply_lora
 from ..ziplora_core.comfy_adapter.calibration import CalibrationPrompts, calibrate
 from ..ziplora_core.comfy_adapter.pairs import merge_pair
-from ..ziplora_core.errors import problem
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
@@ -209,14 +208,7 @@ class ApplyMergedLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         by_block = chosen_blocks(block_preset, blocks)
         weights = [(content_strength * c, style_strength * s) for c, s in by_block.values()]
-        unequal = [pair for pair in weights if pair[0] != pair[1]]
-        if not merged.separable and unequal:
-            raise problem(
-                "content_strength, style_strength and blocks",
-                found="{:g} and {:g}".format(*unequal[0]),
-                expected="equal strengths: content and style are one LoRA in this merge",
-                advice="Set both alike, or merge with method=direct and rank 0.",
-            )
+        merged.check_strengths(weights)
         modules = merged.modules(content_strength, style_strength, by_block)
         if clip is None and merged.text_encoder:
             logger.warning(

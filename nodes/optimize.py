@@ -172,7 +172,7 @@ class ZipLoRAOptimize(io.ComfyNode):
         return io.NodeOutput(
             result.merged,
             lora_model(result.merged.modules(), result.merged.metadata),
-            {"loss": result.loss},
+            {**result.record.history, "loss": result.loss},
             result.report,
             ui=ui.PreviewText(result.report).as_dict() | _map(result.merged),
         )

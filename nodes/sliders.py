@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
-import comfy.samplers
-import comfy.utils
-import folder_paths
-import torch
 from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.concept_slider import with_slider
-from ..ziplora_core.comfy_adapter.paths import lora_path
 from ..ziplora_core.comfy_adapter.sweep import Sampling, Swept, parse_scales, sweep
-from ..ziplora_core.errors import problem
-from ..ziplora_core.files import lora_from_tensors, read_lora
-from ..ziplora_core.lora import LoRA
-from ..ziplora_core.plots import grid
-from .load import NONE
+from ..ziplora_core.plots import THEMES, grid
 from .progress import log_warnings
-from .training_inputs import seed_input
-from .types import file_fingerprint
+from .sampling_inputs import counted, drawing_inputs, sampling_inputs
+from .types import NONE, as_image, file_fingerprint, lora_file_input, read_either, theme_input
 
 _AS_THE_FIRST = -1.0
 """A percent that says: the first slider's."""
-
-
-def _file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
-    return io.Combo.Input(
-        name, options=[NONE, *folder_paths.get_filename_list("loras")], tooltip=what, **others
-    )
 
 
 def _percent_input(name: str, default: float, what: str) -> io.Float.Input:
@@ -79,7 +63,9 @@ class ConceptSlider(io.ComfyNode):
             search_aliases=["ziplora", "slider", "lora slider", "concept sliders", "lora schedule"],
             inputs=[
                 io.Model.Input("model"),
-                _file_input("slider", "The slider's file; None when slider_model is connected."),
+                lora_file_input(
+                    "slider", "The slider's file; None when slider_model is connected."
+                ),
                 io.Float.Input(
                     "scale",
                     default=1.0,
@@ -112,7 +98,7 @@ class ConceptSlider(io.ComfyNode):
         end_percent: float,
         slider_model: Any | None = None,
     ) -> io.NodeOutput:
-        lora = _read("slider", slider, slider_model)
+        lora = read_either("slider", slider, slider_model)
         patched, lines = with_slider(model, lora, scale, start_percent, end_percent)
         report = "\n".join([*lines, *lora.notes])
         log_warnings("ConceptSlider", report)
@@ -131,35 +117,18 @@ class SliderSweep(io.ComfyNode):
             search_aliases=["ziplora", "slider grid", "xy plot", "lora strength grid"],
             inputs=[
                 io.Model.Input("model"),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent", tooltip="Empty Latent Image; its first picture."),
-                io.Vae.Input("vae"),
-                _file_input("slider", "The slider's file; None when slider_model is connected."),
+                *drawing_inputs(),
+                lora_file_input(
+                    "slider", "The slider's file; None when slider_model is connected."
+                ),
                 io.String.Input(
                     "scales",
                     default="-2, -1, 0, 1, 2",
                     tooltip="Numbers with commas between them: a column each.",
                 ),
                 *_window_inputs(),
-                seed_input("Of the noise, the same for every picture."),
-                io.Int.Input("steps", default=25, min=1, max=10000, tooltip="Of the sampler."),
-                io.Float.Input(
-                    "cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Of the sampler."
-                ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
-                    default="euler",
-                    tooltip="As in KSampler.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="normal",
-                    tooltip="As in KSampler.",
-                ),
-                _file_input(
+                *sampling_inputs(),
+                lora_file_input(
                     "second_slider",
                     "Another slider for the rows; None for one row.",
                     optional=True,
@@ -177,6 +146,7 @@ class SliderSweep(io.ComfyNode):
                     "second_slider_model", optional=True, tooltip="In place of the second file."
                 ),
                 *_second_window_inputs(),
+                theme_input(),
             ],
             outputs=[io.Image.Output("grid"), io.Image.Output("images")],
             hidden=[io.Hidden.unique_id],
@@ -211,38 +181,23 @@ class SliderSweep(io.ComfyNode):
         second_slider_model: Any | None = None,
         second_start_percent: float = _AS_THE_FIRST,
         second_end_percent: float = _AS_THE_FIRST,
+        theme: str = "dark",
     ) -> io.NodeOutput:
-        first = _read("slider", slider, slider_model)
+        first = read_either("slider", slider, slider_model)
         sliders = [Swept(first, parse_scales(scales, "scales"), start_percent, end_percent)]
         if second_slider != NONE or second_slider_model is not None:
-            second = _read("second_slider", second_slider, second_slider_model)
+            second = read_either("second_slider", second_slider, second_slider_model)
             start = start_percent if second_start_percent < 0 else second_start_percent
             end = end_percent if second_end_percent < 0 else second_end_percent
             sliders.append(Swept(second, parse_scales(second_scales, "second_scales"), start, end))
         sampling = Sampling(positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
-        bar = comfy.utils.ProgressBar(1, node_id=str(cls.hidden.unique_id))
-
-        def on_picture(done: int, total: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(done, total)
-
-        pictures = sweep(model, vae, sliders, sampling, on_picture)
-        columns, *rows = ([f"{scale:g}" for scale in swept.scales] for swept in sliders)
-        drawn = torch.from_numpy(grid(pictures, columns, *rows)).float() / 255
-        return io.NodeOutput(drawn[None], pictures.flatten(0, 1))
-
-
-def _read(name: str, file: str, lora_model: Any | None) -> LoRA:
-    if lora_model is not None and file == NONE:
-        return lora_from_tensors(lora_model, name=f"{name}_model", bias_and_norm="drop")
-    if lora_model is None and file != NONE:
-        return read_lora(lora_path(file), "drop")
-    raise problem(
-        name,
-        found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
-        expected="one of the two",
-        advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
-    )
+        pictures = sweep(model, vae, sliders, sampling, counted(cls))
+        names = [[f"{scale:g}" for scale in swept.scales] for swept in sliders]
+        axes = [swept.slider.name.removesuffix(".safetensors") for swept in sliders]
+        columns, rows = (*names, [])[:2]
+        across, down = (*axes, "")[:2]
+        drawn = grid(pictures, columns, rows, across, down, THEMES[theme])
+        return io.NodeOutput(as_image(drawn), pictures.flatten(0, 1))
 
 
 NODES = [ConceptSlider, SliderSweep]

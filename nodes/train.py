@@ -176,7 +176,7 @@ class TrainDreamBoothLoRA(io.ComfyNode):
         log_warnings("TrainDreamBoothLoRA", result.report)
         return io.NodeOutput(
             lora_model(result.modules, result.metadata),
-            {"loss": result.record.history.get("loss", [])},
+            {"loss": [], **result.record.history},
             result.report,
             ui=ui.PreviewText(result.report),
         )

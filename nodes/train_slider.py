@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
@@ -34,7 +33,7 @@ from .training_inputs import (
     slider_last_inputs,
     slider_lora_inputs,
 )
-from .types import OptionsType, SliderPairsType
+from .types import OptionsType, SliderPairsType, as_image
 
 
 def _outputs() -> list[Any]:
@@ -186,9 +185,9 @@ def _train(node: type[io.ComfyNode], studio: SliderStudio, lesson: Lesson) -> io
     effect = grid(result.effect.pictures, [f"{-far:g}", "0", f"{far:g}"])
     return io.NodeOutput(
         lora_model(result.modules, result.metadata),
-        {"loss": result.record.history.get("loss", [])},
+        {"loss": [], **result.record.history},
         result.report,
-        torch.from_numpy(effect)[None].float() / 255,
+        as_image(effect),
         ui=ui.PreviewText(result.report),
     )
 

@@ -235,7 +235,7 @@ class UnZipLoRATrain(io.ComfyNode):
             result.merged,
             lora_model(result.content.modules, result.content.metadata),
             lora_model(result.style.modules, result.style.metadata),
-            {"loss": result.record.history.get("loss", [])},
+            {"loss": [], **result.record.history},
             result.report,
             ui=ui.PreviewText(result.report),
         )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import folder_paths
+import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ziplora_core.comfy_adapter.paths import lora_path
+from ..ziplora_core.errors import problem
+from ..ziplora_core.files import lora_from_tensors, read_lora
 from ..ziplora_core.files.metadata import trigger_words
 from ..ziplora_core.lora import LoRA
+from ..ziplora_core.plots.style import THEMES, Pixels
+
+NONE = "None"
+"""In a list of files: there is none, a wire brings it."""
 
 LoRAPairType = io.Custom("LORA_PAIR")
 MergedLoRAType = io.Custom("MERGED_LORA")
@@ -35,6 +44,47 @@ def bias_and_norm_input() -> io.Combo.Input:
         tooltip="Some trainers also change biases and norms, which no factors can hold: refuse "
         "such a LoRA, or drop those parts and say how many.",
     )
+
+
+def lora_file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
+    """A LoRA file, or None where a LORA_MODEL takes its place."""
+    return io.Combo.Input(
+        name, options=[NONE, *folder_paths.get_filename_list("loras")], tooltip=what, **others
+    )
+
+
+def read_either(name: str, file: str, lora_model: Any | None) -> LoRA:
+    """Read the file of one input, or the LORA_MODEL of its twin `<name>_model`.
+
+    Raises:
+        ZipLoRAError: neither, both, or no LoRA.
+    """
+    if lora_model is not None and file == NONE:
+        return lora_from_tensors(lora_model, name=f"{name}_model", bias_and_norm="drop")
+    if lora_model is None and file != NONE:
+        return read_lora(lora_path(file), "drop")
+    raise problem(
+        name,
+        found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
+        expected="one of the two",
+        advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
+    )
+
+
+def theme_input() -> io.Combo.Input:
+    """The ground of a figure."""
+    return io.Combo.Input(
+        "theme",
+        options=list(THEMES),
+        default="dark",
+        optional=True,
+        tooltip="dark for the canvas, light for paper.",
+    )
+
+
+def as_image(picture: Pixels) -> torch.Tensor:
+    """Give a drawn picture the form of an IMAGE, `(1, height, width, 3)` in 0…1."""
+    return torch.from_numpy(picture)[None].float() / 255
 
 
 def file_fingerprint(name: str) -> object:

@@ -13,9 +13,8 @@ from ..ziplora_core.comfy_adapter.unzip_import import import_unzip
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.unzip import CONCEPTS
 from ..ziplora_core.unzip_merges import recombine, recombine_report
-from .load import NONE
 from .progress import log_warnings
-from .types import MergedLoRAType, describe_lora, file_fingerprint
+from .types import NONE, MergedLoRAType, describe_lora, file_fingerprint
 
 
 def _strength_input(concept: str, what: str) -> io.Float.Input:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .errors import problem
 
@@ -13,6 +13,9 @@ Blocks = Mapping[str, tuple[float, float]]
 
 _PARTS = ("input_blocks", "output_blocks", "middle_block", "time_embed", "label_emb", "out")
 _BLOCK = re.compile(rf"\*|({'|'.join(_PARTS)})(\.\w+)*")
+_ORDER = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
+_NUMBERED = re.compile(r"(\D+)(\d*)")
+_SHORT = re.compile(r"(input|middle|output)_blocks?_(\d+)")
 _DEEP = ("input_blocks.7", "input_blocks.8", "middle_block", "output_blocks.0", "output_blocks.1",
          "output_blocks.2")  # fmt: skip
 PRESETS: dict[str, Blocks] = {
@@ -31,6 +34,24 @@ def weights_of(blocks: Blocks, name: str) -> tuple[float, float]:
     inside = name.removeprefix("lora_unet_")
     fitting = [b for b in blocks if b and f"{inside}_".startswith(f"{b.replace('.', '_')}_")]
     return blocks.get(max(fitting, key=len, default=""), (1.0, 1.0))
+
+
+def network_order(names: Iterable[str]) -> list[str]:
+    """Sort kohya module names (sgm spelling) as the picture goes through the UNet."""
+
+    def place(name: str) -> list[tuple[int, str]]:
+        part = next((n for n, first in enumerate(_ORDER) if name.startswith(first)), len(_ORDER))
+        return [(part, ""), *((int(n or -1), text) for text, n in _NUMBERED.findall(name))]
+
+    return sorted(names, key=lambda name: place(name.removeprefix("lora_unet_")))
+
+
+def short_block(name: str) -> str:
+    """Name the block of a kohya module as one says it: `in 4`, `mid`, `out 0`; else ""."""
+    found = _SHORT.match(name.removeprefix("lora_unet_"))
+    if not found:
+        return ""
+    return "mid" if found[1] == "middle" else f"{found[1].removesuffix('put')} {found[2]}"
 
 
 def parse_blocks(text: str) -> Blocks:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .blocks import Blocks, weights_of
+from .blocks import Blocks, network_order, weights_of
+from .errors import problem
 from .lora import LoraFactors
 from .low_rank import Approximation, inner_product, overall_error, truncate
 from .pairing import ModulePair
@@ -58,6 +59,21 @@ class MergedLoRA:
             for name, pair in {**self.pairs, **self.text_encoder}.items()
         }
         return {name: factors for name, factors in joined.items() if factors is not None}
+
+    def check_strengths(self, strengths: Sequence[tuple[float, float]]) -> None:
+        """Refuse a content strength that is not its style strength where the two are one LoRA.
+
+        Raises:
+            ZipLoRAError: this merge is not separable.
+        """
+        unequal = [pair for pair in strengths if pair[0] != pair[1]]
+        if unequal and not self.separable:
+            raise problem(
+                "content_strength, style_strength and blocks",
+                found="{:g} and {:g}".format(*unequal[0]),
+                expected="equal strengths: content and style are one LoRA in this merge",
+                advice="Set both alike, or merge with method=direct and rank 0.",
+            )
 
 
 def join(
@@ -131,6 +147,25 @@ def layer_cosine(pair: ModulePair, columns: Tensor | None = None) -> float:
     assert content is not None and style is not None
     norms = inner_product(content, content) * inner_product(style, style)
     return inner_product(content, style) / norms**0.5 if norms > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class LayerCosine:
+    """The layer cosine of one module in the direct merge (m = 1), and with the coefficients."""
+
+    before: float
+    after: float
+
+
+def layer_cosines(merged: MergedLoRA) -> dict[str, LayerCosine]:
+    """Compare content and style in every module both have, in network order."""
+    shared = {name: pair for name, pair in merged.pairs.items() if pair.shared}
+    cosines = {}
+    for name in network_order(shared):
+        before, columns = layer_cosine(shared[name]), merged.coefficients.get(name)
+        after = before if columns is None else layer_cosine(shared[name], columns)
+        cosines[name] = LayerCosine(before, after)
+    return cosines
 
 
 def column_cosines(pair: ModulePair) -> Tensor:

@@ -1,11 +1,29 @@
-"""The loss curves are drawn at the size asked for, and show their data."""
+"""Figures have the size and the colours asked for, and show their data."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from ziplora_core.plots import bars, loss_curves, strip
+from ziplora_core.lora import LoraFactors
+from ziplora_core.merge import LayerCosine
+from ziplora_core.plots import (
+    DARK,
+    LIGHT,
+    THEMES,
+    Theme,
+    bars,
+    coefficient_histograms,
+    entries_histogram,
+    grid,
+    layer_cosines_chart,
+    loss_curves,
+    strip,
+    table,
+)
+from ziplora_core.plots.style import Pixels, rgb
+from ziplora_core.weight_entries import count_entries
 
 
 def test_loss_curves_has_the_size_and_draws_each_term() -> None:
@@ -44,3 +62,75 @@ def test_bars_draw_every_value_in_its_height() -> None:
     assert low.shape == high.shape == (320, 512, 3)
     blue = [(picture[..., 2] > 200) & (picture[..., 0] < 120) for picture in (low, high)]
     assert blue[1][:, 256:].sum() > 5 * blue[0][:, 256:].sum() > 0
+
+
+@pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
+def test_theme_colours_have_the_contrast_that_text_needs(theme: Theme) -> None:
+    ground = luminance(theme.ground)
+    for colour in (theme.ink, theme.content, theme.style, theme.penalty):
+        light, dark = sorted((ground, luminance(colour)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of sRGB (WCAG 2)."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+              for v in (channel / 255 for channel in rgb(colour))]  # fmt: skip
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def colours_of(picture: Pixels) -> set[tuple[int, ...]]:
+    return {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+
+
+@pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
+def test_figures_are_drawn_in_the_theme_and_show_their_data(theme: Theme) -> None:
+    content, style = rgb(theme.content), rgb(theme.style)
+    generator = torch.Generator().manual_seed(0)
+    factors = LoraFactors(
+        torch.randn(2, 8, generator=generator), torch.randn(8, 2, generator=generator)
+    )
+    coefficients = {"m": torch.rand(2, 50, generator=generator)}
+    apart = {f"lora_unet_input_blocks_{n}_1_to_q": LayerCosine(0.5, 0.0) for n in (4, 5)}
+    figures = {
+        "entries": (entries_histogram(count_entries({"m": factors}), theme=theme), {content}),
+        "coefficients": (coefficient_histograms(coefficients, theme=theme), {content, style}),
+        "none": (coefficient_histograms({}, theme=theme), set()),
+        "loss": (loss_curves({"loss": [1.0, 0.5]}, 2, 1024, 640, theme), set()),
+    }
+    for name, (picture, expected) in figures.items():
+        assert picture.shape == (640, 1024, 3), name
+        assert tuple(picture[0, 0]) == rgb(theme.ground) and rgb(theme.ink) in colours_of(picture)
+        assert expected == {content, style} & colours_of(picture), name
+    whole, none = (
+        (np.abs(layer_cosines_chart({"m": LayerCosine(0.5, after)}, theme=theme)[:, :, 2] * 1.0
+                - content[2]) < 40).sum()
+        for after in (0.5, 0.0)
+    )  # fmt: skip
+    assert whole != none and layer_cosines_chart(apart, theme=theme).shape == (640, 1024, 3)
+
+
+def test_grid_keeps_every_picture_and_names_both_axes() -> None:
+    pictures = torch.rand(2, 3, 32, 40, 3, generator=torch.Generator().manual_seed(0))
+    bare = grid(pictures, ["1", "2", "3"])
+    drawn = grid(pictures, ["1", "2", "3"], ["a", "b"], "across", "down", LIGHT)
+    assert drawn.shape == (2 * 22 + 2 * 36, 2 * 22 + 3 * 44, 3) and bare.shape == (94, 132, 3)
+    for r, row in enumerate((pictures * 255).round().to(torch.uint8).numpy()):
+        for c, picture in enumerate(row):
+            y, x = 44 + r * 36, 44 + c * 44
+            assert np.array_equal(drawn[y : y + 32, x : x + 40], picture)
+    for band in (drawn[:22, 44:], drawn[22:44, 44:], drawn[44:, :22], drawn[44:, 22:44]):
+        assert band.min() < 100  # ink on white
+    assert (drawn[:44, :44] == 255).all()
+
+
+def test_grid_of_large_pictures_has_letters_as_large_at_a_nodes_width() -> None:
+    small, large = (grid(torch.zeros(1, 2, 8, side, 3), ["-1", "1"]) for side in (252, 1020))
+    assert len(small) - 12 == 22 and len(large) - 12 == 22 * 4
+
+
+def test_table_has_a_row_for_each_and_its_words() -> None:
+    rows = [("metric", "cosine"), ("style (CLIP-I)", "0.6990")]
+    one, two = table(rows), table([*rows, ("subject", "0.4200")])
+    assert one.shape[1] == two.shape[1] == 1024 and len(two) - len(one) == 52
+    assert (two[-52:] > 150).any() and tuple(two[0, 0]) == rgb(DARK.ground)

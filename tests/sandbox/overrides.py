@@ -18,5 +18,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "TrainConceptSlider": {"resolution": SIDE, "steps": 4},
     "TrainConceptSliderFromImages": {"resolution": SIDE, "steps": 10},
     "SliderSweep": {"steps": 4},
+    "StrengthGrid": {"steps": 2},
     "UnZipLoRATrain": {"resolution": SIDE, "steps": 9},
 }

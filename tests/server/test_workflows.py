@@ -40,6 +40,7 @@ SDXL_VALUES = {
 CHANGEABLE = {"steps", "width", "height", "resolution", "text"}
 """What an override may touch."""
 NEEDS = {
+    "alignment_scores": ("ziplora_merge",),
     "apply_saved_merge": ("ziplora_merge",),
     "lora_tools": ("dreambooth_subject", "style_from_one_image"),
     "concept_slider_apply": ("concept_slider_train_text",),
@@ -246,6 +247,22 @@ def test_tools_workflow_unmuted_bakes_the_lora_into_a_checkpoint(
     loaded = graph.render([lora, 0], [lora, 1], "loaded")
     result = succeeded(server, graph)
     assert_close(saved_latent(server, result, baked), saved_latent(server, result, loaded), 0.05)
+
+
+def test_alignment_workflow_unmuted_measures_its_picture(server: ComfyServer, run: Run) -> None:
+    """With small encoders where Load CLIP Vision has published ones of gigabytes."""
+    run("ziplora_merge")
+    workflow, kinds = read("alignment_scores"), iter(("clip_vision", "dinov2"))
+    for node in workflow["nodes"]:
+        node["mode"] = ACTIVE
+        if node["type"] == "CLIPVisionLoader":
+            node |= {"type": "SandboxVision", "widgets_values": [next(kinds), 32]}
+    result = server.run(to_prompt(workflow, server.object_info(), OVERRIDES))
+    assert (result.status, result.error) == ("success", None)
+    (scores,) = (node for node in workflow["nodes"] if node["type"] == "AlignmentScores")
+    (report,) = result.outputs[str(scores["id"])]["text"]
+    for measured in ("style (CLIP-I): ", "subject (DINOv2): ", "text (CLIP-T): "):
+        assert measured in report
 
 
 def test_workflow_values_are_those_of_sdxl(name: str, server: ComfyServer) -> None:

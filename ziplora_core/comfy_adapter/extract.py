@@ -19,6 +19,7 @@ from ..lora import LoraFactors
 from ..low_rank import Approximation, approximate_dense, overall_error
 from .pairs import refuse_other_than_sdxl
 from .private_copy import refuse_patched
+from .pruned_lora import refuse_pruned
 from .targets import unet_targets
 
 _WORKSPACE = 2**30
@@ -86,12 +87,13 @@ def two_unets(tuned: Any, base: Any, layers: str) -> TwoModels:
         layers: one of `LAYER_CHOICES`.
 
     Raises:
-        ZipLoRAError: not one architecture, not SDXL, or more on them than weights.
+        ZipLoRAError: not one architecture, not SDXL, more on them than weights, or a pruned LoRA.
     """
     shapes = _same_shapes("model_tuned and model_base", tuned, base)
     refuse_other_than_sdxl(base.model)
-    refuse_patched(tuned, "model_tuned")
-    refuse_patched(base, "model_base")
+    for model, name in ((tuned, "model_tuned"), (base, "model_base")):
+        refuse_patched(model, name)
+        refuse_pruned(model, name)
     targets = unet_targets(base.model)
     chosen = choose_layers(layers, [(name, len(shapes[key]) - 2) for name, key in targets.items()])
     others = [key for key in shapes if key not in targets.values()]

@@ -1,4 +1,4 @@
-"""The same picture at several scales of one slider, or of two."""
+"""The same picture at several scales of sliders, or at several strengths of a merge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from torch import Tensor
 
 from ..errors import problem
 from ..lora import LoRA
+from ..merge import MergedLoRA
+from .apply import apply_lora
 from .concept_slider import with_slider
+
+OnPicture = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,23 +50,28 @@ class Swept:
         return patched
 
 
-def parse_scales(text: str, name: str) -> list[float]:
+def parse_scales(text: str, name: str, zero: bool = False) -> list[float]:
     """Read numbers with commas or spaces between them.
 
+    Args:
+        text: what was typed.
+        name: of the input, for messages.
+        zero: 0 alone is enough: it is the merge's other half, but a slider that is always off.
+
     Raises:
-        ZipLoRAError: none but 0, or something that is no number.
+        ZipLoRAError: none, none but 0, or something that is no number.
     """
     words = text.replace(",", " ").replace("−", "-").split()
     try:
         scales = [float(word) for word in words]
     except ValueError:
         scales = []
-    if not any(scales) or not all(map(math.isfinite, scales)):
+    if not (any(scales) or (zero and scales)) or not all(map(math.isfinite, scales)):
         raise problem(
             name,
             found=repr(text),
-            expected="numbers with commas between them, not only 0",
-            advice="For example: -2, -1, 0, 1, 2",
+            expected="numbers with commas between them" + ("" if zero else ", not only 0"),
+            advice=f"For example: {'0, 0.4, 0.7, 1' if zero else '-2, -1, 0, 1, 2'}",
         )
     return scales
 
@@ -72,7 +81,7 @@ def sweep(
     vae: Any,
     sliders: Sequence[Swept],
     sampling: Sampling,
-    on_picture: Callable[[int, int], None] = lambda done, total: None,
+    on_picture: OnPicture = lambda done, total: None,
 ) -> Tensor:
     """Draw a picture for every scale, as KSampler would.
 
@@ -87,17 +96,63 @@ def sweep(
         pictures `(row, column, h, w, 3)` in 0…1.
     """
     across, *down = sliders
-    rows = down[0].scales if down else [0.0]
-    cells = list(product(rows, across.scales))
-    drawn = []
-    for n, (row, column) in enumerate(cells):
-        on_picture(n, len(cells))
+
+    def at(row: float, column: float) -> Any:
         patched = across.on(model, column)
-        if down:
-            patched = down[0].on(patched, row)
-        drawn.append(_draw(patched, vae, sampling))
+        return down[0].on(patched, row) if down else patched
+
+    rows = down[0].scales if down else [0.0]
+    return _draw_all(rows, across.scales, at, vae, sampling, on_picture)
+
+
+def strength_grid(
+    model: Any,
+    vae: Any,
+    merged: MergedLoRA,
+    strengths: tuple[Sequence[float], Sequence[float]],
+    sampling: Sampling,
+    on_picture: OnPicture = lambda done, total: None,
+) -> Tensor:
+    """Draw a picture for every content strength (columns) at every style strength (rows).
+
+    As Fig. 9 of the ZipLoRA paper (Shah et al. 2023, arXiv:2311.13600).
+
+    Args:
+        model, vae, sampling, on_picture: as `sweep`.
+        merged: only its UNet part is weighed; the prompts are encoded already.
+        strengths: content's, style's.
+
+    Returns:
+        pictures `(row, column, h, w, 3)` in 0…1.
+
+    Raises:
+        ZipLoRAError: unequal strengths for a merge that is not separable.
+    """
+    content, style = strengths
+    merged.check_strengths(list(product(content, style)))
+
+    def at(row: float, column: float) -> Any:
+        modules = {n: f for n, f in merged.modules(column, row).items() if n in merged.pairs}
+        return apply_lora(modules, "merged LoRA", model, None)[0]
+
+    return _draw_all(style, content, at, vae, sampling, on_picture)
+
+
+def _draw_all(
+    rows: Sequence[float],
+    columns: Sequence[float],
+    model_at: Callable[[float, float], Any],
+    vae: Any,
+    sampling: Sampling,
+    on_picture: OnPicture,
+) -> Tensor:
+    cells = list(product(rows, columns))
+    drawn = []
+    for n, cell in enumerate(cells):
+        on_picture(n, len(cells))
+        drawn.append(_draw(model_at(*cell), vae, sampling))
     on_picture(len(cells), len(cells))
-    return torch.stack(drawn).unflatten(0, (len(rows), len(across.scales)))
+    return torch.stack(drawn).unflatten(0, (len(rows), len(columns)))
 
 
 def _draw(model: Any, vae: Any, how: Sampling) -> Tensor:

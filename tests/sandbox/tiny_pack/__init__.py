@@ -1,6 +1,6 @@
 """A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs.
 
-It also has a node that trains nothing, fast.
+It also has a node that trains nothing, fast, and one that makes small vision encoders.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ import comfy.supported_models
 from .mini import MiniSDXL
 from .models import TinySDXL
 from .pace import PacedTraining
+from .vision import SandboxVision
 
-NODE_CLASS_MAPPINGS: dict[str, Any] = {"SandboxPacedTraining": PacedTraining}
+NODE_CLASS_MAPPINGS: dict[str, Any] = {
+    "SandboxPacedTraining": PacedTraining,
+    "SandboxVision": SandboxVision,
+}
 
 comfy.supported_models.models[:0] = [TinySDXL, MiniSDXL]

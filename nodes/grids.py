@@ -1,0 +1,131 @@
+"""Nodes that try a LoRA out: a grid of a merge's strengths, a LoRA without its small entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ziplora_core.comfy_adapter.pruned_lora import with_pruned_lora
+from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, strength_grid
+from ..ziplora_core.merge import MergedLoRA
+from ..ziplora_core.plots import THEMES, grid
+from .sampling_inputs import counted, drawing_inputs, sampling_inputs
+from .types import (
+    NONE,
+    MergedLoRAType,
+    as_image,
+    file_fingerprint,
+    lora_file_input,
+    read_either,
+    theme_input,
+)
+
+
+class StrengthGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StrengthGrid",
+            display_name="Strength Grid",
+            category="ZipLoRA/look",
+            description="Draws the same picture at several content and style strengths of a merge, "
+            "and puts them into one grid (ZipLoRA paper, Fig. 9).",
+            search_aliases=["ziplora", "xy plot", "style strength grid", "content strength"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint, without the merge on it."),
+                MergedLoRAType.Input("merged"),
+                *drawing_inputs(),
+                io.String.Input(
+                    "content_strengths",
+                    default="0.4, 0.7, 1",
+                    tooltip="Numbers with commas between them: a column each.",
+                ),
+                io.String.Input(
+                    "style_strengths",
+                    default="0.4, 0.7, 1",
+                    tooltip="Numbers with commas between them: a row each.",
+                ),
+                *sampling_inputs(),
+                theme_input(),
+            ],
+            outputs=[io.Image.Output("grid"), io.Image.Output("images")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        merged: MergedLoRA,
+        vae: Any,
+        content_strengths: str,
+        style_strengths: str,
+        theme: str = "dark",
+        **sampling: Any,
+    ) -> io.NodeOutput:
+        content = parse_scales(content_strengths, "content_strengths", zero=True)
+        style = parse_scales(style_strengths, "style_strengths", zero=True)
+        pictures = strength_grid(
+            model, vae, merged, (content, style), Sampling(**sampling), counted(cls)
+        )
+        names = [f"{strength:g}" for strength in content], [f"{strength:g}" for strength in style]
+        axes = "content strength", "style strength"
+        drawn = grid(pictures, *names, *axes, theme=THEMES[theme])
+        return io.NodeOutput(as_image(drawn), pictures.flatten(0, 1))
+
+
+class PruneLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PruneLoRA",
+            display_name="Prune LoRA",
+            category="ZipLoRA/look",
+            description="Puts a LoRA on the model without the smallest entries of its updates: "
+            "most of them hardly matter (ZipLoRA paper, Fig. 2).",
+            search_aliases=["ziplora", "sparse lora", "zero small weights", "magnitude pruning"],
+            inputs=[
+                io.Model.Input("model"),
+                lora_file_input("lora", "A LoRA's file; None when lora_model is connected."),
+                io.Float.Input(
+                    "prune",
+                    default=0.8,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of every layer's entries that is zeroed, the smallest "
+                    "first. The paper sees no loss up to 0.9 (0.8, says its appendix).",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Of the LoRA, as in a LoRA loader.",
+                ),
+                io.LoraModel.Input(
+                    "lora_model",
+                    optional=True,
+                    tooltip="A LoRA straight from a training or merging node, in place of a file.",
+                ),
+            ],
+            outputs=[io.Model.Output("MODEL"), io.String.Output("report")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str = NONE, **_others: Any) -> object:
+        return file_fingerprint(lora)
+
+    @classmethod
+    def execute(
+        cls, model: Any, lora: str, prune: float, strength: float, lora_model: Any | None = None
+    ) -> io.NodeOutput:
+        read = read_either("lora", lora, lora_model)
+        patched, lines = with_pruned_lora(model, read, prune, strength)
+        report = "\n".join([*lines, *read.notes])
+        return io.NodeOutput(patched, report, ui=ui.PreviewText(report))
+
+
+NODES = [StrengthGrid, PruneLoRA]

@@ -1,0 +1,76 @@
+"""The loss of a training, term by term."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels
+
+
+def loss_curves(
+    history: Mapping[str, Sequence[float]],
+    steps: int,
+    width: int = 512,
+    height: int = 320,
+    theme: Theme = DARK,
+) -> Pixels:
+    """Draw the terms of the loss over the steps as `(height, width, 3)` uint8.
+
+    The errors are logarithmic, on the left; a penalty has its own linear axis on the right. One
+    step's error mostly tells which timestep was drawn, so each faint curve carries its running
+    mean. The total is drawn where it is all there is.
+    """
+    figure, (axes,) = make_figure(width, height, theme)
+    axes.set_xlim(0, 1.01 * max(steps, 1))
+    axes.set_yscale("log")
+    axes.set_xlabel("step", color=theme.ink, fontsize=9)
+    right = axes.twinx() if any(history.get("penalty", ())) else None
+    lines: list[Line2D] = []
+    for name, values in history.items():
+        on = right if name == "penalty" else axes
+        total = name == "loss" and len(history) > 1
+        if total or on is None or not any(v > 0 for v in values):
+            continue
+        colour, x = theme.of(name), np.arange(1, len(values) + 1)
+        smooth = np.asarray(values)
+        if name != "penalty":
+            on.plot(x, smooth, color=colour, alpha=0.3, linewidth=0.8)
+            smooth = _running_mean(smooth)
+        label = f"{name} {smooth[-1]:.3g}"
+        marker = "." if len(values) == 1 else None
+        lines += on.plot(x, smooth, color=colour, linewidth=1.6, label=label, marker=marker)
+    if right:
+        right.spines[:].set_color(theme.faint)
+        right.tick_params(labelsize=8)
+        right.set_ylim(bottom=0)
+        right.tick_params(colors=theme.penalty)
+    legend_above(axes, theme, lines)
+    return pixels(figure)
+
+
+def bars(
+    values: Mapping[str, float],
+    title: str,
+    width: int = 512,
+    height: int = 320,
+    theme: Theme = DARK,
+) -> Pixels:
+    """Draw a few named values beside each other as `(height, width, 3)` uint8."""
+    figure, (axes,) = make_figure(width, height, theme)
+    drawn = axes.bar(list(values), list(values.values()), color=theme.content, width=0.6)
+    axes.bar_label(drawn, fmt="%.3g", color=theme.ink, fontsize=8)
+    axes.set_title(title, color=theme.ink, fontsize=9)
+    axes.grid(visible=False, axis="x")
+    return pixels(figure)
+
+
+def _running_mean(values: NDArray[np.float64], window: int = 20) -> NDArray[np.float64]:
+    """Mean of the last `window` values up to each one."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - window, 0)
+    return (total[last] - total[first]) / (last - first)

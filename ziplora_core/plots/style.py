@@ -1,0 +1,88 @@
+"""Colours, sizes and rasterising: all that matplotlib is asked for beyond drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""A picture `(height, width, 3)`."""
+
+NODE_WIDTH = 512
+"""Pixels at which a figure is meant to be read; a wider one has larger letters, not more."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a figure; text and curves have a contrast of 4.5 to the ground (WCAG 2, AA).
+
+    Args:
+        ground, ink, faint: behind everything, of text, of grid lines.
+        content, style, penalty: of the curves, and of whatever takes their place.
+    """
+
+    ground: str
+    ink: str
+    faint: str
+    content: str
+    style: str
+    penalty: str
+
+    def of(self, term: str) -> str:
+        """Give the colour of a loss term by its name."""
+        same = {"instance": "content", "prior": "style", "slider": "content", "high": "content"}
+        return getattr(self, same.get(term, "style" if term == "low" else term), self.ink)
+
+
+DARK = Theme("#1e1e22", "#d8d8dc", "#3a3a40", "#4cc2ff", "#ff9f43", "#9b8cff")
+LIGHT = Theme("#ffffff", "#26262b", "#d8d8de", "#0a66b7", "#b35300", "#5b46c8")
+THEMES = {"dark": DARK, "light": LIGHT}
+
+
+def make_figure(width: int, height: int, theme: Theme, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Open a figure of `rows` charts below each other."""
+    dpi = 100 * width / NODE_WIDTH
+    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor=theme.ground)
+    charts = [
+        figure.add_subplot(rows, 1, row + 1, facecolor=theme.ground, axisbelow=True)
+        for row in range(rows)
+    ]
+    for axes in charts:
+        axes.tick_params(colors=theme.ink, which="both", labelsize=8)
+        axes.spines[:].set_color(theme.faint)
+        axes.grid(color=theme.faint, linewidth=0.5)
+    return figure, charts
+
+
+def legend_above(axes: Axes, theme: Theme, handles: list | None = None) -> None:
+    """Put the names of the curves in one row above the chart, where they hide nothing."""
+    axes.legend(
+        **({} if handles is None else {"handles": handles}), loc="lower center",
+        bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, labelcolor=theme.ink, frameon=False,
+    )  # fmt: skip
+
+
+def say(axes: Axes, text: str, theme: Theme) -> None:
+    """Write into a chart that has nothing else to show."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, color=theme.ink, fontsize=9, ha="center", va="center", wrap=True)
+
+
+def pixels(figure: Figure) -> Pixels:
+    """Rasterise a figure."""
+    canvas = FigureCanvasAgg(figure)
+    if figure.axes:
+        figure.tight_layout()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Read a colour `#rrggbb`."""
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
