@@ -51,14 +51,22 @@ def long_open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
 
 @contextmanager
 def open_page(
-    browser: Browser, server: ComfyServer, prepare: Callable[[Page], None] = lambda page: None
+    browser: Browser,
+    server: ComfyServer,
+    prepare: Callable[[Page], None] = lambda page: None,
+    url: str = "",
 ) -> Iterator[Page]:
-    """Load ComfyUI in a tab with a profile of its own, after `prepare` has seen it empty."""
+    """Load ComfyUI in a tab with a profile of its own.
+
+    Args:
+        prepare: given the page while it is empty.
+        url: another way to the server than its own address.
+    """
     server.post("/settings", {"Comfy.TutorialCompleted": True})
     tab = browser.new_page(viewport={"width": 1600, "height": 1000})
     try:
         prepare(tab)
-        tab.goto(server.url)
+        tab.goto(url or server.url)
         tab.wait_for_function(READY, timeout=60_000)
         yield tab
     finally:

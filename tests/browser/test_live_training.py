@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 
-from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from sandbox.overrides import OVERRIDES
 from sandbox.server import ComfyServer
 from ziplora_core.files import read_lora
 
 from .conftest import READY, open_page
+from .line import line_to
 from .test_panels import INK, TRAININGS, panel
 from .test_workflows import (
     NEW_BLANK_WORKFLOW,
@@ -28,27 +29,15 @@ from .test_workflows import (
 def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopped(
     browser: Browser, server: ComfyServer
 ) -> None:
-    sockets: list[WebSocketRoute] = []
-    absent: list[bool] = []
-
-    def prepare(page: Page) -> None:
-        def connect(socket: WebSocketRoute) -> None:
-            if absent:
-                socket.close()
-                return
-            socket.connect_to_server()
-            sockets.append(socket)
-
-        page.route_web_socket(re.compile("/ws"), connect)
-
     server.free()
-    with open_page(browser, server, prepare) as page:
+    with line_to(server.port) as line, open_page(browser, server, url=line.url) as page:
         drop(page, TRAININGS["ZipLoRAOptimize"])
         page.evaluate(OVERRIDE, OVERRIDES)
-        page.evaluate(OVERRIDE, {"ZipLoRAOptimize": {"solver": "adam", "steps": 2000}})
+        small = {"solver": "adam", "steps": 2000, "width": 64, "height": 64}
+        page.evaluate(OVERRIDE, {"ZipLoRAOptimize": small})
         page.evaluate(OVERRIDE, {"TrainingOptions": {"held_out_draws": 0, "early_stop": False}})
         look_at(page, "ZipLoRAOptimize")
-        page.get_by_test_id("queue-button").click()
+        page.evaluate("() => app.queuePrompt(0)")
         shown = panel(page, "Training of ZipLoRA Optimize")
         chart = shown.locator(".plot canvas")
         see_step(chart, 2)
@@ -65,11 +54,10 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         page.keyboard.press("Escape")
         shoot(page, "panel_refilled")
 
-        absent.append(True)
-        sockets[-1].close()
+        line.cut()
         expect(shown).to_contain_text("The server does not answer")
         before = step_of(chart)
-        absent.clear()
+        line.mend()
         see_step(chart, before + 1)
 
         shown.get_by_text("Save now").click()
@@ -81,7 +69,7 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         expect(report(page, "Save Merged LoRA")).to_have_value(contains("saved: "), timeout=RUN_MS)
         expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("stopped at"))
 
-        mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot canvas")
+        mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
         assert mapped.evaluate(INK) > 1000
         box = mapped.bounding_box()
         assert box
