@@ -99,6 +99,30 @@ class Card:
             self.text(f"{value:+d}".replace("-", "−") if value else "0",
                       90 + (SIDE - 180) * (value + 2) / 4, y + 34)  # fmt: skip
 
+    def lines(self, x: float, y: float, wide: int, high: int, *series: tuple[float, ...]) -> None:
+        """Draw series of values in [0, 1] as lines over one another, the first one muted."""
+        self._axes(x, y, wide, high)
+        for values, colour in zip(series, (MUTED, LIGHT), strict=True):
+            step = wide / (len(values) - 1)
+            points = [
+                ((x + number * step) * SMOOTH, (y + high * (1 - value)) * SMOOTH)
+                for number, value in enumerate(values)
+            ]
+            self.draw.line(points, colour, 5 * SMOOTH, joint="curve")
+
+    def hill(self, x: float, y: float, wide: int, high: int, cut: float = 0.0) -> None:
+        """Draw how values are spread around zero; those nearer to it than `cut` are muted."""
+        self._axes(x, y, wide, high)
+        bars = 25
+        for number, place in enumerate(np.linspace(-1, 1, bars)):
+            left, top = x + wide * number / bars, y + high * (1 - 0.96 * np.exp(-3 * abs(place)))
+            box = [left + 2, top, left + wide / bars - 1, y + high - 2]
+            self.draw.rectangle([side * SMOOTH for side in box], LINE if abs(place) < cut else LIGHT)
+
+    def _axes(self, x: float, y: float, wide: int, high: int) -> None:
+        corners = [(x, y), (x, y + high), (x + wide, y + high)]
+        self.draw.line([(a * SMOOTH, b * SMOOTH) for a, b in corners], LINE, 3 * SMOOTH)
+
     def save(self, path: Path) -> None:
         small = self.image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         small.save(path, quality=88, optimize=True)
@@ -263,6 +287,50 @@ def unziplora_variations() -> Card:
     return card
 
 
+def look_at_a_merge() -> Card:
+    card = Card("What did", "the merge do?")
+    styles = (PLAIN, Style(NEON.palette, "plain"), NEON)
+    for line, style in enumerate(styles):
+        for column, (name, radius) in enumerate((("circle", 0.4), ("cat", 0.46), ("cat", 0.6))):
+            scene = Scene(name, style, radius=radius)
+            card.tile(scene, 32 + column * 82, 150 + line * 82, 76)
+    card.text("subject →", 152, 420)
+    card.text("style ↓", 152, 450)
+    before, after = (0.45, 0.8, 0.6, 0.94, 0.7, 0.82), (0.15, 0.34, 0.2, 0.4, 0.24, 0.3)
+    card.lines(312, 152, 168, 104, before, after)
+    card.hill(312, 286, 168, 104)
+    card.text("its layers,", 396, 420)
+    card.text("as figures", 396, 450)
+    return card
+
+
+def prune_lora() -> Card:
+    card = Card("How much of a LoRA", "counts?")
+    card.hill(106, 118, 300, 120, cut=0.3)
+    card.text("the smallest 80 % are zeroed", 256, 264)
+    row(card, 296, 150, *(SUBJECT[0], SUBJECT[0]))
+    card.text("whole", 171, 468)
+    card.text("pruned", 341, 468)
+    return card
+
+
+def alignment_scores() -> Card:
+    card = Card("How near is it,", "in numbers?")
+    card.tile(BOTH, 28, 190, 170, "a picture")
+    for number, (words, score) in enumerate(
+        (("style", "0.70"), ("subject", "0.42"), ("prompt", "0.30"))
+    ):
+        y = 116 + 126 * number
+        card.arrow(212, 275, 50, (number - 1) * 62)
+        if words == "prompt":
+            card.text("“a cat …”", 334, y + 55, 22, LIGHT)
+        else:
+            card.tile(STYLE if words == "style" else SUBJECT[0], 284, y, 108)
+        card.text(words, 448, y + 38)
+        card.text(score, 448, y + 70, 27, INK)
+    return card
+
+
 def lora_tools() -> Card:
     card = Card("Tools for LoRA files")
     for number, (words, below) in enumerate(
@@ -279,7 +347,8 @@ CARDS: dict[str, Callable[[], Card]] = {
         *(ziplora_merge, apply_saved_merge, merge_without_training, dreambooth_subject),
         *(style_from_one_image, subject_in_style_from_scratch, concept_slider_train_text),
         *(concept_slider_train_images, concept_slider_apply, concept_slider_stack),
-        *(unziplora_train, unziplora_recombine, unziplora_variations, lora_tools),
+        *(unziplora_train, unziplora_recombine, unziplora_variations, look_at_a_merge),
+        *(prune_lora, alignment_scores, lora_tools),
     )
 }
 """By the workflow's name."""
