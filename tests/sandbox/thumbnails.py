@@ -117,7 +117,9 @@ class Card:
         for number, place in enumerate(np.linspace(-1, 1, bars)):
             left, top = x + wide * number / bars, y + high * (1 - 0.96 * np.exp(-3 * abs(place)))
             box = [left + 2, top, left + wide / bars - 1, y + high - 2]
-            self.draw.rectangle([side * SMOOTH for side in box], LINE if abs(place) < cut else LIGHT)
+            self.draw.rectangle(
+                [side * SMOOTH for side in box], LINE if abs(place) < cut else LIGHT
+            )
 
     def _axes(self, x: float, y: float, wide: int, high: int) -> None:
         corners = [(x, y), (x, y + high), (x + wide, y + high)]
