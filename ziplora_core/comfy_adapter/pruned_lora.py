@@ -88,7 +88,7 @@ def with_pruned_lora(
     entries = sum(f.up.shape[0] * f.down[0].numel() for f in factors.values())
     lines = [
         f"{lora.name} at {strength:g}: {len(factors)} modules, the smallest {share:.0%} of each "
-        f"one's entries are zero ({entries:,} entries in all)",
+        f"one's entries are zero (of {entries:,} in all)",
         "on this MODEL only: without them it has no low rank, so it is never saved as a LoRA",
     ]
     if text := len(lora.text_encoder()):
