@@ -21,6 +21,8 @@ Json = dict[str, Any]
 Box = dict[str, float]
 
 DOCS = ROOT / "js" / "docs"
+SHOWN_IN = {"ZipLoRAOptimize": "ziplora_merge"}
+"""Where it has its usual values; a smaller workflow shows the steps."""
 WINDOW = {"width": 1600, "height": 2000}
 """High enough for every node: far away, the frontend leaves the words out."""
 SHAPE, LARGEST = (760, 1100), 60_000
@@ -79,12 +81,16 @@ def test_help_pictures(tidy_page: Page) -> None:
 
 
 def shown_in() -> dict[str, Json]:
-    """For each node with a help page, the smallest workflow it is in."""
-    files = sorted((ROOT / "workflows").glob("*.json"))
-    workflows = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    workflows.sort(key=lambda workflow: len(workflow["nodes"]))
+    """For each node with a help page, the smallest workflow it is in, or its own of `SHOWN_IN`."""
+    workflows = {
+        file.stem: json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted((ROOT / "workflows").glob("*.json"))
+    }
+    smallest = sorted(workflows.values(), key=lambda workflow: len(workflow["nodes"]))
     return {
-        folder.name: next(w for w in workflows if any(n["type"] == folder.name for n in w["nodes"]))
+        folder.name: workflows[SHOWN_IN[folder.name]]
+        if folder.name in SHOWN_IN
+        else next(w for w in smallest if any(n["type"] == folder.name for n in w["nodes"]))
         for folder in DOCS.iterdir()
     }
 
