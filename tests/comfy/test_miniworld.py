@@ -8,7 +8,7 @@ import comfy.model_base
 import pytest
 import torch
 
-from miniworld import checkpoint, gauge, loop, probes
+from miniworld import checkpoint, gauge, loop, probes, train_model
 from miniworld.checkpoint import read, ready_checkpoint, write_checkpoint
 from miniworld.data import draw_pictures
 from miniworld.errors import MiniWorldError
@@ -134,6 +134,7 @@ def test_interrupted_training_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(train_model, "BATCH", 2)
     whole = _training()
     log = loop.run(whole, SCHEDULE, "model", tmp_path / "whole")
     interrupted = _training()
