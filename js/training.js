@@ -49,6 +49,8 @@ const STATES = new Map([
 /** @type {Map<import("./panel.js").Node, TrainingPanel>} */
 const panels = new Map();
 let asking = 0;
+/** Whether the connection is lost: what still comes in was said before. */
+let away = false;
 
 class TrainingPanel {
   /** @param {import("./panel.js").Node} node */
@@ -189,7 +191,7 @@ class TrainingPanel {
     }
     this.legend.replaceChildren(...[...this.chart.terms.keys()].map((term) => this.name(term)));
     this.numbers.textContent = this.pace(message);
-    this.stop.disabled = this.save.disabled = message.state !== "running";
+    this.stop.disabled = this.save.disabled = away || message.state !== "running";
     this.save.disabled ||= message.steps === 0;
     this.showWords();
     this.offerPictures(message.samples);
@@ -221,7 +223,8 @@ class TrainingPanel {
   showWords() {
     const message = this.last;
     const said = [];
-    if (this.lost) said.push(this.lost);
+    if (away && message?.state === "running") said.push("The server does not answer; waiting for it.");
+    else if (this.lost) said.push(this.lost);
     else if (message) {
       if (this.asked) said.push(this.asked);
       if (message.saved.length) said.push(`Saved as ${message.saved.at(-1)}.`);
@@ -355,9 +358,13 @@ app.registerExtension({
     const events = /** @type {EventTarget} */ (api); // its own type knows the frontend's events only
     events.addEventListener(EVENT, (/** @type {any} */ event) => receive(event.detail));
     api.addEventListener("reconnecting", () => {
-      for (const panel of panels.values()) panel.lose("The server does not answer; waiting for it.");
+      away = true;
+      for (const panel of panels.values()) panel.show();
     });
-    api.addEventListener("reconnected", refill);
+    api.addEventListener("reconnected", () => {
+      away = false;
+      refill();
+    });
   },
   nodeCreated(/** @type {any} */ node) {
     if (!DRAWS.has(node.comfyClass)) return;

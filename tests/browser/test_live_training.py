@@ -40,6 +40,8 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         page.evaluate("() => app.queuePrompt(0)")
         shown = panel(page, "Training of ZipLoRA Optimize")
         chart = shown.locator(".plot canvas")
+        stop = shown.get_by_text("Stop and keep")
+        expect(stop).to_be_enabled(timeout=RUN_MS)  # until then it shows the run of another test
         see_step(chart, 2)
         see_step(chart, 3 + step_of(chart))
 
@@ -64,7 +66,7 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         expect(shown).to_contain_text("Saved as", timeout=RUN_MS)
         (name,) = re.findall(r"Saved as (\S+\.safetensors)\.", shown.inner_text())
         assert read_lora(server.output / "loras" / name).modules
-        shown.get_by_text("Stop and keep").click()
+        stop.click()
         expect(shown).to_contain_text("Stopped, and kept what was learned", timeout=RUN_MS)
         expect(report(page, "Save Merged LoRA")).to_have_value(contains("saved: "), timeout=RUN_MS)
         expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("stopped at"))
