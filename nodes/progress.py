@@ -155,8 +155,9 @@ def _workflow_id(pnginfo: Any) -> str:
 def used_memory() -> list[int]:
     """Bytes in use on the device that trains, and all it has."""
     device: Any = comfy.model_management.get_torch_device()
-    total = int(comfy.model_management.get_total_memory(device))
-    return [total - int(comfy.model_management.get_free_memory(device)), total]
+    total: Any = comfy.model_management.get_total_memory(device)
+    free: Any = comfy.model_management.get_free_memory(device)
+    return [int(total - free), int(total)]
 
 
 def side_by_side(pictures: Sequence[Tensor]) -> Image.Image:

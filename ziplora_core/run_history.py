@@ -38,7 +38,7 @@ class Run:
         self.status = ""
         self.step = 0
         self.saved: list[str] = []
-        self.prepared = (0, 0)
+        self.prepared: tuple[int, int] = (0, 0)
         self.errors: list[float] = []
         self._lock = threading.Lock()
         self._seen, self._stride = 0, 1

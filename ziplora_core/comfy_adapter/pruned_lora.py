@@ -43,7 +43,8 @@ class PrunedLoRA(WeightAdapterBase):
         original_weight: Any = None,
     ) -> Tensor:
         """Add to `weight` in place, as ComfyUI's own LoRA does, and in the same order."""
-        *factors, alpha, share = self.weights
+        weights: Any = self.weights
+        *factors, alpha, share = weights
         up, down = (cast_to_device(f, weight.device, intermediate_dtype) for f in factors)
         delta = torch.mm(up.flatten(1), down.flatten(1)).reshape(weight.shape)
         scale = 1.0 if alpha is None else alpha / len(down)
