@@ -19,7 +19,7 @@ const LEFT = 44;
 const BOTTOM = 16;
 const TOP = 6;
 const SMOOTH = 20;
-const DECADES = 5;
+const DECADES = 3;
 
 /** @typedef {(number | null)[]} Values */
 /** @typedef {{ low: Float64Array, high: Float64Array }} Columns */

@@ -9,7 +9,7 @@ import { also, isLight, make, makePanel, nodeOfOutput, onPalette, showOnNode } f
 
 const NODES = new Set(["ZipLoRAOptimize"]);
 const OUTPUT = "ziplora_merge_map";
-const HEIGHT = 176;
+const HEIGHT = 166;
 const LEFT = 66;
 const BOTTOM = 14;
 

@@ -33,9 +33,9 @@ const STYLE = `
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
 .ziplora-panel .plot { position: relative; flex: 3 1 90px; min-height: 60px; }
 .ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
-.ziplora-panel .legend { gap: 4px 10px; overflow: hidden; height: 15px; white-space: nowrap; }
+.ziplora-panel .legend { gap: 4px 8px; overflow: hidden; height: 15px; white-space: nowrap; }
 .ziplora-panel .legend i {
-  display: inline-block; width: 10px; height: 3px; margin-right: 4px; vertical-align: middle;
+  display: inline-block; width: 10px; height: 3px; margin-right: 3px; vertical-align: middle;
 }
 .ziplora-panel .pictures { display: flex; flex-direction: column; flex: 2 1 90px; min-height: 0; }
 .ziplora-panel .frame {

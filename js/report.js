@@ -11,7 +11,7 @@ import { also, nodeOfOutput, showOnNode, zoomThrough } from "./panel.js";
 /** Which nodes report, and how many pixels their reports need. */
 const HEIGHTS = new Map([
   ["LoadLoRAPair", 120],
-  ["ZipLoRAOptimize", 240],
+  ["ZipLoRAOptimize", 256],
   ["LoadTrainingImages", 60],
   ["TrainDreamBoothLoRA", 240],
   ["TrainConceptSlider", 240],
