@@ -58,7 +58,7 @@ export class Chart {
   show(steps, terms) {
     this.steps = steps;
     this.terms = terms;
-    this.redraw();
+    this.#look(this.at < steps.length ? this.at : -1);
   }
 
   /** Draws before the next frame, once however often it is asked. */

@@ -25,6 +25,7 @@ const STATES = new Map([
   ["stopped", "Stopped, and kept what was learned."],
   ["cancelled", "Cancelled. Press Run with the same inputs to go on."],
   ["failed", "It ended with an error."],
+  ["rolled back", "Ended early, at the last good state:"],
 ]);
 
 /**
@@ -65,6 +66,8 @@ class TrainingPanel {
     this.terms = new Map();
     /** @type {Message | null} */
     this.last = null;
+    /** @type {Message[] | null} what came while all of the run was asked for */
+    this.waiting = null;
     this.chart = new Chart("Loss");
     this.numbers = make("div", { class: "line numbers" }, "Loss, pace and memory appear here.");
     this.words = make("div", { class: "line", role: "status" });
@@ -129,14 +132,24 @@ class TrainingPanel {
     this.chart.redraw();
   }
 
+  /** Takes what the server has said while all of the run was asked for. */
+  arrived() {
+    const messages = this.waiting ?? [];
+    this.waiting = null;
+    return messages;
+  }
+
   /** @param {string} route asks the server to stop, or to save */
   async ask(route) {
+    if (!this.last) return;
+    const { node_id, workflow } = this.last;
     this.asked = route === "stop" ? "Stopping after this step …" : "Saving after this step …";
     this.showWords();
     try {
-      const body = JSON.stringify({ node_id: this.last?.node_id });
+      const body = JSON.stringify({ node_id, workflow });
       const answer = await api.fetchApi(`/ziplora/${route}`, { method: "POST", body });
-      if (!answer.ok) this.asked = "It has ended already.";
+      if (answer.status === 404) this.asked = "It has ended already.";
+      else if (!answer.ok) this.asked = `The server refuses it (${answer.status}).`;
     } catch {
       this.asked = "The server does not answer.";
     }
@@ -168,7 +181,8 @@ class TrainingPanel {
     }
     const before = this.last?.saved.at(-1);
     const file = message.saved.at(-1);
-    if (message.state !== "running" || (file && file !== before)) this.asked = "";
+    const refused = message.status !== this.last?.status && message.status.startsWith("WARNING");
+    if (message.state !== "running" || (file && file !== before) || refused) this.asked = "";
     this.last = message;
     this.lost = "";
     this.show();
@@ -291,6 +305,8 @@ function receive(message) {
   if (!panel) return;
   if (!isWhole(message)) {
     panel.say("The server has sent something that cannot be shown.");
+  } else if (panel.waiting) {
+    panel.waiting.push(message);
   } else if (!panel.update(message)) {
     refill();
   }
@@ -298,11 +314,16 @@ function receive(message) {
 
 /** @param {any} message whether it has what a panel shows */
 function isWhole(message) {
-  const { points, samples, saved, errors, prepared } = message;
-  const lists = [samples, saved, errors, prepared, ...Object.values(points ?? {})];
-  const lengths = new Set(Object.values(points ?? {}).map((values) => values?.length));
-  const numbers = [message.step, message.steps, message.after].every(Number.isFinite);
-  return lists.every(Array.isArray) && Array.isArray(points?.step) && lengths.size === 1 && numbers;
+  const { points, samples, saved, errors, prepared, memory = [], speed } = message;
+  const columns = Object.values(points ?? {});
+  const lists = [samples, saved, errors, prepared, memory, ...columns];
+  if (!lists.every(Array.isArray) || !Array.isArray(points?.step)) return false;
+  const isNumber = (/** @type {unknown} */ value) => value === null || Number.isFinite(value);
+  const numbers = [samples, errors, prepared, memory, ...columns, [speed ?? null]].flat();
+  const texts = [...saved, message.run, message.state, message.status];
+  return new Set(columns.map((values) => values.length)).size === 1
+    && [message.step, message.steps, message.after].every(Number.isFinite)
+    && numbers.every(isNumber) && texts.every((text) => typeof text === "string");
 }
 
 /** Asks the server, once for all panels, what it knows of them. */
@@ -317,17 +338,22 @@ function refill() {
       for (const { node_id, workflow } of mine) {
         const panel = panels.get(nodeOfRun(node_id));
         if (!panel) continue;
-        const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
-        panel.forget("");
-        receive({ ...(await get(`${place}?${new URLSearchParams({ workflow })}`)), after: 0 });
         found.add(panel);
+        panel.waiting = [];
+        const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
+        const whole = await get(`${place}?${new URLSearchParams({ workflow })}`);
+        panel.forget("");
+        for (const message of [{ ...whole, after: 0 }, ...panel.arrived()]) receive(message);
       }
       for (const panel of panels.values()) {
         if (found.has(panel)) continue;
         panel.lose("The server was started anew. Press Run to go on from the last checkpoint.");
       }
     } catch {
-      for (const panel of panels.values()) panel.lose("The server does not answer.");
+      for (const panel of panels.values()) {
+        panel.arrived();
+        panel.lose("The server does not answer.");
+      }
     }
   }, 100);
 }

@@ -22,8 +22,9 @@ def register_routes(routes: web.RouteTableDef) -> None:
     - `GET /ziplora/training/{node_id}/samples/{step}`: its sample pictures, JPEG
     - `GET /ziplora/slider?name=`: how far the slider in a file was trained to be moved
 
-    The body of both POSTs is `{"node_id": "12"}` for one node, `{}` for all that train; they
-    answer `{"stopped": [ids]}` or `{"saving": [ids]}`, 404 when no such run is going on.
+    The body of both POSTs is `{"node_id": "12"}` for one node, with `"workflow": id` for the one
+    of that workflow, `{}` for all that train. They answer `{"stopped": [ids]}` or
+    `{"saving": [ids]}`, 404 when no such run is going on.
     """
 
     @routes.post("/ziplora/stop")
@@ -64,12 +65,12 @@ def _run(request: web.Request) -> runs.Run | None:
 
 
 async def _told(
-    request: web.Request, name: str, tell: Callable[[str | None], list[str]]
+    request: web.Request, name: str, tell: Callable[[str | None, str | None], list[str]]
 ) -> web.Response:
     try:
         body = await request.json() if request.can_read_body else {}
-        node_id = body.get("node_id")
+        asked = [body.get(name) for name in ("node_id", "workflow")]
     except (ValueError, AttributeError):
         return web.json_response({"error": "expected a JSON object"}, status=400)
-    told = tell(None if node_id is None else str(node_id))
+    told = tell(*(None if value is None else str(value) for value in asked))
     return web.json_response({name: told}, status=200 if told else 404)

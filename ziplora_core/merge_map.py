@@ -35,14 +35,15 @@ _ROWS = tuple(f"attn{n}.to_{to}" for n in (1, 2) for to in ("q", "k", "v", "out"
 
 
 def merge_map(merged: MergedLoRA) -> dict[str, Any] | None:
-    """Describe the coefficients of every layer as JSON has it; None for a merge without any.
+    """Describe the coefficients of every layer as JSON has it; None for a merge without any, or
+    with a module that has no place in the UNet.
 
     Returns:
         `blocks` and `layers`, names of the columns and rows; `cells`, for each layer its column,
         row, mean |m_c|, mean |m_s|, layer cosine before and after (DESIGN §4); `histograms`, for
         each the counts of m_c and of m_s in `BINS` bins between both ends of `range`.
     """
-    if not merged.coefficients:
+    if not merged.coefficients or not all(map(_MODULE.fullmatch, merged.coefficients)):
         return None
     places = {name: _place(name) for name in merged.coefficients}
     blocks = sorted({block for block, _ in places.values()})  # in network order
@@ -77,8 +78,7 @@ Block = tuple[int, tuple[int, ...], int]
 def _place(name: str) -> tuple[Block, str]:
     """Find the column and the row of a module by its kohya name."""
     found = _MODULE.fullmatch(name)
-    if found is None:
-        raise ValueError(f"{name}: found no UNet module by this name")
+    assert found is not None
     numbers = tuple(int(n) for n in found["numbers"].split("_") if n)
     transformer = int(found["transformer"] or -1)
     layer = found["layer"] or found["part"]

@@ -35,6 +35,7 @@ class Run:
         self.id = uuid4().hex
         self.stop, self.save = threading.Event(), threading.Event()
         self.state = "running"
+        self.record: TrainingRecord | None = None
         self.status = ""
         self.step = 0
         self.saved: list[str] = []
@@ -47,6 +48,14 @@ class Run:
         self._pictures: dict[int, bytes] = {}
         self._pace: deque[tuple[float, int]] = deque(maxlen=_SPEED_OVER)
 
+    def ending(self) -> str:
+        """How it has ended, when it came to an end of its own."""
+        if self.record is None:
+            return "stopped" if self.stop.is_set() else "finished"
+        if self.record.failed:
+            return "rolled back"
+        return "stopped" if self.record.asked_to_stop else "finished"
+
     def take_save(self) -> bool:
         """Whether the LoRA is to be written now; says so once for each time it was asked."""
         asked = self.save.is_set()
@@ -56,6 +65,7 @@ class Run:
     def update(self, record: TrainingRecord) -> None:
         """Take over the steps that are new; those that were rolled back are forgotten."""
         done = len(next(iter(record.history.values()), ()))
+        self.record = record
         with self._lock:
             if done < self._seen:
                 self._forget_after(done)

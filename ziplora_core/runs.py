@@ -27,7 +27,7 @@ def registered(run: Run) -> Iterator[Run]:
         _runs[:] = [*others[1 - KEPT :], run]
     try:
         yield run
-        run.state = "stopped" if run.stop.is_set() else "finished"
+        run.state = run.ending()
     except BaseException as error:
         run.state = "failed" if isinstance(error, Exception) else "cancelled"
         raise
@@ -45,21 +45,27 @@ def find(node_id: str, workflow: str | None = None) -> Run | None:
     return fitting[-1] if fitting else None
 
 
-def request_stop(node_id: str | None = None) -> list[str]:
-    """Ask one run, or all, to stop and keep what was learned; returns the ids that were told."""
-    running = _running(node_id)
+def request_stop(node_id: str | None = None, workflow: str | None = None) -> list[str]:
+    """Ask a node's runs, or all, to stop and keep what was learned; returns the ids that were told.
+
+    Args:
+        node_id: None for all.
+        workflow: None for any; two of them can have the same node ids.
+    """
+    running = _running(node_id, workflow)
     for run in running:
         run.stop.set()
     return [run.node_id for run in running]
 
 
-def request_save(node_id: str | None = None) -> list[str]:
-    """Ask one run, or all, to write the LoRA so far and go on; returns the ids that were told."""
-    running = _running(node_id)
+def request_save(node_id: str | None = None, workflow: str | None = None) -> list[str]:
+    """Ask runs to write the LoRA so far and go on; as `request_stop`."""
+    running = _running(node_id, workflow)
     for run in running:
         run.save.set()
     return [run.node_id for run in running]
 
 
-def _running(node_id: str | None) -> list[Run]:
-    return [r for r in known() if r.state == "running" and node_id in (None, r.node_id)]
+def _running(node_id: str | None, workflow: str | None) -> list[Run]:
+    going = [r for r in known() if r.state == "running"]
+    return [r for r in going if node_id in (None, r.node_id) and workflow in (None, r.workflow)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -97,11 +98,19 @@ def count_entries(
     """
     counts, reach, largest = torch.zeros(_BINS, dtype=torch.int64), 2.0**-40, 0.0
     norm, kept = 0.0, dict.fromkeys(SHARES, 0.0)
-    for done, factors in enumerate(modules.values()):
+    for done, (name, factors) in enumerate(modules.items()):
         on_module(done, len(modules))
         on = LoraFactors(factors.down.to(device), factors.up.to(device), factors.alpha)
         delta = on.delta()
-        largest = max(largest, float(delta.abs().max()))
+        reaches = float(delta.abs().max())
+        if not math.isfinite(reaches):
+            raise problem(
+                "lora",
+                found=f"an update that is not finite, in {name}",
+                expected="numbers that float32 holds",
+                advice="The file is damaged, or its training broke down. Use another one.",
+            )
+        largest = max(largest, reaches)
         while reach <= largest:
             counts = F.pad(counts.view(-1, 2).sum(1), (_BINS // 4, _BINS // 4))
             reach *= 2

@@ -31,7 +31,7 @@ def test_request_stop_and_save_reach_one_run_or_all() -> None:
         assert runs.request_stop("2:5") == ["2:5"]
         assert two.stop.is_set() and not one.stop.is_set()
         assert sorted(runs.request_stop()) == ["1", "2:5"] and one.stop.is_set()
-        assert runs.request_save("1") == ["1"]
+        assert runs.request_save("1") == ["1"] and runs.request_save("1", "another") == []
         assert one.take_save() and not one.take_save() and not two.take_save()
     assert runs.request_stop() == runs.request_save("1") == []
 
@@ -103,3 +103,20 @@ def test_pictures_of_many_steps_are_thinned_out_and_keep_the_last() -> None:
     kept = run.snapshot()["samples"]
     assert len(kept) <= MOST_SAMPLES and kept[-1] == 199 and kept[0] < 16
     assert run.picture(199) == b"199" and run.picture(500) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "state"),
+    [
+        (TrainingRecord(step=3), "finished"),
+        (TrainingRecord(step=3, asked_to_stop=True), "stopped"),
+        (TrainingRecord(step=3, failed=True), "rolled back"),
+    ],
+)
+def test_run_ends_as_its_loop_did_even_when_asked_too_late(
+    record: TrainingRecord, state: str
+) -> None:
+    with runs.registered(Run("1", 5)) as run:
+        run.update(record)
+        run.stop.set()
+    assert run.state == state

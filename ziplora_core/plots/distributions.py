@@ -55,14 +55,13 @@ def layer_cosines_chart(
 ) -> Pixels:
     """Draw |layer cosine| of every module before and after, `(height, width, 3)` uint8.
 
-    As Fig. 3 of the paper; the layers are those of `layer_cosines`, in its order.
+    As Fig. 3 of the paper; the layers are those of `layer_cosines`, in its order. A merge without
+    coefficients has one curve: its factors are as they are, changed by a method or not.
     """
     figure, (axes,) = make_figure(width, height, theme)
     before, after = np.abs([[c.before, c.after] for c in cosines.values()]).T
-    for values, colour, name in (
-        (before, theme.style, "direct merge"),
-        (after, theme.content, "this merge"),
-    ):
+    curves = [(before, theme.style, "direct merge"), (after, theme.content, "this merge")]
+    for values, colour, name in curves[np.array_equal(before, after) :]:
         label = f"{name}, mean {values.mean():.3g}"
         axes.stairs(values, fill=True, alpha=0.75, color=colour, label=label)
     axes.set_xlim(0, len(before))
