@@ -116,8 +116,7 @@ export class Chart {
       const range = valueRange(columns, logarithmic);
       if (!range) return Number;
       const place = scale(range, logarithmic, height);
-      const colour = apart ? this.colour(APART) : ink;
-      this.#axis(context, ticks(range, logarithmic), place, { width, colour, apart });
+      this.#axis(context, ticks(range, logarithmic), place, { width, ink, apart });
       return place;
     });
     if (!curves.length) return;
@@ -210,10 +209,10 @@ export class Chart {
    * @param {CanvasRenderingContext2D} context
    * @param {number[]} values
    * @param {(value: number) => number} place
-   * @param {{ width: number, colour: string, apart: boolean }} how
+   * @param {{ width: number, ink: string, apart: boolean }} how
    */
-  #axis(context, values, place, { width, colour, apart }) {
-    context.fillStyle = context.strokeStyle = colour;
+  #axis(context, values, place, { width, ink, apart }) {
+    context.fillStyle = context.strokeStyle = ink;
     context.lineWidth = 1;
     context.textBaseline = "middle";
     context.textAlign = apart ? "left" : "right";

@@ -58,6 +58,15 @@ WIDGETS = """
         return node.inputs;
     }
 """
+INTO_SUBGRAPH = """
+    () => {
+        const node = app.graph.nodes.find((n) => n.type === "ZipLoRAOptimize");
+        const outer = app.graph.convertToSubgraph(new Set([node])).node;
+        app.canvas.setGraph(outer.subgraph);
+        const [inner] = outer.subgraph.nodes.filter((n) => n.type === "ZipLoRAOptimize");
+        return `${outer.id}:${inner.id}`;
+    }
+"""
 SET = """
     ([name, value]) => {
         const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
@@ -209,6 +218,39 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
                  node_type)  # fmt: skip
     expect(shown).to_have_count(0)
     tab.evaluate(DISPATCH, last)
+
+
+def test_training_panel_in_a_subgraph_hears_its_messages_and_is_readable_in_both_palettes(
+    tab: Page, tmp_path: Path
+) -> None:
+    tab.evaluate(SET_VUE, False)
+    drop(tab, copied(TRAININGS["ZipLoRAOptimize"], tmp_path))
+    said = message(tab, "ZipLoRAOptimize", 7)
+    said["node_id"] = tab.evaluate(INTO_SUBGRAPH)
+    shown = panel(tab, "Training of ZipLoRA Optimize")
+    expect(shown).to_be_visible()
+    tab.evaluate(DISPATCH, said)
+    expect(shown).to_contain_text("step 7 of 400")
+    for palette, background in (("light", "rgb(201, 201, 201)"), ("dark", "rgb(34, 34, 34)")):
+        tab.evaluate("(id) => app.extensionManager.setting.set('Comfy.ColorPalette', id)", palette)
+        expect(shown).to_have_css("background-color", background)
+        assert contrast(shown) >= 4.5
+    tab.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
+
+def contrast(element: Locator) -> float:
+    """Of an element's text on its background, as WCAG 2 defines it."""
+    colours = element.evaluate(
+        "(e) => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+    )
+
+    def luminance(colour: str) -> float:
+        parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted(map(luminance, colours))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_slider_control_moves_the_queued_numbers(
