@@ -3,26 +3,21 @@
  * A chart of a few curves over steps, on a canvas: a faint line for every value, a strong one for
  * the running mean. However many points there are, each pixel column draws its extremes only.
  */
+import { CURVES } from "./colours.js";
 import { isLight, make, onPalette } from "./panel.js";
+import { columnsOf, MEAN_OVER, scale, short, smooth, spanOf, ticks, valueRange } from "./scales.js";
 
-/** Told apart by the colour-blind, 3 : 1 and more on their background. */
-const COLOURS = {
-  dark: ["#4cc2ff", "#ff9f43", "#9b8cff", "#62d48a", "#f08bb4"],
-  light: ["#0072b2", "#a85400", "#6a4fc4", "#1d7f45", "#b0306f"],
-};
 const ORDER = ["content", "style", "penalty"];
 const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
-  ["prior", "style"], ["low", "style"]]); // prettier-ignore
+  ["prior", "style"], ["low", "style"]]);
 /** Not an error: another scale, linear, on the right. */
 const APART = "penalty";
 const LEFT = 44;
 const BOTTOM = 16;
 const TOP = 6;
-const SMOOTH = 20;
-const DECADES = 3;
 
-/** @typedef {(number | null)[]} Values */
-/** @typedef {{ low: Float64Array, high: Float64Array }} Columns */
+/** @typedef {import("./scales.js").Values} Values */
+/** @typedef {import("./scales.js").Columns} Columns */
 
 export class Chart {
   /** @param {string} name as a screen reader says it */
@@ -78,7 +73,7 @@ export class Chart {
 
   /** @param {string} term */
   colour(term) {
-    const known = COLOURS[isLight(this.element.parentElement ?? this.element) ? "light" : "dark"];
+    const known = CURVES[isLight(this.element.parentElement ?? this.element) ? "light" : "dark"];
     const place = ORDER.indexOf(SAME.get(term) ?? term);
     if (place >= 0) return known[place];
     const others = [...this.terms.keys()].filter((t) => !ORDER.includes(SAME.get(t) ?? t));
@@ -87,7 +82,7 @@ export class Chart {
 
   /** @param {string} term the mean of its last values */
   latest(term) {
-    return smooth((this.terms.get(term) ?? []).slice(-SMOOTH)).at(-1) ?? null;
+    return smooth((this.terms.get(term) ?? []).slice(-MEAN_OVER)).at(-1) ?? null;
   }
 
   /** Draws now. */
@@ -104,8 +99,8 @@ export class Chart {
       return {
         apart: term === APART,
         colour: this.colour(term),
-        raw: this.#columns(values, columns, logarithmic),
-        mean: this.#columns(smooth(values), columns, logarithmic),
+        raw: columnsOf(values, this.steps, columns, logarithmic),
+        mean: columnsOf(smooth(values), this.steps, columns, logarithmic),
       };
     });
     this.drawn = { points: 0, columns };
@@ -115,7 +110,7 @@ export class Chart {
       const columns = curves.filter((curve) => curve.apart === apart).map((curve) => curve.raw);
       const range = valueRange(columns, logarithmic);
       if (!range) return Number;
-      const place = scale(range, logarithmic, height);
+      const place = scale(range, logarithmic, TOP, height - BOTTOM);
       this.#axis(context, ticks(range, logarithmic), place, { width, ink, apart });
       return place;
     });
@@ -152,27 +147,6 @@ export class Chart {
     return { width, height };
   }
 
-  /**
-   * Takes the extremes of each pixel column.
-   * @param {Values} values
-   * @param {number} count
-   * @param {boolean} logarithmic
-   * @returns {Columns}
-   */
-  #columns(values, count, logarithmic) {
-    const low = new Float64Array(count + 1).fill(NaN);
-    const high = low.slice();
-    const [first, span] = this.#span();
-    for (let n = 0; n < values.length; n++) {
-      const value = values[n];
-      if (value === null || (logarithmic && value <= 0)) continue;
-      const column = Math.round(((this.steps[n] - first) / span) * count);
-      if (!(low[column] <= value)) low[column] = value;
-      if (!(high[column] >= value)) high[column] = value;
-    }
-    return { low, high };
-  }
-
   /** Room at the right. */
   get #right() {
     return this.terms.has(APART) ? 38 : 8;
@@ -180,8 +154,7 @@ export class Chart {
 
   /** The first step, and how many there are up to the last. */
   #span() {
-    const first = this.steps[0] ?? 0;
-    return [first, Math.max(1, (this.steps.at(-1) ?? 0) - first)];
+    return spanOf(this.steps);
   }
 
   /**
@@ -289,7 +262,7 @@ export class Chart {
     const at = this.at < 0 ? last : this.at;
     /** @type {Record<string, number>} */
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, PageDown: at - far, PageUp: at + far,
-      Home: 0, End: last, Escape: -1 }; // prettier-ignore
+      Home: 0, End: last, Escape: -1 };
     if (!(event.key in to)) return;
     event.preventDefault();
     event.stopPropagation();
@@ -326,88 +299,4 @@ export class Chart {
     const step = last < 0 ? "" : `, step ${this.steps[this.at < 0 ? last : this.at]}`;
     this.canvas.setAttribute("aria-label", `${this.name}${step}: ${values.join(", ")}`);
   }
-}
-
-/**
- * Mean of the last values up to each one.
- * @param {Values} values
- * @returns {Values}
- */
-export function smooth(values) {
-  let sum = 0;
-  let count = 0;
-  return values.map((value, n) => {
-    const old = n >= SMOOTH ? values[n - SMOOTH] : null;
-    if (value !== null) [sum, count] = [sum + value, count + 1];
-    if (old !== null) [sum, count] = [sum - old, count - 1];
-    return count ? sum / count : null;
-  });
-}
-
-/**
- * A number in few characters.
- * @param {number} value
- */
-export function short(value) {
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
-    return value.toExponential(2).replace(/\.?0*e/, "e").replace("e+", "e");
-  }
-  return String(Number(value.toPrecision(3)));
-}
-
-/**
- * The least and the greatest value that is drawn; none without values.
- * @param {Columns[]} curves
- * @param {boolean} logarithmic
- * @returns {[number, number] | null}
- */
-function valueRange(curves, logarithmic) {
-  let [least, greatest] = [Infinity, -Infinity];
-  for (const { low, high } of curves) {
-    for (const value of low) if (value < least) least = value;
-    for (const value of high) if (value > greatest) greatest = value;
-  }
-  if (least > greatest) return null;
-  if (logarithmic) least = Math.max(least, greatest * 10 ** -DECADES);
-  else least = Math.min(least, 0);
-  if (greatest > least) return [least, greatest];
-  return logarithmic ? [least / 2, greatest * 2] : [least - 1, greatest + 1];
-}
-
-/**
- * @param {[number, number]} range
- * @param {boolean} logarithmic
- * @param {number} height
- * @returns {(value: number) => number} pixels from the top
- */
-function scale([least, greatest], logarithmic, height) {
-  const by = logarithmic ? Math.log10 : Number;
-  const [low, high] = [by(least), by(greatest)];
-  const room = height - TOP - BOTTOM;
-  return (value) => TOP + room * (1 - (by(value) - low) / (high - low));
-}
-
-/**
- * Where lines go across: a few round numbers.
- * @param {[number, number]} range
- * @param {boolean} logarithmic
- */
-function ticks([least, greatest], logarithmic) {
-  const found = [];
-  if (logarithmic) {
-    const decades = Math.log10(greatest / least);
-    const steps = decades > 2 ? [1] : decades > 1 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
-    for (let power = Math.floor(Math.log10(least)); 10 ** power <= greatest; power++) {
-      found.push(...steps.map((step) => step * 10 ** power));
-    }
-  } else {
-    const rough = (greatest - least) / 3;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * ([1, 2, 5].find((s) => s * power >= rough) ?? 10);
-    for (let tick = Math.ceil(least / step) * step; tick <= greatest; tick += step) {
-      found.push(Number(tick.toPrecision(12)));
-    }
-  }
-  return found.filter((tick) => tick >= least && tick <= greatest);
 }

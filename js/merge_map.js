@@ -4,25 +4,15 @@
  * in network order, a row for every layer in it.
  */
 import { app } from "../../scripts/app.js";
-import { short } from "./chart.js";
+import { between, CURVES, SIGNS, SIZES } from "./colours.js";
 import { also, isLight, make, makePanel, nodeOfOutput, onPalette, showOnNode } from "./panel.js";
+import { short } from "./scales.js";
 
 const NODES = new Set(["ZipLoRAOptimize"]);
 const OUTPUT = "ziplora_merge_map";
 const HEIGHT = 166;
 const LEFT = 66;
 const BOTTOM = 14;
-
-/** Even to the eye and told apart by the colour-blind: cividis for sizes; for what has a sign, blue
- * to orange, with the background between them. */
-const SIZES = ["#00224e", "#1b3a6d", "#434e6c", "#666970", "#8a8678", "#b3a46f", "#ddc65a", "#fee838"];
-const SIGNS = {
-  dark: ["#7cc4ff", "#3f86c4", "#24486b", "#2a2a2e", "#6e4319", "#c2711f", "#ffb066"],
-  light: ["#0a4a86", "#4f8fc9", "#a9cbe8", "#f4f4f4", "#f3c99a", "#d18636", "#8a4a00"],
-};
-
-/** Content and style. */
-const CONCEPTS = { dark: ["#4cc2ff", "#ff9f43"], light: ["#0072b2", "#a85400"] };
 
 /**
  * @typedef {object} MergeMap See ziplora_core/merge_map.py.
@@ -132,7 +122,7 @@ class MapPanel {
       context.fillStyle = between(colours, share);
       const gap = size.width > 4 ? 1 : 0;
       context.fillRect(LEFT + cell[0] * size.width, cell[1] * size.height,
-        size.width - gap, size.height - 1); // prettier-ignore
+        size.width - gap, size.height - 1);
     }
     if (this.at < 0) return;
     const [column, row] = this.map.cells[this.at];
@@ -238,10 +228,11 @@ class MapPanel {
     context.font = "10px system-ui, sans-serif";
     context.lineWidth = 1.5;
     const most = Math.max(1, ...histograms[at].flat());
-    CONCEPTS[isLight(this.element) ? "light" : "dark"].forEach((colour, concept) => {
-      context.strokeStyle = context.fillStyle = colour;
+    const colours = CURVES[isLight(this.element) ? "light" : "dark"];
+    histograms[at].forEach((counts, concept) => {
+      context.strokeStyle = context.fillStyle = colours[concept];
       context.beginPath();
-      histograms[at][concept].forEach((count, bin, counts) => {
+      counts.forEach((count, bin) => {
         context.lineTo(((bin + 0.5) / counts.length) * width, 30 - (count / most) * 27);
       });
       context.stroke();
@@ -273,7 +264,7 @@ function isMap(map) {
     cells.length > 0 && cells.length === histograms.length &&
     cells.every((/** @type {any} */ cell) => cell?.length === 6 && cell.every(Number.isFinite)) &&
     histograms.every((/** @type {any} */ both) => both?.length === 2 && both.every(Array.isArray))
-  ); // prettier-ignore
+  );
 }
 
 /** @param {string} block `input_blocks.4.1 · 0` as `in 4` */
@@ -281,22 +272,6 @@ function brief(block) {
   const [part, number = ""] = block.split(" ")[0].split(".");
   return `${part.replace("_blocks", "").replace("_block", "").replace("put", "")} ${number}`
     .replace("middle 1", "mid");
-}
-
-/**
- * The colour at a share of the way through some.
- * @param {string[]} colours `#rrggbb`
- * @param {number} share
- */
-function between(colours, share) {
-  const place = Math.min(1, Math.max(0, share)) * (colours.length - 1);
-  const first = Math.min(colours.length - 2, Math.floor(place));
-  const parts = [first, first + 1].map((n) => colours[n].match(/[0-9a-f]{2}/g) ?? []);
-  const mixed = [0, 1, 2].map((channel) => {
-    const [from, to] = parts.map((part) => parseInt(part[channel], 16));
-    return Math.round(from + (to - from) * (place - first));
-  });
-  return `rgb(${mixed.join(", ")})`;
 }
 
 /** @type {WeakMap<import("./panel.js").Node, MapPanel>} */

@@ -6,6 +6,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { also, make, makePanel, showOnNode } from "./panel.js";
+import { accessors, Thumb } from "./thumb.js";
 
 const NODE = "ConceptSlider";
 const NONE = "None";
@@ -13,90 +14,6 @@ const HEIGHT = 96;
 const NEAR = 5;
 const FAR = 10;
 const LEAST_WINDOW = 0.01;
-
-/** A thumb on a track, which stands for one number widget. */
-class Thumb {
-  /**
-   * @param {SliderPanel} panel
-   * @param {string} name of the widget
-   * @param {string} label
-   * @param {() => [number, number]} ends of the track
-   * @param {() => [number, number]} limits of this thumb
-   * @param {number} step
-   */
-  constructor(panel, name, label, ends, limits, step) {
-    this.panel = panel;
-    this.name = name;
-    this.ends = ends;
-    this.limits = limits;
-    this.step = step;
-    this.element = make("div", { class: "thumb", role: "slider", tabindex: "0", "aria-label": label });
-    this.element.addEventListener("keydown", (event) => this.onKey(event));
-  }
-
-  get widget() {
-    return this.panel.node.widgets.find((/** @type {any} */ w) => w.name === this.name);
-  }
-
-  get value() {
-    return Number(this.widget?.value ?? 0);
-  }
-
-  get standard() {
-    const { required = {}, optional = {} } = this.panel.node.constructor.nodeData?.input ?? {};
-    return (required[this.name] ?? optional[this.name])?.[1]?.default ?? 0;
-  }
-
-  /** Whether the number comes from another node. */
-  get linked() {
-    const inputs = this.panel.node.inputs ?? [];
-    return inputs.some((/** @type {any} */ i) => i.widget?.name === this.name && i.link != null);
-  }
-
-  /** @param {number} value is rounded to a step, and kept within the limits */
-  set(value) {
-    if (this.linked || !this.widget) return;
-    const [least, greatest] = this.limits();
-    const stepped = Math.round(value / this.step) * this.step;
-    const next = Number(Math.min(greatest, Math.max(least, stepped)).toFixed(4));
-    if (next === this.value) return;
-    this.widget.value = next;
-    this.widget.callback?.(next, app.canvas, this.panel.node);
-    this.panel.node.graph?.setDirtyCanvas(true, true);
-    this.panel.show();
-  }
-
-  /** @param {KeyboardEvent} event */
-  onKey(event) {
-    const [least, greatest] = this.limits();
-    /** @type {Record<string, number>} */
-    const to = {
-      ArrowLeft: this.value - this.step, ArrowDown: this.value - this.step,
-      ArrowRight: this.value + this.step, ArrowUp: this.value + this.step,
-      PageDown: this.value - 10 * this.step, PageUp: this.value + 10 * this.step,
-      Home: least, End: greatest, Delete: this.standard,
-    }; // prettier-ignore
-    if (!(event.key in to)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.set(to[event.key]);
-    this.panel.settle();
-  }
-
-  /** @param {string} text as a screen reader says the value */
-  show(text) {
-    const [low, high] = this.ends();
-    const share = Math.min(1, Math.max(0, (this.value - low) / (high - low)));
-    const [least, greatest] = this.limits();
-    this.element.style.left = `${100 * share}%`;
-    this.element.tabIndex = this.linked ? -1 : 0;
-    for (const [name, value] of Object.entries({
-      valuemin: least, valuemax: greatest, valuenow: this.value, valuetext: text,
-      disabled: this.linked,
-    })) this.element.setAttribute(`aria-${name}`, String(value)); // prettier-ignore
-    return share;
-  }
-}
 
 class SliderPanel {
   /** @param {import("./panel.js").Node} node */
@@ -116,17 +33,17 @@ class SliderPanel {
     this.scale = new Thumb(this, "scale", "Scale", reach, () => [-FAR, FAR], 0.05);
     /** @type {Thumb} */
     this.start = new Thumb(this, "start_percent", "Start of the sampling window", all,
-      () => [0, Math.max(0, this.end.value - LEAST_WINDOW)], 0.01); // prettier-ignore
+      () => [0, Math.max(0, this.end.value - LEAST_WINDOW)], 0.01);
     /** @type {Thumb} */
     this.end = new Thumb(this, "end_percent", "End of the sampling window", all,
-      () => [Math.min(1, this.start.value + LEAST_WINDOW), 1], 0.01); // prettier-ignore
+      () => [Math.min(1, this.start.value + LEAST_WINDOW), 1], 0.01);
     this.trained = make("div", { class: "trained" });
     this.moved = make("div", { class: "part" });
     this.window = make("div", { class: "part" });
     this.how = make("div", { class: "track" }, make("div", { class: "rail" }), this.trained,
-      make("div", { class: "zero" }), this.moved, this.scale.element); // prettier-ignore
+      make("div", { class: "zero" }), this.moved, this.scale.element);
     this.when = make("div", { class: "track" }, make("div", { class: "rail" }), this.window,
-      this.start.element, this.end.element); // prettier-ignore
+      this.start.element, this.end.element);
     this.low = make("span");
     this.middle = make("span", {}, "0");
     this.high = make("span");
@@ -298,7 +215,7 @@ class SliderPanel {
       event.stopPropagation();
       focused.set(focused.value - Math.sign(event.deltaY) * focused.step);
       this.settle();
-    }, { passive: false }); // prettier-ignore
+    }, { passive: false });
     track.addEventListener("dblclick", (event) => {
       event.stopPropagation();
       // Both at once: the first would otherwise stop at the other's old place.
@@ -306,28 +223,6 @@ class SliderPanel {
       this.settle();
     });
   }
-}
-
-/**
- * How a widget's value is read and written, wherever the frontend keeps it.
- * @param {any} widget
- * @returns {{ get: () => any, set: (value: any) => void }}
- */
-function accessors(widget) {
-  for (let holder = widget; holder; holder = Object.getPrototypeOf(holder)) {
-    const found = Object.getOwnPropertyDescriptor(holder, "value");
-    if (found?.get && found.set) {
-      return { get: found.get.bind(widget), set: found.set.bind(widget) };
-    }
-    if (found) break;
-  }
-  let value = widget.value;
-  return {
-    get: () => value,
-    set: (next) => {
-      value = next;
-    },
-  };
 }
 
 app.registerExtension({

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sandbox.server import ComfyServer
 
+from .pages import NEW_BLANK_WORKFLOW, RENDERERS, SET_VUE, Said, listen
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 READY = """
@@ -71,3 +73,24 @@ def open_page(
         yield tab
     finally:
         tab.close()
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Said]:
+    """What the shared page has said on its console."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, server: ComfyServer, told: list[Said]) -> Iterator[Page]:
+    """One page for all that is only looked at."""
+    with open_page(browser, server, lambda page: listen(page, told)) as page:
+        yield page
+        page.evaluate(SET_VUE, False)
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request: pytest.FixtureRequest, tab: Page) -> str:
+    tab.evaluate(SET_VUE, RENDERERS[request.param])
+    tab.evaluate(NEW_BLANK_WORKFLOW)
+    return request.param

@@ -13,11 +13,11 @@ from ziplora_core.files import read_lora
 
 from .conftest import READY, open_page
 from .line import line_to
-from .test_panels import INK, TRAININGS, panel
+from .pages import INK, NEW_BLANK_WORKFLOW, panel
 from .test_workflows import (
-    NEW_BLANK_WORKFLOW,
     OVERRIDE,
     RUN_MS,
+    WORKFLOW,
     contains,
     drop,
     look_at,
@@ -31,7 +31,7 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
 ) -> None:
     server.free()
     with line_to(server.port) as line, open_page(browser, server, url=line.url) as page:
-        drop(page, TRAININGS["ZipLoRAOptimize"])
+        drop(page, WORKFLOW)
         page.evaluate(OVERRIDE, OVERRIDES)
         small = {"solver": "adam", "steps": 2000, "width": 64, "height": 64}
         page.evaluate(OVERRIDE, {"ZipLoRAOptimize": small})

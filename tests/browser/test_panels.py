@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import torch
 from playwright.sync_api import (
     Browser,
-    ConsoleMessage,
     Locator,
     Page,
     Route,
@@ -22,13 +19,10 @@ from playwright.sync_api import (
 )
 
 from sandbox.server import ComfyServer
-from ziplora_core.files.writer import lora_bytes
-from ziplora_core.lora import LoraFactors
 
 from .conftest import open_page
+from .pages import INK, SET_VUE, Said, listen, panel
 from .test_workflows import (
-    NEW_BLANK_WORKFLOW,
-    RENDERERS,
     ROOT,
     contains,
     drop,
@@ -36,27 +30,16 @@ from .test_workflows import (
     shoot,
 )
 
-SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
 TRAININGS = {
     "ZipLoRAOptimize": ROOT / "workflows" / "ziplora_merge.json",
     "TrainDreamBoothLoRA": ROOT / "workflows" / "dreambooth_subject.json",
 }
-Said = tuple[str, str, str]
-"""Of a line on the console: kind, text, address of the script."""
 OUR_SCRIPTS = re.compile("/extensions/ziplora/|/scripts/(app|api).js$")
 """And what of the frontend they import; there are no others."""
 EXTENSIONS = re.compile("/(api/)?extensions$")
-SET_VUE = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
 DISPATCH = "(detail) => app.api.dispatchEvent(new CustomEvent('ziplora.training', { detail }))"
 PLACE = """
     (type) => [String(app.graph.nodes.find((node) => node.type === type).id), app.rootGraph.id]
-"""
-WIDGETS = """
-    async () => {
-        const { output } = await app.graphToPrompt();
-        const node = Object.values(output).find((n) => n.class_type === "ConceptSlider");
-        return node.inputs;
-    }
 """
 INTO_SUBGRAPH = """
     () => {
@@ -65,18 +48,6 @@ INTO_SUBGRAPH = """
         app.canvas.setGraph(outer.subgraph);
         const [inner] = outer.subgraph.nodes.filter((n) => n.type === "ZipLoRAOptimize");
         return `${outer.id}:${inner.id}`;
-    }
-"""
-SET = """
-    ([name, value]) => {
-        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
-        node.widgets.find((w) => w.name === name).value = value;
-    }
-"""
-INK = """
-    (canvas) => {
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return data.filter((value, n) => n % 4 === 3 && value > 0).length;
     }
 """
 TEN_THOUSAND = """
@@ -106,38 +77,6 @@ TEN_THOUSAND = """
 """
 
 
-def listen(page: Page, said: list[Said]) -> None:
-    """Collect what a page says on its console."""
-
-    def hear(message: ConsoleMessage) -> None:
-        address = str(message.location.get("url", "")).split("?")[0]
-        said.append((message.type, message.text, re.sub(r"-\w+\.js$", ".js", address)))
-
-    page.on("console", hear)
-    page.on("pageerror", lambda error: said.append(("pageerror", str(error), "")))
-
-
-@pytest.fixture(scope="module")
-def told() -> list[Said]:
-    """What the shared page has said on its console."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Browser, server: ComfyServer, told: list[Said]) -> Iterator[Page]:
-    """One page for all that is only looked at."""
-    with open_page(browser, server, lambda page: listen(page, told)) as page:
-        yield page
-        page.evaluate(SET_VUE, False)
-
-
-@pytest.fixture(params=RENDERERS)
-def renderer(request: pytest.FixtureRequest, tab: Page) -> str:
-    tab.evaluate(SET_VUE, RENDERERS[request.param])
-    tab.evaluate(NEW_BLANK_WORKFLOW)
-    return request.param
-
-
 def message(page: Page, node_type: str, steps: int, **others: Any) -> dict[str, Any]:
     """What a server says of a training of this node after some steps."""
     node_id, workflow = page.evaluate(PLACE, node_type)
@@ -159,15 +98,6 @@ def copied(workflow: Path, folder: Path) -> Path:
     of = json.loads(workflow.read_text(encoding="utf-8"))
     copy.write_text(json.dumps({**of, "id": str(uuid.uuid4())}), encoding="utf-8")
     return copy
-
-
-def panel(page: Page, name: str) -> Locator:
-    return page.get_by_role("group", name=name, exact=True)
-
-
-def values(page: Page) -> dict[str, Any]:
-    """What Concept Slider would be queued with."""
-    return page.evaluate(WIDGETS)
 
 
 @pytest.mark.parametrize("node_type", TRAININGS)
@@ -253,80 +183,11 @@ def contrast(element: Locator) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_slider_control_moves_the_queued_numbers(
-    tab: Page, renderer: str, server: ComfyServer
-) -> None:
-    module = {"lora_unet_middle_block_1_proj_in": LoraFactors(torch.ones(1, 4), torch.ones(4, 1))}
-    use = '{"range": [-2, 2], "start_percent": 0.2}'
-    (server.models / "loras" / "ranged.safetensors").write_bytes(
-        lora_bytes(module, {"ziplora.slider": use})
-    )
-    drop(tab, SLIDERS)
-    look_at(tab, "ConceptSlider")
-    shown = panel(tab, "Slider of Concept Slider")
-    scale = shown.get_by_role("slider", name="Scale", exact=True)
-    start, end = (
-        shown.get_by_role("slider", name=f"{side} of the sampling window", exact=True)
-        for side in ("Start", "End")
-    )
-    expect(shown.locator(".trained")).to_be_hidden()
-    expect(shown.locator(".track").first).to_have_attribute("title", contains("no such file"))
-    tab.evaluate(SET, ["slider", "ranged.safetensors"])
-    expect(shown.locator(".trained")).to_be_visible()
-    expect(scale).to_have_attribute("aria-valuetext", "1.50, trained from -2 to 2")
-
-    drag(tab, scale, -0.25)
-    assert -1.5 < values(tab)["scale"] < -0.5
-    for key, wanted in (("Home", -10), ("End", 10), ("ArrowLeft", 9.95), ("PageDown", 9.45)):
-        scale.press(key)
-        assert values(tab)["scale"] == pytest.approx(wanted)
-    expect(scale).to_have_attribute("aria-valuenow", "9.45")
-    scale.hover()
-    tab.mouse.wheel(0, 100)
-    expect(scale).to_have_attribute("aria-valuenow", "9.4")
-    scale.dblclick()
-    assert values(tab)["scale"] == 1
-    tab.evaluate(SET, ["scale", -3.5])
-    expect(scale).to_have_attribute("aria-valuenow", "-3.5")
-
-    drag(tab, end, -0.3)
-    assert 0.6 < values(tab)["end_percent"] < 0.8
-    start.press("End")
-    window = values(tab)
-    assert window["end_percent"] - window["start_percent"] == pytest.approx(0.01)
-    shoot(tab, f"{renderer}_slider")
-    shown.locator(".track").last.dblclick()
-    assert (values(tab)["start_percent"], values(tab)["end_percent"]) == (0.25, 1)
-    assert shown.evaluate("(p) => Math.min(...[...p.querySelectorAll('.thumb')]"
-                          ".map((t) => t.offsetWidth))") >= 24  # fmt: skip
-
-    tab.evaluate("""() => {
-        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
-        const number = LiteGraph.createNode("PrimitiveFloat");
-        app.graph.add(number);
-        number.connect(0, node, node.inputs.findIndex((i) => i.widget?.name === "scale"));
-    }""")
-    expect(scale).to_have_attribute("aria-disabled", "true")
-    expect(shown.locator(".track").first).to_have_attribute("title", contains("another node"))
-
-
 def test_chart_of_ten_thousand_points_draws_a_few_for_each_pixel_column(tab: Page) -> None:
     drawn = tab.evaluate(TEN_THOUSAND)
     assert 300 < drawn["columns"] < 400
     assert drawn["points"] <= 3 * 4 * (drawn["columns"] + 1)
     print(f"10,000 points of 3 terms: {drawn['milliseconds']:.2f} ms a drawing")  # noqa: T201
-
-
-def drag(page: Page, thumb: Locator, share: float) -> None:
-    """Drag a thumb by a share of its track."""
-    box = thumb.bounding_box()
-    assert box
-    width = thumb.evaluate("(t) => t.parentElement.getBoundingClientRect().width")
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + share * width, y, steps=4)
-    page.mouse.up()
 
 
 def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(

@@ -14,11 +14,12 @@ from sandbox.overrides import OVERRIDES
 from sandbox.paths import ROOT, SANDBOX
 from sandbox.server import ComfyServer
 
+from .pages import NEW_BLANK_WORKFLOW, RENDERERS, SET_VUE
+
 WORKFLOW = ROOT / "workflows" / "ziplora_merge.json"
 TRAINING = ROOT / "workflows" / "dreambooth_subject.json"
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 SHOTS = SANDBOX / "shots"
-RENDERERS = {"canvas": False, "vue": True}
 RUN_MS = 180_000
 STEPS = 20
 OTHER_REPORTS = (
@@ -37,7 +38,6 @@ DROP = """
         }
     }
 """
-NEW_BLANK_WORKFLOW = "() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')"
 UNKNOWN = """
     () => app.graph.nodes
         .map((node) => node.type)
@@ -80,11 +80,10 @@ PICTURE_ON_CANVAS = """
 @pytest.fixture(params=RENDERERS)
 def renderer(request: pytest.FixtureRequest, page: Page, server: ComfyServer) -> Iterator[str]:
     """One of the frontend's two ways of drawing nodes; the server starts with nothing cached."""
-    set_vue = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
     server.free()
-    page.evaluate(set_vue, RENDERERS[request.param])
+    page.evaluate(SET_VUE, RENDERERS[request.param])
     yield request.param
-    page.evaluate(set_vue, False)
+    page.evaluate(SET_VUE, False)
 
 
 def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, renderer: str) -> None:

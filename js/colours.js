@@ -1,0 +1,33 @@
+// @ts-check
+/** The colours of the pack's maps and charts. */
+
+/** Even to the eye and told apart by the colour-blind: cividis for sizes; for what has a sign, blue
+ * to orange, with the background between them. */
+export const SIZES = ["#00224e", "#1b3a6d", "#434e6c", "#666970", "#8a8678", "#b3a46f", "#ddc65a", "#fee838"];
+export const SIGNS = {
+  dark: ["#7cc4ff", "#3f86c4", "#24486b", "#2a2a2e", "#6e4319", "#c2711f", "#ffb066"],
+  light: ["#0a4a86", "#4f8fc9", "#a9cbe8", "#f4f4f4", "#f3c99a", "#d18636", "#8a4a00"],
+};
+
+/** Of curves: content, style, penalty, others. Told apart by the colour-blind, 3 : 1 and more on
+ * their background. */
+export const CURVES = {
+  dark: ["#4cc2ff", "#ff9f43", "#9b8cff", "#62d48a", "#f08bb4"],
+  light: ["#0072b2", "#a85400", "#6a4fc4", "#1d7f45", "#b0306f"],
+};
+
+/**
+ * The colour at a share of the way through some.
+ * @param {string[]} colours `#rrggbb`
+ * @param {number} share
+ */
+export function between(colours, share) {
+  const place = Math.min(1, Math.max(0, share)) * (colours.length - 1);
+  const first = Math.min(colours.length - 2, Math.floor(place));
+  const parts = [first, first + 1].map((n) => colours[n].match(/[0-9a-f]{2}/g) ?? []);
+  const mixed = [0, 1, 2].map((channel) => {
+    const [from, to] = parts.map((part) => parseInt(part[channel], 16));
+    return Math.round(from + (to - from) * (place - first));
+  });
+  return `rgb(${mixed.join(", ")})`;
+}

@@ -1,0 +1,126 @@
+// @ts-check
+/** The arithmetic of a chart: means, extremes, ranges and round numbers. */
+
+/** Values that a running mean is over. */
+export const MEAN_OVER = 20;
+/** Powers of ten that a logarithmic scale shows at most. */
+const DECADES = 3;
+
+/** @typedef {(number | null)[]} Values */
+/** @typedef {{ low: Float64Array, high: Float64Array }} Columns Of each pixel column; NaN: none. */
+
+/**
+ * The first step, and how many there are up to the last.
+ * @param {number[]} steps
+ */
+export function spanOf(steps) {
+  const first = steps[0] ?? 0;
+  return [first, Math.max(1, (steps.at(-1) ?? 0) - first)];
+}
+
+/**
+ * Takes the extremes of each pixel column.
+ * @param {Values} values
+ * @param {number[]} steps of each value
+ * @param {number} count of columns between the first step and the last
+ * @param {boolean} logarithmic
+ * @returns {Columns}
+ */
+export function columnsOf(values, steps, count, logarithmic) {
+  const low = new Float64Array(count + 1).fill(NaN);
+  const high = low.slice();
+  const [first, span] = spanOf(steps);
+  for (let n = 0; n < values.length; n++) {
+    const value = values[n];
+    if (value === null || (logarithmic && value <= 0)) continue;
+    const column = Math.round(((steps[n] - first) / span) * count);
+    if (!(low[column] <= value)) low[column] = value;
+    if (!(high[column] >= value)) high[column] = value;
+  }
+  return { low, high };
+}
+
+/**
+ * Mean of the last values up to each one.
+ * @param {Values} values
+ * @returns {Values}
+ */
+export function smooth(values) {
+  let sum = 0;
+  let count = 0;
+  return values.map((value, n) => {
+    const old = n >= MEAN_OVER ? values[n - MEAN_OVER] : null;
+    if (value !== null) [sum, count] = [sum + value, count + 1];
+    if (old !== null) [sum, count] = [sum - old, count - 1];
+    return count ? sum / count : null;
+  });
+}
+
+/**
+ * A number in few characters.
+ * @param {number} value
+ */
+export function short(value) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
+    return value.toExponential(2).replace(/\.?0*e/, "e").replace("e+", "e");
+  }
+  return String(Number(value.toPrecision(3)));
+}
+
+/**
+ * The least and the greatest value that is drawn; none without values.
+ * @param {Columns[]} curves
+ * @param {boolean} logarithmic
+ * @returns {[number, number] | null}
+ */
+export function valueRange(curves, logarithmic) {
+  let [least, greatest] = [Infinity, -Infinity];
+  for (const { low, high } of curves) {
+    for (const value of low) if (value < least) least = value;
+    for (const value of high) if (value > greatest) greatest = value;
+  }
+  if (least > greatest) return null;
+  if (logarithmic) least = Math.max(least, greatest * 10 ** -DECADES);
+  else least = Math.min(least, 0);
+  if (greatest > least) return [least, greatest];
+  return logarithmic ? [least / 2, greatest * 2] : [least - 1, greatest + 1];
+}
+
+/**
+ * Where on the way from `top` to `bottom` a value lies; the greatest is at the top.
+ * @param {[number, number]} range
+ * @param {boolean} logarithmic
+ * @param {number} top
+ * @param {number} bottom
+ * @returns {(value: number) => number}
+ */
+export function scale([least, greatest], logarithmic, top, bottom) {
+  const by = logarithmic ? Math.log10 : Number;
+  const [low, high] = [by(least), by(greatest)];
+  return (value) => bottom - ((bottom - top) * (by(value) - low)) / (high - low);
+}
+
+/**
+ * Where lines go across: a few round numbers.
+ * @param {[number, number]} range
+ * @param {boolean} logarithmic
+ */
+export function ticks([least, greatest], logarithmic) {
+  const found = [];
+  if (logarithmic) {
+    const decades = Math.log10(greatest / least);
+    const steps = decades > 2 ? [1] : decades > 1 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
+    for (let power = Math.floor(Math.log10(least)); 10 ** power <= greatest; power++) {
+      found.push(...steps.map((step) => step * 10 ** power));
+    }
+  } else {
+    const rough = (greatest - least) / 3;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * ([1, 2, 5].find((s) => s * power >= rough) ?? 10);
+    for (let tick = Math.ceil(least / step) * step; tick <= greatest; tick += step) {
+      found.push(Number(tick.toPrecision(12)));
+    }
+  }
+  return found.filter((tick) => tick >= least && tick <= greatest);
+}

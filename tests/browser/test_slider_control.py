@@ -1,0 +1,105 @@
+"""Concept Slider's control moves the numbers that are queued, in both renderers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from playwright.sync_api import Locator, Page, expect
+
+from sandbox.server import ComfyServer
+from ziplora_core.files.writer import lora_bytes
+from ziplora_core.lora import LoraFactors
+
+from .pages import panel
+from .test_workflows import ROOT, contains, drop, look_at, shoot
+
+SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
+WIDGETS = """
+    async () => {
+        const { output } = await app.graphToPrompt();
+        const node = Object.values(output).find((n) => n.class_type === "ConceptSlider");
+        return node.inputs;
+    }
+"""
+SET = """
+    ([name, value]) => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        node.widgets.find((w) => w.name === name).value = value;
+    }
+"""
+
+
+def test_slider_control_moves_the_queued_numbers(
+    tab: Page, renderer: str, server: ComfyServer
+) -> None:
+    module = {"lora_unet_middle_block_1_proj_in": LoraFactors(torch.ones(1, 4), torch.ones(4, 1))}
+    use = '{"range": [-2, 2], "start_percent": 0.2}'
+    (server.models / "loras" / "ranged.safetensors").write_bytes(
+        lora_bytes(module, {"ziplora.slider": use})
+    )
+    drop(tab, SLIDERS)
+    look_at(tab, "ConceptSlider")
+    shown = panel(tab, "Slider of Concept Slider")
+    scale = shown.get_by_role("slider", name="Scale", exact=True)
+    start, end = (
+        shown.get_by_role("slider", name=f"{side} of the sampling window", exact=True)
+        for side in ("Start", "End")
+    )
+    expect(shown.locator(".trained")).to_be_hidden()
+    expect(shown.locator(".track").first).to_have_attribute("title", contains("no such file"))
+    tab.evaluate(SET, ["slider", "ranged.safetensors"])
+    expect(shown.locator(".trained")).to_be_visible()
+    expect(scale).to_have_attribute("aria-valuetext", "1.50, trained from -2 to 2")
+
+    drag(tab, scale, -0.25)
+    assert -1.5 < values(tab)["scale"] < -0.5
+    for key, wanted in (("Home", -10), ("End", 10), ("ArrowLeft", 9.95), ("PageDown", 9.45)):
+        scale.press(key)
+        assert values(tab)["scale"] == pytest.approx(wanted)
+    expect(scale).to_have_attribute("aria-valuenow", "9.45")
+    scale.hover()
+    tab.mouse.wheel(0, 100)
+    expect(scale).to_have_attribute("aria-valuenow", "9.4")
+    scale.dblclick()
+    assert values(tab)["scale"] == 1
+    tab.evaluate(SET, ["scale", -3.5])
+    expect(scale).to_have_attribute("aria-valuenow", "-3.5")
+
+    drag(tab, end, -0.3)
+    assert 0.6 < values(tab)["end_percent"] < 0.8
+    start.press("End")
+    window = values(tab)
+    assert window["end_percent"] - window["start_percent"] == pytest.approx(0.01)
+    shoot(tab, f"{renderer}_slider")
+    shown.locator(".track").last.dblclick()
+    assert (values(tab)["start_percent"], values(tab)["end_percent"]) == (0.25, 1)
+    assert shown.evaluate("(p) => Math.min(...[...p.querySelectorAll('.thumb')]"
+                          ".map((t) => t.offsetWidth))") >= 24  # fmt: skip
+
+    tab.evaluate("""() => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        const number = LiteGraph.createNode("PrimitiveFloat");
+        app.graph.add(number);
+        number.connect(0, node, node.inputs.findIndex((i) => i.widget?.name === "scale"));
+    }""")
+    expect(scale).to_have_attribute("aria-disabled", "true")
+    expect(shown.locator(".track").first).to_have_attribute("title", contains("another node"))
+
+
+def values(page: Page) -> dict[str, Any]:
+    """What Concept Slider would be queued with."""
+    return page.evaluate(WIDGETS)
+
+
+def drag(page: Page, thumb: Locator, share: float) -> None:
+    """Drag a thumb by a share of its track."""
+    box = thumb.bounding_box()
+    assert box
+    width = thumb.evaluate("(t) => t.parentElement.getBoundingClientRect().width")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + share * width, y, steps=4)
+    page.mouse.up()
