@@ -32,12 +32,17 @@ serve: setup
 	@cd tests && $(BIN)/python -m sandbox.serve
 
 # Two processes, each with a ComfyUI of its own, that take one file after the other in the order of
-# pyproject.toml. Some tests, named by ARGS, are done sooner in one.
-ALL := -n 2 --dist loadfile --no-loadscope-reorder
+# pyproject.toml; then one that needs the machine for itself, as it watches a training in the page.
+# Some tests, named by ARGS, are done sooner in one.
+ALONE := tests/browser/test_live_training.py
+ALL := -n 2 --dist loadfile --no-loadscope-reorder --ignore=$(ALONE)
 
 # Not `python -m pytest`: that puts this folder first on the path, and its nodes/ before ComfyUI's.
 test: setup
 	$(BIN)/pytest $(or $(ARGS),$(ALL))
+ifndef ARGS
+	$(BIN)/pytest $(ALONE)
+endif
 
 lint: setup
 	$(BIN)/ruff check .
