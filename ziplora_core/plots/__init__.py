@@ -1,8 +1,8 @@
 """Pictures of what was learned: the one plot style of the pack, on a dark or a light ground."""
 
-from .curves import bars, loss_curves
+from .curves import loss_curves
 from .distributions import coefficient_histograms, entries_histogram, layer_cosines_chart
-from .pictures import grid, strip
+from .pictures import grid
 from .style import DARK, LIGHT, THEMES, Theme
 from .tables import table
 
@@ -11,12 +11,10 @@ __all__ = [
     "LIGHT",
     "THEMES",
     "Theme",
-    "bars",
     "coefficient_histograms",
     "entries_histogram",
     "grid",
     "layer_cosines_chart",
     "loss_curves",
-    "strip",
     "table",
 ]

@@ -52,22 +52,6 @@ def loss_curves(
     return pixels(figure)
 
 
-def bars(
-    values: Mapping[str, float],
-    title: str,
-    width: int = 512,
-    height: int = 320,
-    theme: Theme = DARK,
-) -> Pixels:
-    """Draw a few named values beside each other as `(height, width, 3)` uint8."""
-    figure, (axes,) = make_figure(width, height, theme)
-    drawn = axes.bar(list(values), list(values.values()), color=theme.content, width=0.6)
-    axes.bar_label(drawn, fmt="%.3g", color=theme.ink, fontsize=8)
-    axes.set_title(title, color=theme.ink, fontsize=9)
-    axes.grid(visible=False, axis="x")
-    return pixels(figure)
-
-
 def _running_mean(values: NDArray[np.float64], window: int = 20) -> NDArray[np.float64]:
     """Mean of the last `window` values up to each one."""
     total = np.cumsum(np.insert(values, 0, 0.0))

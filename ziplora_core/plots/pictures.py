@@ -1,4 +1,4 @@
-"""Several pictures as one: a grid with its axes named, a strip below a chart."""
+"""Several pictures as one: a grid with its axes named."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -57,30 +56,9 @@ def grid(
     return drawn
 
 
-def strip(chart: Pixels, pictures: Sequence[Tensor]) -> Pixels:
-    """Put pictures `(h, w, 3)` in 0…1 side by side below a chart `(height, width, 3)`."""
-    if not pictures:
-        return chart
-    width = chart.shape[1]
-    step = (width + _GAP) // len(pictures)
-    row = [_scaled(picture, step - _GAP, len(chart) // 2) for picture in pictures]
-    below = np.zeros((max(len(picture) for picture in row), width, 3), np.uint8)
-    for n, picture in enumerate(row):
-        below[: len(picture), n * step : n * step + picture.shape[1]] = picture
-    return np.concatenate([chart, below])
-
-
 def _words(text: str, width: int, height: int, theme: Theme) -> Pixels:
     """Write one line of text in the middle of a box; a long one gets smaller letters."""
     points = min(0.56 * height, 1.6 * width / max(len(text), 1)) * 72 / 100
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=theme.ground)
     figure.text(0.5, 0.5, text, color=theme.ink, fontsize=points, ha="center", va="center")
     return pixels(figure)
-
-
-def _scaled(picture: Tensor, width: int, height: int) -> Pixels:
-    """Scale a picture into a place of this size."""
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    size = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
-    image = F.interpolate(picture.movedim(-1, 0)[None], size, mode="area")
-    return (image[0].movedim(0, -1) * 255).round().to(torch.uint8).numpy()
