@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * A chart of a few curves over steps, on a canvas: a faint line for every value, a strong one for
- * the running mean. However many points there are, each pixel column draws its extremes only.
+ * A chart of a few curves over steps: a faint line for every value, a strong one for the running
+ * mean. However many points there are, each pixel column draws its extremes only.
  */
 import { CURVES } from "./colours.js";
-import { isLight, make, onPalette } from "./panel.js";
+import { Plot } from "./plot.js";
 import { columnsOf, MEAN_OVER, scale, short, smooth, spanOf, ticks, valueRange } from "./scales.js";
 
 const ORDER = ["content", "style", "penalty"];
@@ -19,30 +19,18 @@ const TOP = 6;
 /** @typedef {import("./scales.js").Values} Values */
 /** @typedef {import("./scales.js").Columns} Columns */
 
-export class Chart {
+export class Chart extends Plot {
   /** @param {string} name as a screen reader says it */
   constructor(name) {
-    this.canvas = make("canvas", { role: "img", tabindex: "0" });
-    this.tip = make("div", { class: "tip", "aria-hidden": "true" });
-    this.element = make("div", { class: "plot" }, this.canvas, this.tip);
+    super();
     this.name = name;
     /** @type {number[]} */
     this.steps = [];
     /** @type {Map<string, Values>} */
     this.terms = new Map();
     this.logarithmic = true;
-    /** Where the values are shown: a number of a point, or none. */
-    this.at = -1;
     /** Points and pixel columns of the last drawing. */
     this.drawn = { points: 0, columns: 0 };
-    this.asked = 0;
-    this.observer = new ResizeObserver(() => this.redraw());
-    this.observer.observe(this.element);
-    this.endPalette = onPalette(() => this.redraw());
-    this.canvas.addEventListener("pointermove", (event) => this.#look(this.#nearest(event)));
-    this.canvas.addEventListener("pointerleave", () => this.#look(-1));
-    this.canvas.addEventListener("blur", () => this.#look(-1));
-    this.canvas.addEventListener("keydown", (event) => this.#step(event));
   }
 
   /**
@@ -53,27 +41,12 @@ export class Chart {
   show(steps, terms) {
     this.steps = steps;
     this.terms = terms;
-    this.#look(this.at < steps.length ? this.at : -1);
-  }
-
-  /** Draws before the next frame, once however often it is asked. */
-  redraw() {
-    this.asked ||= requestAnimationFrame(() => {
-      this.asked = 0;
-      this.draw();
-    });
-  }
-
-  /** Leaves nothing running. */
-  remove() {
-    cancelAnimationFrame(this.asked);
-    this.observer.disconnect();
-    this.endPalette();
+    this.look(this.at < steps.length ? this.at : -1);
   }
 
   /** @param {string} term */
   colour(term) {
-    const known = CURVES[isLight(this.element.parentElement ?? this.element) ? "light" : "dark"];
+    const known = CURVES[this.light ? "light" : "dark"];
     const place = ORDER.indexOf(SAME.get(term) ?? term);
     if (place >= 0) return known[place];
     const others = [...this.terms.keys()].filter((t) => !ORDER.includes(SAME.get(t) ?? t));
@@ -85,15 +58,11 @@ export class Chart {
     return smooth((this.terms.get(term) ?? []).slice(-MEAN_OVER)).at(-1) ?? null;
   }
 
-  /** Draws now. */
-  draw() {
-    const { width, height } = this.#fit();
-    const context = this.canvas.getContext("2d");
-    if (!context || width < LEFT + this.#right + 4) return;
-    const ink = getComputedStyle(this.element).color;
-    context.clearRect(0, 0, width, height);
-    context.font = "10px system-ui, sans-serif";
-    const columns = Math.floor(width - LEFT - this.#right);
+  /** @type {Plot["paint"]} */
+  paint(context, { width, height, ink }) {
+    const columns = this.#columns;
+    this.drawn = { points: 0, columns };
+    if (columns < 4 || !this.terms.size) return;
     const curves = [...this.terms].map(([term, values]) => {
       const logarithmic = this.logarithmic && term !== APART;
       return {
@@ -103,18 +72,15 @@ export class Chart {
         mean: columnsOf(smooth(values), this.steps, columns, logarithmic),
       };
     });
-    this.drawn = { points: 0, columns };
-    this.#describe();
     const places = [false, true].map((apart) => {
       const logarithmic = this.logarithmic && !apart;
-      const columns = curves.filter((curve) => curve.apart === apart).map((curve) => curve.raw);
-      const range = valueRange(columns, logarithmic);
+      const beside = curves.filter((curve) => curve.apart === apart).map((curve) => curve.raw);
+      const range = valueRange(beside, logarithmic);
       if (!range) return Number;
       const place = scale(range, logarithmic, TOP, height - BOTTOM);
       this.#axis(context, ticks(range, logarithmic), place, { width, ink, apart });
       return place;
     });
-    if (!curves.length) return;
     this.#stepAxis(context, { width, height, ink });
     context.save();
     context.beginPath();
@@ -135,26 +101,14 @@ export class Chart {
     if (this.at >= 0) this.#cross(context, { height, ink });
   }
 
-  /** Matches the canvas to its element and the screen's pixels. */
-  #fit() {
-    const { clientWidth: width, clientHeight: height } = this.element;
-    const ratio = window.devicePixelRatio || 1;
-    const size = [Math.round(width * ratio), Math.round(height * ratio)];
-    if (this.canvas.width !== size[0] || this.canvas.height !== size[1]) {
-      [this.canvas.width, this.canvas.height] = size;
-    }
-    this.canvas.getContext("2d")?.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return { width, height };
-  }
-
   /** Room at the right. */
   get #right() {
     return this.terms.has(APART) ? 38 : 8;
   }
 
-  /** The first step, and how many there are up to the last. */
-  #span() {
-    return spanOf(this.steps);
+  /** Pixel columns that curves are drawn in. */
+  get #columns() {
+    return Math.floor(this.element.clientWidth - LEFT - this.#right);
   }
 
   /**
@@ -204,10 +158,10 @@ export class Chart {
 
   /**
    * @param {CanvasRenderingContext2D} context
-   * @param {{ width: number, height: number, ink: string }} size
+   * @param {{ width: number, height: number, ink: string }} paper
    */
   #stepAxis(context, { width, height, ink }) {
-    const [first, span] = this.#span();
+    const [first, span] = spanOf(this.steps);
     context.fillStyle = ink;
     context.textBaseline = "bottom";
     context.textAlign = "left";
@@ -218,7 +172,7 @@ export class Chart {
 
   /**
    * @param {CanvasRenderingContext2D} context
-   * @param {{ height: number, ink: string }} size
+   * @param {{ height: number, ink: string }} paper
    */
   #cross(context, { height, ink }) {
     const x = Math.round(this.#x(this.at)) + 0.5;
@@ -234,16 +188,14 @@ export class Chart {
 
   /** @param {number} at */
   #x(at) {
-    const [first, span] = this.#span();
-    const columns = Math.floor(this.element.clientWidth - LEFT - this.#right);
-    return LEFT + ((this.steps[at] - first) / span) * columns;
+    const [first, span] = spanOf(this.steps);
+    return LEFT + ((this.steps[at] - first) / span) * this.#columns;
   }
 
-  /** @param {PointerEvent} event the point whose step is nearest to it */
-  #nearest(event) {
-    const [first, span] = this.#span();
-    const columns = this.element.clientWidth - LEFT - this.#right;
-    const wanted = first + ((event.offsetX - LEFT) / columns) * span;
+  /** @type {Plot["nearest"]} */
+  nearest(event) {
+    const [first, span] = spanOf(this.steps);
+    const wanted = first + ((event.offsetX - LEFT) / this.#columns) * span;
     let low = 0;
     let high = this.steps.length - 1;
     while (low < high) {
@@ -252,36 +204,23 @@ export class Chart {
       else high = middle;
     }
     const before = low > 0 && wanted - this.steps[low - 1] < this.steps[low] - wanted;
-    return before ? low - 1 : low;
+    return this.steps.length ? low - Number(before) : -1;
   }
 
-  /** @param {KeyboardEvent} event */
-  #step(event) {
+  /** @type {Plot["toward"]} */
+  toward(key) {
     const last = this.steps.length - 1;
     const far = Math.max(1, Math.round(last / 20));
     const at = this.at < 0 ? last : this.at;
-    /** @type {Record<string, number>} */
-    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, PageDown: at - far, PageUp: at + far,
-      Home: 0, End: last, Escape: -1 };
-    if (!(event.key in to)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.#look(event.key === "Escape" ? -1 : Math.min(last, Math.max(0, to[event.key])));
+    const to = new Map([["ArrowLeft", at - 1], ["ArrowRight", at + 1], ["PageDown", at - far],
+      ["PageUp", at + far], ["Home", 0], ["End", last]]).get(key);
+    return to === undefined ? undefined : Math.min(last, Math.max(0, to));
   }
 
-  /** @param {number} at shows the values of a point */
-  #look(at) {
-    this.at = this.steps.length ? at : -1;
-    const lines = this.at < 0 ? [] : [`step ${this.steps[this.at]}`, ...this.#values(this.at)];
-    this.tip.textContent = lines.join("\n");
-    if (this.at >= 0) {
-      const x = this.#x(this.at);
-      const right = x > this.element.clientWidth / 2;
-      this.tip.style.left = right ? "" : `${x + 8}px`;
-      this.tip.style.right = right ? `${this.element.clientWidth - x + 8}px` : "";
-      this.tip.style.top = "4px";
-    }
-    this.redraw();
+  /** @type {Plot["tell"]} */
+  tell(at) {
+    const x = this.#x(at);
+    return { content: [`step ${this.steps[at]}\n${this.#values(at).join("\n")}`], left: x, right: x };
   }
 
   /** @param {number} at */
@@ -292,11 +231,11 @@ export class Chart {
     });
   }
 
-  /** Says in words what is drawn, and at which point one looks. */
-  #describe() {
+  /** @type {Plot["describe"]} */
+  describe() {
     const last = this.steps.length - 1;
-    const values = last < 0 ? ["empty"] : this.#values(this.at < 0 ? last : this.at);
-    const step = last < 0 ? "" : `, step ${this.steps[this.at < 0 ? last : this.at]}`;
-    this.canvas.setAttribute("aria-label", `${this.name}${step}: ${values.join(", ")}`);
+    if (last < 0) return `${this.name}: empty`;
+    const at = this.at < 0 ? last : this.at;
+    return `${this.name}, step ${this.steps[at]}: ${this.#values(at).join(", ")}`;
   }
 }

@@ -96,13 +96,12 @@ export function make(tag, attributes = {}, ...children) {
 
 /**
  * Makes an empty panel; the pack's styles come with the first one, and only reach into panels.
- * @param {string} name what the panel is, as a screen reader says it
  * @returns {HTMLElement}
  */
-export function makePanel(name) {
+export function makePanel() {
   if (!styled) document.head.append(make("style", { "data-ziplora": "" }, STYLE));
   styled = true;
-  const panel = make("div", { class: "ziplora-panel", role: "group", "aria-label": name });
+  const panel = make("div", { class: "ziplora-panel", role: "group" });
   panel.addEventListener("wheel", zoomThrough, { passive: false });
   return panel;
 }
@@ -110,13 +109,17 @@ export function makePanel(name) {
 /**
  * Shows an element on a node, below its other widgets. No workflow file and no prompt has it.
  * @param {Node} node
- * @param {string} name
+ * @param {string} name of the widget
+ * @param {string} what it is, as a screen reader says it before the node's title
  * @param {HTMLElement} element
  * @param {number} height the least it needs, in pixels
  * @param {object} [others] further options of the widget
  * @returns {any} the widget
  */
-export function showOnNode(node, name, element, height, others = {}) {
+export function showOnNode(node, name, what, element, height, others = {}) {
+  const call = () => element.setAttribute("aria-label", `${what} ${node.title}`);
+  call();
+  also(node, "onConfigure", call); // a workflow may have another title
   element.style.minHeight = `${height}px`;
   element.dataset.captureWheel = "true";
   // No type of the frontend's own: it would show its own widget instead of our element.

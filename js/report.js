@@ -47,9 +47,8 @@ function addReport(node) {
   element.readOnly = true;
   element.spellcheck = false;
   element.placeholder = "The report appears here after a run.";
-  element.setAttribute("aria-label", `Report of ${node.title}`);
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
-  showOnNode(node, WIDGET_NAME, element, height, {
+  showOnNode(node, WIDGET_NAME, "Report of", element, height, {
     getValue: () => element.value,
     setValue: (/** @type {string} */ value) => {
       element.value = value;

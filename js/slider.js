@@ -48,7 +48,7 @@ class SliderPanel {
     this.middle = make("span", {}, "0");
     this.high = make("span");
     this.said = make("span", { class: "numbers" });
-    this.element = makePanel(`Slider of ${node.title}`);
+    this.element = makePanel();
     this.element.style.gap = "0";
     this.element.append(
       this.how,
@@ -58,7 +58,7 @@ class SliderPanel {
     );
     this.drag(this.how, [this.scale]);
     this.drag(this.when, [this.start, this.end]);
-    showOnNode(node, "slider_control", this.element, HEIGHT);
+    showOnNode(node, "slider_control", "Slider of", this.element, HEIGHT);
     for (const name of ["scale", "start_percent", "end_percent", "slider"]) this.follow(name);
     this.settle();
   }

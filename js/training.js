@@ -6,6 +6,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { isWhole } from "./history.js";
 import { also, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
 
@@ -40,22 +41,6 @@ function receive(message) {
   }
 }
 
-/** @typedef {import("./training_panel.js").Message} Message */
-
-/** @param {any} message whether it has what a panel shows */
-function isWhole(message) {
-  const { points, samples, saved, errors, prepared, memory = [], speed } = message;
-  const columns = Object.values(points ?? {});
-  const lists = [samples, saved, errors, prepared, memory, ...columns];
-  if (!lists.every(Array.isArray) || !Array.isArray(points?.step)) return false;
-  const isNumber = (/** @type {unknown} */ value) => value === null || Number.isFinite(value);
-  const numbers = [samples, errors, prepared, memory, ...columns, [speed ?? null]].flat();
-  const texts = [...saved, message.run, message.state, message.status];
-  return new Set(columns.map((values) => values.length)).size === 1
-    && [message.step, message.steps, message.after].every(Number.isFinite)
-    && numbers.every(isNumber) && texts.every((text) => typeof text === "string");
-}
-
 /** Asks the server, once for all panels, what it knows of them. */
 function refill() {
   clearTimeout(asking);
@@ -63,7 +48,7 @@ function refill() {
     if (!panels.size) return;
     try {
       const { runs } = await get("/ziplora/training");
-      const mine = runs.filter((/** @type {Message} */ run) => run.workflow === app.rootGraph.id);
+      const mine = runs.filter((/** @type {import("./history.js").Message} */ run) => run.workflow === app.rootGraph.id);
       const found = new Set();
       for (const { node_id, workflow } of mine) {
         const panel = panels.get(nodeOfRun(node_id));
@@ -72,7 +57,7 @@ function refill() {
         panel.waiting = [];
         const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
         const whole = await get(`${place}?${new URLSearchParams({ workflow })}`);
-        panel.forget("");
+        panel.forget();
         for (const message of [{ ...whole, after: 0 }, ...panel.arrived()]) receive(message);
       }
       for (const panel of panels.values()) {

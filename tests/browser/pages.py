@@ -1,16 +1,67 @@
-"""What the browser tests share."""
+"""What a person does on the page and sees there, for all browser tests."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page
 
+from sandbox.overrides import OVERRIDES
+from sandbox.paths import ROOT, SANDBOX
+
 Said = tuple[str, str, str]
 """Of a line on the console: kind, text, address of the script."""
-SET_VUE = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+SHOTS = SANDBOX / "shots"
+MERGE = ROOT / "workflows" / "ziplora_merge.json"
+DREAMBOOTH = ROOT / "workflows" / "dreambooth_subject.json"
+RUN_MS = 180_000
+
 RENDERERS = {"canvas": False, "vue": True}
+SET_VUE = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+COMMAND = "(id) => app.extensionManager.command.execute(id)"
 NEW_BLANK_WORKFLOW = "() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')"
+DROP = """
+    ([name, text]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([text], name, { type: "application/json" }));
+        const canvas = document.querySelector("#graph-canvas");
+        for (const type of ["dragenter", "dragover", "drop"]) {
+            const options = { bubbles: true, cancelable: true, dataTransfer: transfer };
+            canvas.dispatchEvent(new DragEvent(type, { ...options, clientX: 700, clientY: 500 }));
+        }
+    }
+"""
+MISSING = """
+    () => app.graph.nodes
+        .filter((node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
+        .map((node) => node.type)
+"""
+OVERRIDE = """
+    (overrides) => {
+        for (const node of app.graph.nodes) {
+            const values = { ...overrides[node.type], ...overrides[node.title] };
+            for (const [name, value] of Object.entries(values)) {
+                const widget = node.widgets.find((w) => w.name === name);
+                widget.value = value;
+                widget.callback?.(value, app.canvas, node);
+            }
+        }
+    }
+"""
+CENTRE = """
+    (name) => {
+        const node = app.graph.nodes.find((n) => n.title === name || n.type === name);
+        const { canvas, ds } = app.canvas;
+        const width = canvas.width / devicePixelRatio, height = canvas.height / devicePixelRatio;
+        ds.scale = Math.min(1, (height - 160) / (node.size[1] + 30));
+        ds.offset[0] = width / ds.scale / 2 - node.pos[0] - node.size[0] / 2;
+        ds.offset[1] = height / ds.scale / 2 - node.pos[1] - node.size[1] / 2;
+        app.canvas.setDirty(true, true);
+    }
+"""
 INK = """
     (canvas) => {
         const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -30,5 +81,73 @@ def listen(page: Page, said: list[Said]) -> None:
     page.on("pageerror", lambda error: said.append(("pageerror", str(error), "")))
 
 
+def drop(page: Page, path: Path) -> None:
+    """Drop a file on the canvas and wait until its nodes are there."""
+    text = path.read_text(encoding="utf-8")
+    nodes = len(json.loads(text)["nodes"])
+    page.evaluate(DROP, [path.name, text])
+    page.wait_for_function(f"() => app.graph.nodes.length === {nodes}", timeout=30_000)
+
+
+def override(page: Page, **more: dict[str, Any]) -> None:
+    """Set the sandbox's sizes, and more, by class or title of the nodes."""
+    for table in (OVERRIDES, more):
+        page.evaluate(OVERRIDE, table)
+
+
+def look_at(page: Page, node: str) -> None:
+    """Move the canvas to a node, by its class or title, as large as it fits."""
+    page.evaluate(CENTRE, node)
+    page.wait_for_timeout(500)
+
+
+def run(page: Page) -> None:
+    """Press Run."""
+    page.get_by_test_id("queue-button").click()
+
+
 def panel(page: Page, name: str) -> Locator:
     return page.get_by_role("group", name=name, exact=True)
+
+
+def report(page: Page, title: str) -> Locator:
+    """The report on the node of that title."""
+    return page.get_by_label(f"Report of {title}", exact=True)
+
+
+def chart_of(shown: Locator) -> Locator:
+    """The loss curves on a training panel."""
+    return shown.locator(".plot canvas")
+
+
+def see_step(shown: Locator, step: int) -> None:
+    """Wait until the chart of a training panel has come this far."""
+    label = "(found) => found.map((canvas) => canvas.getAttribute('aria-label') ?? '').join()"
+    for _ in range(RUN_MS // 100):
+        if last_step(chart_of(shown).evaluate_all(label)) >= step:
+            return
+        shown.page.wait_for_timeout(100)
+    raise AssertionError(f"no step {step} in {RUN_MS / 1000:.0f} s")
+
+
+def last_step(label: str) -> int:
+    """The last step of a chart, from what it says of itself; 0 without a chart."""
+    found = re.search(r"step (\d+)", label)
+    return int(found[1]) if found else 0
+
+
+def contains(words: str) -> re.Pattern[str]:
+    """A pattern for text with these words anywhere."""
+    return re.compile(re.escape(words))
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture of the page for people."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(500)
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def tab_to(page: Page, title: str) -> None:
+    """Open another workflow's tab."""
+    page.get_by_test_id("topbar-workflow-tabs").get_by_text(title).click()

@@ -8,16 +8,16 @@ from typing import Any
 from playwright.sync_api import Page
 
 from sandbox.overrides import OVERRIDES
-from sandbox.paths import ROOT, SANDBOX
+from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
+
+from .pages import COMMAND, shoot
 
 Json = dict[str, Any]
 
 NAME = "Subject in style"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
-SHOTS = SANDBOX / "shots"
 QUICK = {"ZipLoRAOptimize": {"passes": 1, "calibration_states": 2}}
-COMMAND = "(id) => app.extensionManager.command.execute(id)"
 CONNECT = """
     () => {
         const [merge] = app.graph.nodes;
@@ -64,8 +64,7 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     page.wait_for_function("() => app.graph.nodes.length === 1")
     page.mouse.click(800, 300)  # where it is to stay
     page.evaluate(CONNECT)
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / "blueprint.png")
+    shoot(page, "blueprint")
 
     prompt = page.evaluate(PROMPT)
     classes = [node["class_type"] for node in prompt.values()]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from .pages import RENDERERS, SET_VUE, report, shoot
+
 SELECT_NEW_NODE = """
     () => {
         app.graph.clear();
@@ -19,7 +21,6 @@ SELECT_NEW_NODE = """
     }
 """
 REDRAW = "() => { app.canvas.ds.offset[0] += 10; app.canvas.setDirty(true, true); }"
-NODE_WIDTH = "() => app.graph.nodes[0].size[0]"
 
 
 @pytest.fixture
@@ -30,10 +31,12 @@ def side_panel(page: Page) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("side_panel")
-def test_info_panel_of_a_node_shows_its_help_page(page: Page) -> None:
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_info_panel_of_a_node_shows_its_help_page(page: Page, renderer: str) -> None:
+    page.evaluate(SET_VUE, RENDERERS[renderer])
     page.evaluate(SELECT_NEW_NODE)
-    report = page.get_by_label("Report of ZipLoRA Optimize", exact=True)
-    expect(report).to_be_visible()
+    said = report(page, "ZipLoRA Optimize")
+    expect(said).to_be_visible()
 
     page.get_by_test_id("info-button").click()
     expect(page.get_by_role("heading", name="Reading the report")).to_be_attached()
@@ -41,10 +44,13 @@ def test_info_panel_of_a_node_shows_its_help_page(page: Page) -> None:
     picture = page.get_by_role("img", name="ZipLoRA Optimize on the canvas")
     expect(picture).to_be_visible()
     page.wait_for_function("(image) => image.naturalWidth > 300", arg=picture.element_handle())
+    shoot(page, f"{renderer}_help")
 
+    width = said.evaluate("(element) => element.offsetWidth")
     page.get_by_role("tab", name="Parameters").click()
     page.wait_for_timeout(500)
     page.evaluate(REDRAW)
     page.wait_for_timeout(500)
-    expect(report).to_have_count(1)
-    assert report.evaluate("(element) => element.offsetWidth") == page.evaluate(NODE_WIDTH) - 20
+    expect(said).to_have_count(1)
+    assert said.evaluate("(element) => element.offsetWidth") == width
+    page.evaluate(SET_VUE, False)

@@ -3,64 +3,79 @@
 from __future__ import annotations
 
 import re
-import time
+from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, expect
+import pytest
+from playwright.sync_api import Browser, expect
 
-from sandbox.overrides import OVERRIDES
-from sandbox.server import ComfyServer
+from sandbox.server import ComfyServer, fresh_base
 from ziplora_core.files import read_lora
 
 from .conftest import READY, open_page
 from .line import line_to
-from .pages import INK, NEW_BLANK_WORKFLOW, panel
-from .test_workflows import (
-    OVERRIDE,
+from .pages import (
+    INK,
+    MERGE,
+    NEW_BLANK_WORKFLOW,
+    RENDERERS,
     RUN_MS,
-    WORKFLOW,
+    SET_VUE,
+    chart_of,
     contains,
     drop,
+    last_step,
     look_at,
+    override,
+    panel,
     report,
+    run,
+    see_step,
     shoot,
+    tab_to,
 )
 
+TRAINING = "Training of ZipLoRA Optimize"
+MAP = "Map of ZipLoRA Optimize"
+SMALL = {"solver": "adam", "steps": 50_000, "width": 64, "height": 64}
+AT_ONCE = {"held_out_draws": 0, "early_stop": False}
 
+
+@pytest.mark.parametrize("renderer", RENDERERS)
 def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopped(
-    browser: Browser, server: ComfyServer
+    browser: Browser, server: ComfyServer, renderer: str
 ) -> None:
     server.free()
+    server.post("/settings", {"Comfy.VueNodes.Enabled": RENDERERS[renderer]})
     with line_to(server.port) as line, open_page(browser, server, url=line.url) as page:
-        drop(page, WORKFLOW)
-        page.evaluate(OVERRIDE, OVERRIDES)
-        small = {"solver": "adam", "steps": 50_000, "width": 64, "height": 64}
-        page.evaluate(OVERRIDE, {"ZipLoRAOptimize": small})
-        page.evaluate(OVERRIDE, {"TrainingOptions": {"held_out_draws": 0, "early_stop": False}})
+        drop(page, MERGE)
+        override(page, ZipLoRAOptimize=SMALL, TrainingOptions=AT_ONCE)
         look_at(page, "ZipLoRAOptimize")
-        page.evaluate("() => app.queuePrompt(0)")
-        shown = panel(page, "Training of ZipLoRA Optimize")
-        chart = shown.locator(".plot canvas")
+        run(page)
+        shown = panel(page, TRAINING)
+        chart = chart_of(shown)
         stop = shown.get_by_text("Stop and keep")
         expect(stop).to_be_enabled(timeout=RUN_MS)  # until then it shows the run of another test
-        see_step(chart, 2)
-        see_step(chart, 3 + step_of(chart))
+        see_step(shown, 2)
+        see_step(shown, 3 + last_step(chart.get_attribute("aria-label") or ""))
+        shoot(page, f"{renderer}_learning")
 
-        before = step_of(chart)
+        before = last_step(chart.get_attribute("aria-label") or "")
         page.reload()
         page.wait_for_function(READY, timeout=60_000)
-        see_step(chart, before)
+        see_step(shown, before)
         look_at(page, "ZipLoRAOptimize")
         chart.focus()
         page.keyboard.press("Home")
         expect(shown.locator(".tip")).to_contain_text("step 1\n")
+        shoot(page, f"{renderer}_refilled")
         page.keyboard.press("Escape")
-        shoot(page, "panel_refilled")
 
         line.cut()
         expect(shown).to_contain_text("The server does not answer")
-        before = step_of(chart)
+        before = last_step(chart.get_attribute("aria-label") or "")
+        shoot(page, f"{renderer}_server_gone")
         line.mend()
-        see_step(chart, before + 1)
+        see_step(shown, before + 1)
 
         shown.get_by_text("Save now").click()
         expect(shown).to_contain_text("Saved as", timeout=RUN_MS)
@@ -70,38 +85,52 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         expect(shown).to_contain_text("Stopped, and kept what was learned", timeout=RUN_MS)
         expect(report(page, "Save Merged LoRA")).to_have_value(contains("saved: "), timeout=RUN_MS)
         expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("stopped at"))
+        shoot(page, f"{renderer}_stopped")
 
-        mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
+        mapped = panel(page, MAP).locator(".plot > canvas")
         assert mapped.evaluate(INK) > 1000
         box = mapped.bounding_box()
         assert box
         page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.2 * box["height"])
-        tip = panel(page, "Map of ZipLoRA Optimize").locator(".tip")
+        tip = panel(page, MAP).locator(".tip")
         expect(tip).to_contain_text("layer cosine: ")
         expect(tip.locator("canvas")).to_be_visible()
         mapped.focus()
         page.keyboard.press("ArrowDown")
         expect(mapped).to_have_attribute("aria-label", re.compile(r"_block\S* .*attn\d\.to_"))
-        shoot(page, "panel_map")
+        shoot(page, f"{renderer}_map")
+        page.keyboard.press("Escape")
+        expect(tip).to_be_empty()
 
-        last = step_of(chart)
+        last = last_step(chart.get_attribute("aria-label") or "")
         page.evaluate(NEW_BLANK_WORKFLOW)
         expect(shown).to_have_count(0)
-        page.get_by_test_id("topbar-workflow-tabs").get_by_text("ziplora_merge").click()
-        see_step(chart, last)
-        assert page.evaluate("() => document.querySelectorAll('style[data-ziplora]').length") == 1
+        tab_to(page, MERGE.stem)
+        see_step(shown, last)
+        shoot(page, f"{renderer}_other_tab_and_back")
+        page.evaluate(SET_VUE, False)
 
 
-def step_of(chart: Locator) -> int:
-    """The last step that a chart has a point of; 0 without a chart."""
-    label = "(found) => found.map((canvas) => canvas.getAttribute('aria-label') ?? '').join()"
-    found = re.search(r"step (\d+)", chart.evaluate_all(label))
-    return int(found[1]) if found else 0
-
-
-def see_step(chart: Locator, step: int) -> None:
-    """Wait until a chart has come this far."""
-    deadline = time.monotonic() + RUN_MS / 1000
-    while step_of(chart) < step:
-        assert time.monotonic() < deadline, f"no step {step}"
-        chart.page.wait_for_timeout(100)
+def test_server_started_anew_is_said_and_the_run_goes_on_from_its_checkpoint(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with ComfyServer(fresh_base(tmp_path)) as server, open_page(browser, server) as page:
+        drop(page, MERGE)
+        often = {"checkpoint_every": 5, **AT_ONCE}
+        override(page, ZipLoRAOptimize={**SMALL, "steps": 400}, TrainingOptions=often)
+        look_at(page, "ZipLoRAOptimize")
+        run(page)
+        shown = panel(page, TRAINING)
+        see_step(shown, 12)
+        server.kill()
+        expect(shown).to_contain_text("The server does not answer")
+        expect(shown.get_by_text("Stop and keep")).to_be_disabled()
+        with server:
+            expect(shown).to_contain_text("The server was started anew. Press Run", timeout=RUN_MS)
+            shoot(page, "server_started_anew")
+            run(page)
+            expect(shown.get_by_text("Stop and keep")).to_be_enabled(timeout=RUN_MS)
+            see_step(shown, 20)
+            shown.get_by_text("Stop and keep").click()
+            resumed = report(page, "ZipLoRA Optimize")
+            expect(resumed).to_have_value(re.compile(r"resumed at \d+"), timeout=RUN_MS)

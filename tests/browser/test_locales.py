@@ -9,12 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from sandbox.locales import written
-from sandbox.paths import SANDBOX
 from sandbox.server import ComfyServer
 
 from .conftest import open_page
+from .pages import shoot
 
-SHOTS = SANDBOX / "shots"
 NODES = """
     () => {
         const ours = Object.entries(LiteGraph.registered_node_types)
@@ -73,5 +72,4 @@ def test_nodes_in_chinese_are_named_in_chinese(chinese_page: Page) -> None:
     chinese_page.evaluate(SHOW, "ZipLoRAOptimize")
     chinese_page.get_by_test_id("info-button").click()
     expect(chinese_page.get_by_role("heading", name="出问题时")).to_be_attached()
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    chinese_page.screenshot(path=SHOTS / "chinese.png")
+    shoot(chinese_page, "chinese")

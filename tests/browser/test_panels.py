@@ -21,19 +21,22 @@ from playwright.sync_api import (
 from sandbox.server import ComfyServer
 
 from .conftest import open_page
-from .pages import INK, SET_VUE, Said, listen, panel
-from .test_workflows import (
-    ROOT,
+from .pages import (
+    DREAMBOOTH,
+    INK,
+    MERGE,
+    SET_VUE,
+    Said,
+    chart_of,
     contains,
     drop,
+    listen,
     look_at,
+    panel,
     shoot,
 )
 
-TRAININGS = {
-    "ZipLoRAOptimize": ROOT / "workflows" / "ziplora_merge.json",
-    "TrainDreamBoothLoRA": ROOT / "workflows" / "dreambooth_subject.json",
-}
+TRAININGS = {"ZipLoRAOptimize": MERGE, "TrainDreamBoothLoRA": DREAMBOOTH}
 OUR_SCRIPTS = re.compile("/extensions/ziplora/|/scripts/(app|api).js$")
 """And what of the frontend they import; there are no others."""
 EXTENSIONS = re.compile("/(api/)?extensions$")
@@ -54,7 +57,7 @@ TEN_THOUSAND = """
     async () => {
         const { Chart } = await import("/extensions/ziplora/chart.js");
         const { makePanel } = await import("/extensions/ziplora/panel.js");
-        const panel = makePanel("measured");
+        const panel = makePanel();
         panel.style.cssText = "position: fixed; left: 0; top: 0; width: 400px; height: 200px";
         const chart = new Chart("Loss");
         panel.append(chart.element);
@@ -109,7 +112,7 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
     title = {"ZipLoRAOptimize": "ZipLoRA Optimize"}.get(node_type, "Train DreamBooth LoRA")
     shown = panel(tab, f"Training of {title}")
     expect(shown).to_contain_text("Loss, pace and memory appear here")
-    chart, stop = shown.locator(".plot canvas"), shown.get_by_text("Stop and keep")
+    chart, stop = chart_of(shown), shown.get_by_text("Stop and keep")
     expect(stop).to_be_disabled()
     size = shown.bounding_box()
 

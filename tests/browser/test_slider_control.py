@@ -8,12 +8,12 @@ import pytest
 import torch
 from playwright.sync_api import Locator, Page, expect
 
+from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 from ziplora_core.files.writer import lora_bytes
 from ziplora_core.lora import LoraFactors
 
-from .pages import panel
-from .test_workflows import ROOT, contains, drop, look_at, shoot
+from .pages import contains, drop, look_at, panel, shoot
 
 SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
 WIDGETS = """

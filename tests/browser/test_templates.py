@@ -6,21 +6,16 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from sandbox.paths import ROOT, SANDBOX
+from sandbox.paths import ROOT
+
+from .pages import COMMAND, MISSING, shoot
 
 NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
 OPENED = "ziplora_merge"
-BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
-MISSING = """
-    () => app.graph.nodes
-        .filter((node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
-        .map((node) => node.type)
-"""
-SHOTS = SANDBOX / "shots"
 
 
 def test_template_browser_lists_every_workflow_with_its_picture_and_opens_it(page: Page) -> None:
-    page.evaluate(BROWSE)
+    page.evaluate(COMMAND, "Comfy.BrowseTemplates")
     page.get_by_role("button", name="ZipLoRA", exact=True).click()
     cards = page.locator("[data-testid^=template-workflow-]")
     expect(cards).to_have_count(len(NAMES))
@@ -31,8 +26,7 @@ def test_template_browser_lists_every_workflow_with_its_picture_and_opens_it(pag
         expect(picture).to_have_js_property("complete", True)
         width, height = picture.evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
         assert width == height >= 400, name  # square, as the cards are
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / "templates.png")
+    shoot(page, "templates")
 
     page.get_by_test_id(f"template-workflow-{OPENED}").click()
     shipped = json.loads((ROOT / "workflows" / f"{OPENED}.json").read_text(encoding="utf-8"))

@@ -3,74 +3,47 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from sandbox.overrides import OVERRIDES
-from sandbox.paths import ROOT, SANDBOX
+from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 
-from .pages import NEW_BLANK_WORKFLOW, RENDERERS, SET_VUE
+from .pages import (
+    DREAMBOOTH,
+    MERGE,
+    MISSING,
+    NEW_BLANK_WORKFLOW,
+    RENDERERS,
+    RUN_MS,
+    SET_VUE,
+    chart_of,
+    contains,
+    drop,
+    look_at,
+    override,
+    panel,
+    report,
+    run,
+    shoot,
+    tab_to,
+)
 
-WORKFLOW = ROOT / "workflows" / "ziplora_merge.json"
-TRAINING = ROOT / "workflows" / "dreambooth_subject.json"
 FILES = sorted((ROOT / "workflows").glob("*.json"))
-SHOTS = SANDBOX / "shots"
-RUN_MS = 180_000
 STEPS = 20
 OTHER_REPORTS = (
     ("LoadLoRAPair", "Load LoRA Pair (content + style)", "trigger words: sks dog"),
     ("SaveMergedLoRA", "Save Merged LoRA", "saved: "),
 )
-
-DROP = """
-    ([name, text]) => {
-        const transfer = new DataTransfer();
-        transfer.items.add(new File([text], name, { type: "application/json" }));
-        const canvas = document.querySelector("#graph-canvas");
-        for (const type of ["dragenter", "dragover", "drop"]) {
-            const options = { bubbles: true, cancelable: true, dataTransfer: transfer };
-            canvas.dispatchEvent(new DragEvent(type, { ...options, clientX: 700, clientY: 500 }));
-        }
-    }
-"""
 UNKNOWN = """
     () => app.graph.nodes
         .map((node) => node.type)
         .filter((type) => !(type in LiteGraph.registered_node_types))
 """
-MISSING = """
-    () => app.graph.nodes
-        .filter((node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
-        .map((node) => node.type)
-"""
-OVERRIDE = """
-    (overrides) => {
-        for (const node of app.graph.nodes) {
-            for (const [name, value] of Object.entries(overrides[node.type] ?? {})) {
-                const widget = node.widgets.find((w) => w.name === name);
-                widget.value = value;
-                widget.callback?.(value, app.canvas, node);
-            }
-        }
-    }
-"""
 NODE_ID = "(type) => app.graph.nodes.find((node) => node.type === type).id"
-CENTRE = """
-    (type) => {
-        const node = app.graph.nodes.find((n) => n.type === type);
-        const { canvas, ds } = app.canvas;
-        const width = canvas.width / devicePixelRatio, height = canvas.height / devicePixelRatio;
-        ds.scale = Math.min(1, (height - 160) / (node.size[1] + 30));
-        ds.offset[0] = width / ds.scale / 2 - node.pos[0] - node.size[0] / 2;
-        ds.offset[1] = height / ds.scale / 2 - node.pos[1] - node.size[1] / 2;
-        app.canvas.setDirty(true, true);
-    }
-"""
 PICTURE_ON_CANVAS = """
     ([type, source]) => app.graph.nodes.find((node) => node.type === type)
         .imgs?.some((image) => image.naturalWidth > 0 && image.src.includes(source))
@@ -87,17 +60,13 @@ def renderer(request: pytest.FixtureRequest, page: Page, server: ComfyServer) ->
 
 
 def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, renderer: str) -> None:
-    drop(page, WORKFLOW)
+    drop(page, MERGE)
     assert page.evaluate(MISSING) == []
-    page.evaluate(OVERRIDE, OVERRIDES)
-    page.evaluate(OVERRIDE, {"ZipLoRAOptimize": {"solver": "adam", "steps": STEPS}})
+    override(page, ZipLoRAOptimize={"solver": "adam", "steps": STEPS})
     look_at(page, "ZipLoRAOptimize")
     expect(report(page, "ZipLoRA Optimize")).to_have_value("")
 
-    page.get_by_test_id("queue-button").click()
-    see_points(page, "ZipLoRA Optimize")
-    shoot(page, f"{renderer}_learning")
-
+    run(page)
     learned = report(page, "ZipLoRA Optimize")
     expect(learned).to_have_value(contains(f"of {STEPS} steps"), timeout=RUN_MS)
     assert "retention on held-out noise" in learned.input_value()
@@ -115,23 +84,34 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
 
     page.evaluate(NEW_BLANK_WORKFLOW)
     expect(report(page, "ZipLoRA Optimize")).to_have_count(0)
-    page.get_by_test_id("topbar-workflow-tabs").get_by_text(WORKFLOW.stem).click()
+    tab_to(page, MERGE.stem)
     expect(report(page, "ZipLoRA Optimize")).to_have_value(contains(f"of {STEPS} steps"))
 
 
-def test_training_workflow_dropped_and_run_shows_curve_and_report(
+def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
     page: Page, renderer: str
 ) -> None:
-    drop(page, TRAINING)
+    drop(page, DREAMBOOTH)
     assert page.evaluate(MISSING) == []
-    page.evaluate(OVERRIDE, OVERRIDES)
+    override(page, TrainingOptions={"sample_every": 5})
     look_at(page, "TrainDreamBoothLoRA")
-    page.get_by_test_id("queue-button").click()
+    run(page)
     learned = report(page, "Train DreamBooth LoRA")
     expect(learned).to_have_value(contains("20 of 20 steps"), timeout=RUN_MS)
-    see_points(page, "Train DreamBooth LoRA")
-    shoot(page, f"{renderer}_trained")
     assert_readable(learned)
+    shown = panel(page, "Training of Train DreamBooth LoRA")
+    expect(chart_of(shown)).to_have_attribute("aria-label", contains("Loss, step 20: instance 0."))
+    picture, scrub = shown.locator("img"), shown.get_by_label("Sample pictures over time")
+    expect(picture).to_have_attribute("alt", "Sample pictures of step 15")
+    seen = set()
+    for key, step in (("End", 15), ("Home", 5), ("ArrowRight", 10)):
+        scrub.press(key)
+        expect(scrub).to_have_attribute("aria-valuetext", f"step {step}")
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("(image) => image.naturalWidth") > 100
+        seen.add(picture.get_attribute("src"))
+    assert len(seen) == 3
+    shoot(page, f"{renderer}_trained")
     look_at(page, "LoadTrainingImages")
     pictures = report(page, "Load Training Images (folder)")
     expect(pictures).to_have_value(contains("5 pictures of"))
@@ -155,7 +135,7 @@ def test_workflow_dropped_and_saved_again_is_the_same(long_open_page: Page, path
 
 
 def test_report_and_panels_in_a_saved_workflow_are_left_out(page: Page) -> None:
-    drop(page, WORKFLOW)
+    drop(page, MERGE)
     nodes = page.evaluate("() => app.graph.serialize().nodes")
     (optimize,) = (node for node in nodes if node["type"] == "ZipLoRAOptimize")
     widgets = page.evaluate(
@@ -166,25 +146,6 @@ def test_report_and_panels_in_a_saved_workflow_are_left_out(page: Page) -> None:
     assert len(optimize["widgets_values"]) == len(widgets) - 3
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     assert not set(ours) & set(prompt[str(optimize["id"])]["inputs"])
-
-
-def drop(page: Page, path: Path) -> None:
-    """Drop a file on the canvas and wait until its nodes are there."""
-    text = path.read_text(encoding="utf-8")
-    nodes = len(json.loads(text)["nodes"])
-    page.evaluate(DROP, [path.name, text])
-    page.wait_for_function(f"() => app.graph.nodes.length === {nodes}", timeout=30_000)
-
-
-def look_at(page: Page, node_type: str) -> None:
-    """Move the canvas to a node, as large as it fits."""
-    page.evaluate(CENTRE, node_type)
-    page.wait_for_timeout(500)
-
-
-def report(page: Page, title: str) -> Locator:
-    """The report on the node of that title."""
-    return page.get_by_label(f"Report of {title}", exact=True)
 
 
 def assert_readable(text: Locator) -> None:
@@ -202,22 +163,3 @@ def see_picture(page: Page, node_type: str, source: str, renderer: str) -> None:
         expect(picture.first).to_be_visible(timeout=RUN_MS)
         return
     page.wait_for_function(PICTURE_ON_CANVAS, arg=[node_type, source], timeout=RUN_MS)
-
-
-def see_points(page: Page, title: str) -> None:
-    """Wait until the training panel of a node has drawn some steps."""
-    shown = page.get_by_role("group", name=f"Training of {title}", exact=True)
-    drawn = re.compile(r"Loss, step \d+: \w+ ")
-    expect(shown.locator(".plot canvas")).to_have_attribute("aria-label", drawn, timeout=RUN_MS)
-
-
-def contains(words: str) -> re.Pattern[str]:
-    """A pattern for text with these words anywhere."""
-    return re.compile(re.escape(words))
-
-
-def shoot(page: Page, name: str) -> None:
-    """Keep a picture of the page for people."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(500)
-    page.screenshot(path=SHOTS / f"{name}.png")

@@ -109,6 +109,13 @@ class ComfyServer:
             self._process.wait()
         self._process = None
 
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
     def get(self, path: str) -> Json:
         """GET a path; JSON comes back parsed, anything else as bytes."""
         return self._request(path, None)

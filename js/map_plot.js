@@ -1,0 +1,205 @@
+// @ts-check
+/** Draws the map of a merge: a column for every transformer block, a row for every layer in it. */
+import { between, CURVES, SIGNS, SIZES } from "./colours.js";
+import { make } from "./panel.js";
+import { Plot } from "./plot.js";
+import { short } from "./scales.js";
+
+const LEFT = 66;
+const BOTTOM = 14;
+
+/**
+ * @typedef {object} MergeMap See ziplora_core/merge_map.py.
+ * @property {string[]} blocks
+ * @property {string[]} groups the short name of each block's part of the UNet
+ * @property {string[]} layers
+ * @property {number[][]} cells column, row, and the four quantities
+ * @property {[number, number]} range
+ * @property {[number[], number[]][]} histograms
+ */
+
+/** What can be shown: its place in a cell, whether it has a sign. */
+export const QUANTITIES = [
+  { label: "mean |m_c|, content", at: 2, signed: false },
+  { label: "mean |m_s|, style", at: 3, signed: false },
+  { label: "layer cosine before", at: 4, signed: true },
+  { label: "layer cosine after", at: 5, signed: true },
+];
+
+export class MapPlot extends Plot {
+  /** @param {() => void} explain says what the colours mean, whenever they may be others */
+  constructor(explain) {
+    super();
+    this.explain = explain;
+    /** @type {MergeMap | null} */
+    this.map = null;
+    this.quantity = QUANTITIES[0];
+  }
+
+  /** @param {MergeMap} map */
+  show(map) {
+    this.map = map;
+    this.look(-1);
+  }
+
+  /** The values that have the first and the last colour. */
+  get range() {
+    const cells = this.map?.cells ?? [];
+    const { at, signed } = this.quantity;
+    const values = cells.map((cell) => cell[at]);
+    if (!signed) return [Math.min(...values), Math.max(...values)];
+    // Before and after share a scale, to be compared.
+    const most = Math.max(1e-6, ...cells.flatMap((cell) => [cell[4], cell[5]].map(Math.abs)));
+    return [-most, most];
+  }
+
+  get colours() {
+    return this.quantity.signed ? SIGNS[this.light ? "light" : "dark"] : SIZES;
+  }
+
+  /** @type {Plot["paint"]} */
+  paint(context, { height, ink }) {
+    context.fillStyle = ink;
+    if (!this.map) {
+      context.fillText("The map of the UNet appears here after a run.", 4, 14);
+      return;
+    }
+    this.explain();
+    this.#names(context, this.map, height);
+    const [low, high] = this.range;
+    const gap = this.#cell.width > 4 ? 1 : 0;
+    this.map.cells.forEach((cell, at) => {
+      const { x, y, width, height } = this.#place(at);
+      context.fillStyle = between(this.colours, (cell[this.quantity.at] - low) / (high - low || 1));
+      context.fillRect(x, y, width - gap, height - 1);
+    });
+    if (this.at < 0) return;
+    const { x, y, width, height: tall } = this.#place(this.at);
+    context.strokeStyle = ink;
+    context.lineWidth = 2;
+    context.strokeRect(x, y, width, tall);
+  }
+
+  /** How large a cell is. */
+  get #cell() {
+    const { clientWidth, clientHeight } = this.element;
+    const { blocks, layers } = this.map ?? { blocks: [""], layers: [""] };
+    return {
+      width: (clientWidth - LEFT) / blocks.length,
+      height: (clientHeight - BOTTOM) / layers.length,
+    };
+  }
+
+  /** @param {number} at where a cell is */
+  #place(at) {
+    const [column, row] = this.map?.cells[at] ?? [0, 0];
+    const { width, height } = this.#cell;
+    return { x: LEFT + column * width, y: row * height, width, height };
+  }
+
+  /**
+   * Names the rows, and the blocks below their columns.
+   * @param {CanvasRenderingContext2D} context
+   * @param {MergeMap} map
+   * @param {number} height
+   */
+  #names(context, { groups, layers }, height) {
+    const cell = this.#cell;
+    context.textBaseline = "middle";
+    layers.forEach((layer, row) => context.fillText(layer, 0, (row + 0.5) * cell.height, LEFT - 4));
+    context.textBaseline = "bottom";
+    let end = 0;
+    groups.forEach((name, column) => {
+      if (column && groups[column - 1] === name) return;
+      const x = LEFT + column * cell.width;
+      context.fillRect(x - 0.5, height - BOTTOM, 1, 4);
+      if (x < end) return;
+      context.fillText(name, x + 2, height);
+      end = x + context.measureText(name).width + 6;
+    });
+  }
+
+  /** @type {Plot["nearest"]} */
+  nearest(event) {
+    const { width, height } = this.#cell;
+    const column = Math.floor((event.offsetX - LEFT) / width);
+    return this.#find(column, Math.floor(event.offsetY / height));
+  }
+
+  /**
+   * @param {number} column
+   * @param {number} row
+   */
+  #find(column, row) {
+    return this.map?.cells.findIndex((cell) => cell[0] === column && cell[1] === row) ?? -1;
+  }
+
+  /** @type {Plot["toward"]} the next layer in a direction */
+  toward(key) {
+    const way = new Map([["ArrowLeft", [-1, 0]], ["ArrowRight", [1, 0]], ["ArrowUp", [0, -1]],
+      ["ArrowDown", [0, 1]]]).get(key);
+    if (!this.map || !way) return undefined;
+    if (this.at < 0) return 0;
+    const { blocks, layers, cells } = this.map;
+    let [column, row] = cells[this.at];
+    do {
+      column += way[0];
+      row += way[1];
+      if (!(column in blocks) || !(row in layers)) return this.at;
+    } while (this.#find(column, row) < 0);
+    return this.#find(column, row);
+  }
+
+  /** @type {Plot["tell"]} */
+  tell(at) {
+    const { x, width } = this.#place(at);
+    return { content: [this.#words(at), this.#histogram(at)], left: x, right: x + width };
+  }
+
+  /** @param {number} at */
+  #words(at) {
+    const { blocks, layers, cells } = /** @type {MergeMap} */ (this.map);
+    const [column, row, content, style, before, after] = cells[at];
+    return [
+      `${blocks[column]} · ${layers[row]}`,
+      `mean |m|: content ${short(content)}, style ${short(style)}`,
+      `layer cosine: ${short(before)} → ${short(after)}`,
+    ].join("\n");
+  }
+
+  /** @param {number} at draws how the coefficients of a layer are spread */
+  #histogram(at) {
+    const { histograms, range } = /** @type {MergeMap} */ (this.map);
+    const [width, height] = [150, 44];
+    const ratio = window.devicePixelRatio || 1;
+    const canvas = make("canvas", { width: `${width * ratio}`, height: `${height * ratio}` });
+    canvas.style.cssText = `width: ${width}px; height: ${height}px`;
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.scale(ratio, ratio);
+    context.font = "10px system-ui, sans-serif";
+    context.lineWidth = 1.5;
+    const most = Math.max(1, ...histograms[at].flat());
+    const colours = CURVES[this.light ? "light" : "dark"];
+    histograms[at].forEach((counts, concept) => {
+      context.strokeStyle = context.fillStyle = colours[concept];
+      context.beginPath();
+      counts.forEach((count, bin) => {
+        context.lineTo(((bin + 0.5) / counts.length) * width, 30 - (count / most) * 27);
+      });
+      context.stroke();
+      context.fillText(["m_c", "m_s"][concept], width / 2 - 26 + 30 * concept, height - 2);
+    });
+    context.fillStyle = getComputedStyle(this.element).color;
+    context.fillText(short(range[0]), 0, height - 2);
+    context.textAlign = "right";
+    context.fillText(short(range[1]), width, height - 2);
+    return canvas;
+  }
+
+  /** @type {Plot["describe"]} */
+  describe() {
+    if (!this.map) return "Map of the UNet, empty";
+    const where = this.at < 0 ? "" : `: ${this.#words(this.at).replaceAll("\n", "; ")}`;
+    return `Map of the UNet, ${this.quantity.label}${where}`;
+  }
+}
