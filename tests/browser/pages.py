@@ -81,6 +81,13 @@ def listen(page: Page, said: list[Said]) -> None:
     page.on("pageerror", lambda error: said.append(("pageerror", str(error), "")))
 
 
+def is_ours(line: Said) -> bool:
+    """Whether a line on the console is about the pack, or nobody else's; not what the browser says
+    of a request while a test has cut the line to the server."""
+    kind, text, script = line
+    return kind == "pageerror" or "ziplora" in text or "/extensions/ziplora/" in script
+
+
 def drop(page: Page, path: Path) -> None:
     """Drop a file on the canvas and wait until its nodes are there."""
     text = path.read_text(encoding="utf-8")
@@ -89,9 +96,9 @@ def drop(page: Page, path: Path) -> None:
     page.wait_for_function(f"() => app.graph.nodes.length === {nodes}", timeout=30_000)
 
 
-def override(page: Page, **more: dict[str, Any]) -> None:
-    """Set the sandbox's sizes, and more, by class or title of the nodes."""
-    for table in (OVERRIDES, more):
+def override(page: Page, more: dict[str, dict[str, Any]] | None = None) -> None:
+    """Set the sandbox's sizes, and `more`, by class or title of the nodes."""
+    for table in (OVERRIDES, more or {}):
         page.evaluate(OVERRIDE, table)
 
 

@@ -48,7 +48,7 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
     server.post("/settings", {"Comfy.VueNodes.Enabled": RENDERERS[renderer]})
     with line_to(server.port) as line, open_page(browser, server, url=line.url) as page:
         drop(page, MERGE)
-        override(page, ZipLoRAOptimize=SMALL, TrainingOptions=AT_ONCE)
+        override(page, {"ZipLoRAOptimize": SMALL, "TrainingOptions": AT_ONCE})
         look_at(page, "ZipLoRAOptimize")
         run(page)
         shown = panel(page, TRAINING)
@@ -117,7 +117,7 @@ def test_server_started_anew_is_said_and_the_run_goes_on_from_its_checkpoint(
     with ComfyServer(fresh_base(tmp_path)) as server, open_page(browser, server) as page:
         drop(page, MERGE)
         often = {"checkpoint_every": 5, **AT_ONCE}
-        override(page, ZipLoRAOptimize={**SMALL, "steps": 400}, TrainingOptions=often)
+        override(page, {"ZipLoRAOptimize": {**SMALL, "steps": 400}, "TrainingOptions": often})
         look_at(page, "ZipLoRAOptimize")
         run(page)
         shown = panel(page, TRAINING)

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 from ziplora_core.files.writer import lora_bytes
 from ziplora_core.lora import LoraFactors
 
-from .pages import contains, drop, look_at, panel, shoot
+from .conftest import open_page
+from .pages import RENDERERS, SET_VUE, contains, drop, look_at, panel, shoot
 
 SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
 WIDGETS = """
@@ -23,6 +24,7 @@ WIDGETS = """
         return node.inputs;
     }
 """
+OFFSET = "() => [...app.canvas.ds.offset, app.canvas.ds.scale]"
 SET = """
     ([name, value]) => {
         const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
@@ -86,6 +88,31 @@ def test_slider_control_moves_the_queued_numbers(
     }""")
     expect(scale).to_have_attribute("aria-disabled", "true")
     expect(shown.locator(".track").first).to_have_attribute("title", contains("another node"))
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_slider_is_moved_by_a_finger_and_the_canvas_stays(
+    browser: Browser, server: ComfyServer, renderer: str
+) -> None:
+    server.post("/settings", {"Comfy.VueNodes.Enabled": RENDERERS[renderer]})
+    with open_page(browser, server, has_touch=True) as page:
+        drop(page, SLIDERS)
+        look_at(page, "ConceptSlider")
+        track = panel(page, "Slider of Concept Slider").locator(".track").first
+        box = track.bounding_box()
+        assert box
+        y, offset = box["y"] + box["height"] / 2, page.evaluate(OFFSET)
+        places = [box["x"] + share * box["width"] for share in (0.2, 0.3, 0.4)]
+        page.touchscreen.tap(places[0], y)
+        assert values(page)["scale"] == pytest.approx(-3, abs=0.1)
+        finger = page.context.new_cdp_session(page)
+        for kind, x in zip(("touchStart", "touchMove", "touchMove"), places, strict=True):
+            points = [{"x": x, "y": y}]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert values(page)["scale"] == pytest.approx(-1, abs=0.1)
+        assert page.evaluate(OFFSET) == offset
+        page.evaluate(SET_VUE, False)
 
 
 def values(page: Page) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def renderer(request: pytest.FixtureRequest, page: Page, server: ComfyServer) ->
 def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, renderer: str) -> None:
     drop(page, MERGE)
     assert page.evaluate(MISSING) == []
-    override(page, ZipLoRAOptimize={"solver": "adam", "steps": STEPS})
+    override(page, {"ZipLoRAOptimize": {"solver": "adam", "steps": STEPS}})
     look_at(page, "ZipLoRAOptimize")
     expect(report(page, "ZipLoRA Optimize")).to_have_value("")
 
@@ -93,7 +93,7 @@ def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
 ) -> None:
     drop(page, DREAMBOOTH)
     assert page.evaluate(MISSING) == []
-    override(page, TrainingOptions={"sample_every": 5})
+    override(page, {"TrainingOptions": {"sample_every": 5}})
     look_at(page, "TrainDreamBoothLoRA")
     run(page)
     learned = report(page, "Train DreamBooth LoRA")
