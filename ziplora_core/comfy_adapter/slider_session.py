@@ -26,7 +26,7 @@ from .pictures import refuse_other_vae
 from .private_copy import refuse_patched
 from .slider_effect import PICTURES, Effect, look_at_effect
 from .slider_lessons import Lesson, SliderStudio
-from .targets import resolve_unet, unet_targets
+from .targets import resolve_some_unet, unet_targets
 from .training_model import TrainingModel, training_model
 
 _LOOP_ONLY = {"resume": "auto", "checkpoint_every": 0, "sample_every": 0, "sample_prompts": ""}
@@ -123,7 +123,7 @@ class SliderSession:
 
     def _start_from(self, start: LoRA) -> str:
         """Begin at an existing LoRA instead of at the model itself; says what of it was taken."""
-        factors = resolve_unet(start, self.studio.model.model)
+        factors = resolve_some_unet(start, self.studio.model.model)
         known = {name: f for name, f in factors.items() if name in self.lora.branches}
         if not known:
             raise problem(
