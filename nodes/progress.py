@@ -129,9 +129,9 @@ class TrainingProgress:
         self.run.errors = list(errors)
         self.tell()
 
-    def saved(self, file: str) -> None:
-        """Say where the LoRA so far is."""
-        self.run.saved.append(file)
+    def saved(self, files: Sequence[str]) -> None:
+        """Say where the LoRA so far is, or its parts are."""
+        self.run.saved = list(files)
         self.tell()
 
     def tell(self) -> None:

@@ -11,9 +11,10 @@ from .errors import problem
 Blocks = Mapping[str, tuple[float, float]]
 """Content and style weight by block in sgm spelling, e.g. `output_blocks.0.1`; "" is the rest."""
 
-_PARTS = ("input_blocks", "output_blocks", "middle_block", "time_embed", "label_emb", "out")
-_BLOCK = re.compile(rf"\*|({'|'.join(_PARTS)})(\.\w+)*")
 _ORDER = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
+_PART = "|".join(_ORDER)
+_BLOCK = re.compile(rf"\*|({_PART})(\.\w+)*")
+_MODULE = re.compile(rf"lora_unet_(({_PART})(_\d+)*(_transformer_blocks_\d+)?)(_\w+)?")
 _NUMBERED = re.compile(r"(\D+)(\d*)")
 _SHORT = re.compile(r"(input|middle|output)_blocks?_(\d+)")
 _DEEP = ("input_blocks.7", "input_blocks.8", "middle_block", "output_blocks.0", "output_blocks.1",
@@ -44,6 +45,13 @@ def network_order(names: Iterable[str]) -> list[str]:
         return [(part, ""), *((int(n or -1), text) for text, n in _NUMBERED.findall(name))]
 
     return sorted(names, key=lambda name: place(name.removeprefix("lora_unet_")))
+
+
+def split_module(name: str) -> tuple[str, str] | None:
+    """Split a kohya module name into its block (one transformer, where there are some) and its
+    layer, "" for a block that is one; None for a name that is not the UNet's."""
+    found = _MODULE.fullmatch(name)
+    return (found[1], (found[5] or "").removeprefix("_")) if found else None
 
 
 def short_block(name: str) -> str:

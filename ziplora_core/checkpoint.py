@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from .files.atomic import write_bytes
+from .files.metadata import lora_metadata
 from .files.writer import lora_bytes
-from .lora import LoraFactors
+from .lora import LoRA
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +76,19 @@ class CheckpointFolder:
         torch.save(dict(state), buffer)
         write_bytes(self.state_file, buffer.getbuffer(), replace=True)
 
-    def save_lora(self, lora: Mapping[str, LoraFactors], name: str = "lora") -> None:
-        """Write the LoRA so far in fp16.
+    def save_lora(self, lora: LoRA, name: str) -> None:
+        """Write a LoRA so far in fp16, with all it says of itself.
 
         Raises:
             OSError: the disk is full or not writable.
             ZipLoRAError: it is not finite in fp16.
         """
+        description = "LoRA of a training that was cut short"
+        metadata = lora_metadata(
+            lora.modules, title=name, description=description, extra=lora.metadata
+        )
         file = self.lora_file.with_stem(name)
-        write_bytes(file, lora_bytes(lora, {}, torch.float16), replace=True)
+        write_bytes(file, lora_bytes(lora.modules, metadata, torch.float16), replace=True)
 
     def remove(self) -> None:
         """Delete the folder of a run that has ended normally."""

@@ -28,15 +28,17 @@ class Trained(TrainedLoRA):
     examples: Sequence[Example]
     class_examples: Sequence[Example]
     classes_given: bool
-    loss: tuple[float, float] | None
+    loss: tuple[float, float] | None = None
 
 
-def dreambooth_report(trained: Trained, settings: DreamBoothSettings) -> str:
+def dreambooth_report(
+    trained: Trained, modules: Mapping[str, LoraFactors], settings: DreamBoothSettings
+) -> str:
     """Compose TrainDreamBoothLoRA's report."""
-    lines = [f"WARNING: {text}" for text in _warnings(trained, settings)]
+    lines = [f"WARNING: {text}" for text in _warnings(trained, modules, settings)]
     lines += [
         f"LoRA of {pictures_line(trained.examples)}",
-        *_module_lines(trained.modules, settings),
+        *_module_lines(modules, settings),
     ]
     if trained.class_examples:
         lines.append(prior_line(trained))
@@ -64,12 +66,14 @@ def run_lines(trained: Trained, steps: int) -> list[str]:
     return [*lines, *trained.memory, *record.notes]
 
 
-def _warnings(trained: Trained, settings: DreamBoothSettings) -> list[str]:
+def _warnings(
+    trained: Trained, modules: Mapping[str, LoraFactors], settings: DreamBoothSettings
+) -> list[str]:
     record = trained.record
     warnings = [record.stopped] if record.failed and record.stopped else []
     if not record.step:
         warnings.append("nothing was learned: it was stopped before the first step")
-    elif not any(f.up.any() for f in trained.modules.values()):
+    elif not any(f.up.any() for f in modules.values()):
         warnings.append("nothing was learned: learning_rate is 0")
     if (scale := settings.alpha / settings.rank) > _LARGE_SCALE:
         warnings.append(

@@ -112,10 +112,6 @@ class LoRAObjective(ABC, Generic[Model, Settings]):
         """Put the present factors into the branches."""
         self.lora.fold(self.model.dtype)
 
-    def parts(self) -> dict[str, dict[str, LoraFactors]]:
-        """Copy out what of it is a LoRA of its own, by name: nothing."""
-        return {}
-
     def factors(self) -> dict[str, LoraFactors]:
         """Copy out what has been learned."""
         parts = [network.parameters.detached() for network in self.networks]

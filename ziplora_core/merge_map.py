@@ -9,27 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import network_order, short_block, split_module
 from .coefficients import CONTENT, STYLE
 from .merge import MergedLoRA, layer_cosine
 
 BINS = 24
 _OUTSIDE = 0.001
 """Share of all coefficients at either end that the histograms count in their last bin."""
-_MODULE = re.compile(
-    r"lora_unet_(?P<part>input_blocks|middle_block|output_blocks|time_embed|label_emb|out)"
-    r"(?P<numbers>(_\d+)*)(_transformer_blocks_(?P<transformer>\d+))?_?(?P<layer>.*)"
-)
-_PARTS = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
-_LAYERS = {
-    **{f"attn{n}_to_{to}": f"attn{n}.to_{to}" for n in (1, 2) for to in "qkv"},
-    "attn1_to_out_0": "attn1.to_out",
-    "attn2_to_out_0": "attn2.to_out",
-    "ff_net_0_proj": "ff.net.0.proj",
-    "ff_net_2": "ff.net.2",
-    "in_layers_2": "in_layers.2",
-    "emb_layers_1": "emb_layers.1",
-    "out_layers_3": "out_layers.3",
-}
 _ROWS = tuple(f"attn{n}.to_{to}" for n in (1, 2) for to in ("q", "k", "v", "out"))
 """The rows that nearly every merge has; others follow by name."""
 
@@ -39,14 +25,19 @@ def merge_map(merged: MergedLoRA) -> dict[str, Any] | None:
     with a module that has no place in the UNet.
 
     Returns:
-        `blocks` and `layers`, names of the columns and rows; `cells`, for each layer its column,
-        row, mean |m_c|, mean |m_s|, layer cosine before and after (DESIGN §4); `histograms`, for
-        each the counts of m_c and of m_s in `BINS` bins between both ends of `range`.
+        `blocks` and `layers`, names of the columns and rows; `groups`, what one says for each
+        column; `cells`, for each layer its column, row, mean |m_c|, mean |m_s|, layer cosine before
+        and after (DESIGN §4); `histograms`, for each the counts of m_c and of m_s in `BINS` bins
+        between both ends of `range`.
     """
-    if not merged.coefficients or not all(map(_MODULE.fullmatch, merged.coefficients)):
+    places = {}
+    for name in merged.coefficients:
+        if (place := split_module(name)) is None:
+            return None
+        places[name] = place[0], _layer_title(*place)
+    if not places:
         return None
-    places = {name: _place(name) for name in merged.coefficients}
-    blocks = sorted({block for block, _ in places.values()})  # in network order
+    blocks = network_order({block for block, _ in places.values()})
     found = {layer for _, layer in places.values()}
     layers = [row for row in _ROWS if row in found] + sorted(found - set(_ROWS))
     low, high = _range(merged.coefficients.values())
@@ -63,7 +54,8 @@ def merge_map(merged: MergedLoRA) -> dict[str, Any] | None:
         counted = columns.float().clamp(low, high)
         histograms.append([torch.histc(row, BINS, low, high).int().tolist() for row in counted])
     return {
-        "blocks": [_title(block) for block in blocks],
+        "blocks": [_block_title(block) for block in blocks],
+        "groups": [short_block(block) or _block_title(block) for block in blocks],
         "layers": layers,
         "cells": cells,
         "range": [round(low, 4), round(high, 4)],
@@ -71,25 +63,21 @@ def merge_map(merged: MergedLoRA) -> dict[str, Any] | None:
     }
 
 
-Block = tuple[int, tuple[int, ...], int]
-"""Part of the UNet, numbers within it, transformer (−1: none)."""
-
-
-def _place(name: str) -> tuple[Block, str]:
-    """Find the column and the row of a module by its kohya name."""
-    found = _MODULE.fullmatch(name)
-    assert found is not None
-    numbers = tuple(int(n) for n in found["numbers"].split("_") if n)
-    transformer = int(found["transformer"] or -1)
-    layer = found["layer"] or found["part"]
-    return (_PARTS.index(found["part"]), numbers, transformer), _LAYERS.get(layer, layer)
-
-
-def _title(block: Block) -> str:
+def _block_title(block: str) -> str:
     """Name a block as sgm does, and which of its transformers: `input_blocks.4.1 · 0`."""
-    part, numbers, transformer = block
-    name = ".".join([_PARTS[part], *map(str, numbers)])
-    return name if transformer < 0 else f"{name} · {transformer}"
+    name, *transformer = block.split("_transformer_blocks_")
+    return " · ".join([_dotted(name), *transformer])
+
+
+def _layer_title(block: str, layer: str) -> str:
+    """Name a layer within its block as sgm does: `attn1.to_q`."""
+    title = _dotted(layer).replace("ff_", "ff.").replace("to_out.0", "to_out")
+    return title or _dotted(block).split(".")[0]
+
+
+def _dotted(name: str) -> str:
+    """Put the dots back around numbers."""
+    return re.sub(r"_(?=\d)|(?<=\d)_", ".", name)
 
 
 def _range(coefficients: Iterable[Tensor]) -> tuple[float, float]:

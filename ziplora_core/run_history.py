@@ -119,7 +119,7 @@ class Run:
                 "steps": self.steps,
                 "prepared": self.prepared,
                 "speed": self._speed(),
-                "saved": self.saved[-1:],
+                "saved": self.saved,
                 "errors": [_plain(error) for error in self.errors],
                 "samples": sorted(self._pictures),
                 "after": after,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .lora import LoraFactors
 from .options import SliderSettings
 from .report import compose, loss_line, steps_line
 from .trainable import TrainedLoRA
@@ -15,18 +16,22 @@ _USE_KEY = "ziplora.slider"
 
 
 def slider_report(
-    trained: TrainedLoRA, settings: SliderSettings, about: Sequence[str], effect: str
+    trained: TrainedLoRA,
+    modules: Mapping[str, LoraFactors],
+    settings: SliderSettings,
+    about: Sequence[str],
+    effect: str,
 ) -> str:
     """Compose the report of either trainer, warnings first; `effect` is what was seen of it."""
     record = trained.record
-    parameters = sum(f.down.numel() + f.up.numel() for f in trained.modules.values())
+    parameters = sum(f.down.numel() + f.up.numel() for f in modules.values())
     terms = [term for term in record.history if term != "loss"]
     warnings = [f"WARNING: {record.stopped}"] if record.failed and record.stopped else []
     return compose(
         [
             *warnings,
             *about,
-            f"{len(trained.modules)} modules ({settings.layers}), rank {settings.rank}, alpha "
+            f"{len(modules)} modules ({settings.layers}), rank {settings.rank}, alpha "
             f"{settings.alpha:g}, {parameters:,} parameters",
             effect,
             steps_line(record, settings.steps),

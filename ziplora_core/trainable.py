@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .lora import LoraFactors
+from .lora import LoRA
 
 
 class Trainable(Protocol):
@@ -89,10 +89,9 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class TrainedLoRA:
-    """What came out of training a new LoRA.
+    """How the training of a new LoRA has gone, so far or to its end.
 
     Args:
-        modules: the LoRA.
         record: what the loop did.
         memory: lines about the estimate and the peak.
         low_memory: how it ended: with checkpointed blocks.
@@ -101,7 +100,6 @@ class TrainedLoRA:
         checkpoint: file name of the model it was trained on, empty where that is unknown.
     """
 
-    modules: Mapping[str, LoraFactors]
     record: TrainingRecord
     memory: Sequence[str]
     low_memory: bool
@@ -123,7 +121,7 @@ class Watch:
         on_status: told what is going on before the first step, last what memory it will need.
         on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
         on_solved: given what is left of the layers' outputs by the direct merge and by each pass.
-        on_saved: given the name, as LoRA loaders list it, of a LoRA written on the way.
+        on_saved: given the names, as LoRA loaders list them, of what was written on the way.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None
@@ -133,7 +131,7 @@ class Watch:
     on_status: Callable[[str], None] = lambda text: None
     on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
-    on_saved: Callable[[str], None] = lambda name: None
+    on_saved: Callable[[Sequence[str]], None] = lambda names: None
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,9 @@ class Hooks:
         parts: further LoRAs so far by file name, kept beside it.
     """
 
-    export: Callable[[], Mapping[str, LoraFactors]]
+    export: Callable[[TrainingRecord], LoRA]
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
     on_end: Callable[[TrainingRecord], None] = lambda record: None
     start_counts: bool = False
-    parts: Callable[[], Mapping[str, Mapping[str, LoraFactors]]] = dict
+    parts: Callable[[TrainingRecord], Mapping[str, LoRA]] = lambda record: {}

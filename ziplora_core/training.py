@@ -199,7 +199,8 @@ class _Loop:
         if self.checkpoints is None or not self.checkpoint():
             return
         try:
-            for name, lora in {"lora": self.hooks.export(), **self.hooks.parts()}.items():
+            loras = {"lora": self.hooks.export(self.record), **self.hooks.parts(self.record)}
+            for name, lora in loras.items():
                 self.checkpoints.save_lora(lora, name)
         except (OSError, ZipLoRAError) as error:
             logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)

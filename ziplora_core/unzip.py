@@ -43,8 +43,6 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
         conditioner: encodes (caption, framing) pairs.
         prompts: what content and style read, `(2, token, width)`, by the caption of a sample.
         settings: the node's.
-
-    `done` counts the steps.
     """
 
     model: NoisingModel
@@ -56,7 +54,6 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
     prompts: Mapping[str, Tensor]
     settings: UnZipSettings
     weight_decay = 1e-4
-    done: int = field(default=0, init=False)
     _open: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +114,6 @@ class UnZipObjective(PictureObjective[UnZipSettings]):
         if scores:
             share = self.settings.column_ratio * self.schedule.choices(step)
             self.columns.extend(scores, share, disjoint=self.settings.mergers == "disjoint")
-        self.done = step + 1
         loss = terms.pop("loss") + self.settings.similarity_weight * penalty
         return {"loss": loss, **terms, "penalty": penalty}
 

@@ -29,7 +29,7 @@ class UnZipped:
     """What came out beside the LoRAs.
 
     Args:
-        trained: as of any LoRA; its modules are those of both.
+        trained: as of any LoRA.
         columns: which features each has.
         mergers: m in the layout of the columns.
     """
@@ -61,7 +61,7 @@ def unzip_report(unzipped: UnZipped, settings: UnZipSettings) -> str:
     return compose([*lines, *run_lines(trained, settings.steps)])
 
 
-def unzip_metadata(unzipped: UnZipped, settings: UnZipSettings, part: str) -> dict[str, str]:
+def unzip_metadata(trained: Trained, settings: UnZipSettings, part: str) -> dict[str, str]:
     """Compose the strings of one of the three files.
 
     Args:
@@ -70,17 +70,9 @@ def unzip_metadata(unzipped: UnZipped, settings: UnZipSettings, part: str) -> di
     prompt, style = prompt_of(settings, part), part == "style"
     rate = settings.style_learning_rate if style else settings.content_learning_rate
     rates = {"learning_rate": rate, "unet_lr": rate, "text_encoder_lr": None}
-    captions = Counter({prompt: len(unzipped.trained.examples)})
+    captions = Counter({prompt: len(trained.examples)})
     return {
-        **picture_metadata(unzipped.trained, settings, rates, captions, prompt),
-        **part_metadata(settings, part),
-    }
-
-
-def part_metadata(settings: UnZipSettings, part: str) -> dict[str, str]:
-    """Compose what is known of a file's part while it is still learned."""
-    return {
-        "modelspec.trigger_phrase": prompt_of(settings, part),
+        **picture_metadata(trained, settings, rates, captions, prompt),
         "ziplora.method": "unziplora",
         "ziplora.part": part,
         "ziplora.settings": json.dumps(asdict(settings)),

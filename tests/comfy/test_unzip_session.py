@@ -117,6 +117,10 @@ def test_train_cancelled_around_a_choice_of_columns_goes_on_as_if_never_stopped(
     loras = {name: read_lora(kept / f"{name}.safetensors") for name in ("lora", "content", "style")}
     assert {lora.modules["lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"].rank
             for lora in loras.values()} == {8, 4}  # fmt: skip
+    assert {n: lora.metadata["ziplora.part"] for n, lora in loras.items()} == {
+        "lora": "merged", "content": "content", "style": "style",
+    }  # fmt: skip
+    assert merged_from_lora(loras["lora"]).prompt_separated
     resumed = run(SETTINGS, tmp_path / "cut")
     assert resumed.record.resumed_at == at and resumed.record.history == whole.record.history
     assert torch.equal(everything(resumed), everything(whole))

@@ -18,6 +18,8 @@ from ziplora_core.comfy_adapter.pairs import merge_pair
 from ziplora_core.comfy_adapter.zip_inputs import Prompt
 from ziplora_core.comfy_adapter.zip_session import ZipResult, optimise
 from ziplora_core.errors import ZipLoRAError
+from ziplora_core.files import read_lora
+from ziplora_core.files.merged import merged_from_lora
 from ziplora_core.merge import join
 from ziplora_core.merge_methods import MergeSettings
 from ziplora_core.options import TrainingOptions, ZipSettings
@@ -174,7 +176,8 @@ def test_optimise_cancelled_resumes_to_the_same_result(
 
     with pytest.raises(KeyboardInterrupt):
         run(model, clip, tmp_path / "cut", on_step=cancel)
-    assert len(list((tmp_path / "cut").glob("*/lora.safetensors"))) == 1
+    (kept,) = (tmp_path / "cut").glob("*/lora.safetensors")
+    assert merged_from_lora(read_lora(kept)).separable
     resumed = run(model, clip, tmp_path / "cut")
     assert "resumed at 3" in resumed.report
     assert list((tmp_path / "cut").iterdir()) == []  # a finished run needs no checkpoint

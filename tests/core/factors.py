@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ziplora_core.branches import Branches, Gates
-from ziplora_core.lora import LoraFactors
+from ziplora_core.lora import LoRA, LoraFactors
 from ziplora_core.observation import Observer
+from ziplora_core.trainable import TrainingRecord
 
 
 def random_factors(
@@ -26,6 +28,11 @@ def random_factors(
     taps, ones = (kernel, kernel) if kernel else (), (1, 1) if kernel else ()
     down = torch.randn(rank, width, *taps, generator=rng)
     return LoraFactors(down, torch.randn(height, rank, *ones, generator=rng), alpha)
+
+
+def exported(task: Any) -> Callable[[TrainingRecord], LoRA]:
+    """What the loop keeps of a task that has factors."""
+    return lambda _record: LoRA("so far", task.factors())
 
 
 class ToyModel:

@@ -35,6 +35,7 @@ def test_merge_map_names_every_layer_in_network_order_with_its_values() -> None:
         "time_embed.0", "input_blocks.1.0", "input_blocks.4.1 · 0", "input_blocks.10.1 · 0",
         "middle_block.1", "output_blocks.0.1 · 1", "out.2",
     ]  # fmt: skip
+    assert drawn["groups"] == ["time_embed.0", "in 1", "in 4", "in 10", "mid", "out 0", "out.2"]
     assert drawn["layers"][:2] == ["attn1.to_out", "attn2.to_k"]
     assert sorted(drawn["layers"][2:]) == ["ff.net.0.proj", "in_layers.2", "out", "proj_in",
                                            "time_embed"]  # fmt: skip
@@ -56,5 +57,7 @@ def test_merge_map_of_equal_coefficients_has_a_range() -> None:
     assert [sum(row) for row in drawn["histograms"][0]] == [40, 40]
 
 
-def test_merge_map_without_coefficients_is_none() -> None:
+def test_merge_map_of_nothing_or_of_another_unets_modules_is_none() -> None:
     assert merge_map(MergedLoRA({NAMES[0]: make_pair()})) is None
+    other = "lora_unet_down_blocks_1_attentions_0_proj_in"
+    assert merge_map(MergedLoRA({other: make_pair()}, {other: torch.ones(2, 40)})) is None

@@ -96,6 +96,13 @@ def test_update_of_a_long_run_is_thinned_out_evenly() -> None:
     assert points["step"] == points["loss"] == list(range(4, 25_001, 4))
 
 
+def test_snapshot_names_all_files_of_the_last_save() -> None:
+    run = Run("7")
+    assert run.snapshot()["saved"] == []
+    run.saved = ["step_5_content.safetensors", "step_5_style.safetensors"]
+    assert run.snapshot()["saved"] == run.saved
+
+
 def test_pictures_of_many_steps_are_thinned_out_and_keep_the_last() -> None:
     run = Run("7")
     for step in range(1, 200):

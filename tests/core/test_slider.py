@@ -28,7 +28,7 @@ from ziplora_core.slider import (
 from ziplora_core.trainable import Hooks, TrainingRecord
 from ziplora_core.training import train
 
-from .factors import ToyModel
+from .factors import ToyModel, exported
 
 WIDTH = 4
 
@@ -184,11 +184,11 @@ def test_cancelled_at_any_step_resumes_bit_identical(
 
 
 def run(made: TextSliderObjective, folder: CheckpointFolder | None, **hooks: Any) -> TrainingRecord:
-    return train(made, 2 * SHARED, made.options, Hooks(export=made.factors, **hooks), folder)
+    return train(made, 2 * SHARED, made.options, Hooks(export=exported(made), **hooks), folder)
 
 
 def test_training_brings_the_target_nearer() -> None:
     made = task(learning_rate=0.02, guidance=1.0)
-    record = train(made, 120, made.options, Hooks(export=made.factors))
+    record = train(made, 120, made.options, Hooks(export=exported(made)))
     loss = record.history["loss"]
     assert sum(loss[-20:]) < 0.7 * sum(loss[:20])

@@ -13,6 +13,7 @@ import torch
 from ziplora_core.checkpoint import CheckpointFolder
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import read_lora
+from ziplora_core.lora import LoRA
 from ziplora_core.merge import MergedLoRA
 from ziplora_core.options import TrainingOptions
 from ziplora_core.trainable import Hooks, TrainingRecord
@@ -27,8 +28,9 @@ class Cancelled(BaseException):
 
 
 def run(task: ZipObjective, folder: CheckpointFolder | None = None, **hooks: Any) -> TrainingRecord:
-    def export() -> Any:
-        return MergedLoRA(task.pairs, task.coefficients.detached()).modules()
+    def export(record: TrainingRecord) -> LoRA:
+        modules = MergedLoRA(task.pairs, task.coefficients.detached()).modules()
+        return LoRA("so far", modules, {"ss_steps": str(record.step)})
 
     return train(task, STEPS, task.options, Hooks(export=export, **hooks), folder)
 
@@ -69,7 +71,8 @@ def test_train_cancelled_at_any_step_resumes_bit_identical(
     with caplog.at_level(logging.INFO), pytest.raises(Cancelled):
         run(objective(options), folder, on_step=cancel)
     assert str(folder.lora_file) in caplog.text
-    assert set(read_lora(folder.lora_file).modules) == set(NAMES)
+    kept = read_lora(folder.lora_file)
+    assert set(kept.modules) == set(NAMES) and kept.metadata["ss_steps"] == str(at)
     resumed = objective(options)
     record = run(resumed, folder)
     assert record.resumed_at == at and record.history == history

@@ -21,7 +21,7 @@ from ziplora_core.training import train
 from ziplora_core.unzip import UnZipObjective
 from ziplora_core.unzip_parameters import UnZipParameters
 
-from .factors import random_factors
+from .factors import exported, random_factors
 from .unzip_task import NAMES, STEPS, WIDTH, example, objective, text
 
 LINEAR = torch.nn.Linear(WIDTH, WIDTH, bias=False)
@@ -34,7 +34,7 @@ class Cancelled(BaseException):
 def run(
     task: UnZipObjective, folder: CheckpointFolder | None = None, **hooks: Any
 ) -> TrainingRecord:
-    return train(task, STEPS, task.options, Hooks(export=task.factors, **hooks), folder)
+    return train(task, STEPS, task.options, Hooks(export=exported(task), **hooks), folder)
 
 
 def prompts(*names: str) -> Tensor:
@@ -349,6 +349,6 @@ def test_train_that_goes_wrong_gives_back_the_columns_of_its_parameters() -> Non
         return terms if step < 9 else {**terms, "loss": terms["loss"] * torch.nan}
 
     task.backward = broken
-    record = train(task, STEPS, task.options, Hooks(export=task.factors, start_counts=True))
+    record = train(task, STEPS, task.options, Hooks(export=exported(task), start_counts=True))
     assert record.failed and record.step == 0
     assert not task.columns.chosen

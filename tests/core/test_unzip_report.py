@@ -21,9 +21,9 @@ def unzipped(mergers: float = 1.0, steps: int = STEPS, **settings: Any) -> tuple
         task.backward(step)
     history = {"loss": [1.0] * steps, "instance": [1.0] * steps, "penalty": [0.0] * steps}
     trained = Trained(
-        modules=task.factors(), record=TrainingRecord(history if steps else {}, steps), memory=(),
-        low_memory=False, evaluations=0, v_prediction=False, dtype=torch.float32, checkpoint="",
-        examples=task.instances, class_examples=[], classes_given=True, loss=None,
+        record=TrainingRecord(history if steps else {}, steps), memory=(), low_memory=False,
+        evaluations=0, v_prediction=False, dtype=torch.float32, checkpoint="",
+        examples=task.instances, class_examples=[], classes_given=True,
     )  # fmt: skip
     m = task.learned.mergers.flat.detach().clone()
     m[task.columns.overlap] = mergers
@@ -82,7 +82,7 @@ def test_metadata_of_each_part_has_its_own_prompt_and_rate() -> None:
     result, settings = unzipped()
     settings = replace(settings, style_learning_rate=2e-5)
     content, style, merged = (
-        unzip_metadata(result, settings, part) for part in ("content", "style", "merged")
+        unzip_metadata(result.trained, settings, part) for part in ("content", "style", "merged")
     )
     phrases = [m["modelspec.trigger_phrase"] for m in (content, style, merged)]
     assert phrases == ["content", "style", "joint"]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sandbox.server import ComfyServer, PromptRejected, Result
-from ziplora_core.files import read_lora
 
 from .graph import Graph, report, saved_path, succeeded
 
@@ -131,15 +130,9 @@ def test_equal_inputs_are_served_from_the_cache(server: ComfyServer) -> None:
     assert merged not in succeeded(server, graph).executed
 
 
-def test_progress_comes_with_every_step_and_save_now_writes_a_lora_on_the_way(
-    server: ComfyServer,
-) -> None:
-    graph, merged, saved = merge("progress/m", seed=107)
-    told = []
-    result = run_until(
-        server, graph, merged, 3, lambda: told.append(server.post("/ziplora/save", {}))
-    )
-    assert result.status == "success" and told == [{"saving": [merged]}]
+def test_progress_comes_with_every_step(server: ComfyServer) -> None:
+    graph, merged, _ = merge("progress/m", seed=107)
+    result = succeeded(server, graph)
     values = [step for e in result.events if (step := steps_of(e, graph, merged))]
     assert values == sorted(values) and values[-1] == STEPS and len(values) > 1
     assert any(e["type"] == "progress" and e["data"]["max"] > STEPS for e in result.events)
@@ -154,18 +147,6 @@ def test_progress_comes_with_every_step_and_save_now_writes_a_lora_on_the_way(
     assert whole["points"]["step"] == list(range(1, STEPS + 1)) and whole["run"] == last["run"]
     listed = server.get("/ziplora/training")["runs"]
     assert [r["state"] for r in listed if r["run"] == last["run"]] == ["finished"]
-
-    (name,) = last["saved"]
-    assert f"saved as {name}" in server.log()
-    so_far, final = (read_lora(path) for path in
-                     (server.output / "loras" / name, saved_path(result, saved)))  # fmt: skip
-    assert so_far.modules.keys() == final.modules.keys()
-    graph = Graph()
-    loaded = graph.stock_lora(graph.model, graph.clip, name)
-    graph.render([loaded, 0], [loaded, 1], "so_far")
-    missing = server.log().count("lora key not loaded")
-    succeeded(server, graph)
-    assert server.log().count("lora key not loaded") == missing
 
 
 def test_training_of_a_hundred_steps_a_second_sends_ten_messages_a_second_at_most(

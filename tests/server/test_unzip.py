@@ -212,11 +212,13 @@ def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -
     content = save(graph, [node, 1], "validated")
     result = succeeded(server, graph)
     assert f"{STEPS} of {STEPS} steps" in report(result, node)
-    (folder,) = server.output.glob("loras/unziplora_*")
-    names = {path.name for path in folder.iterdir()}
-    assert names == {f"step_00002_{part}_00001_.safetensors" for part in ("content", "style")}
+    files = [server.output / "loras" / f for f in server.get(f"/ziplora/training/{node}")["saved"]]
+    names = [f"step_00002_{part}_00001_.safetensors" for part in ("content", "style")]
+    assert (
+        [file.name for file in files] == names == sorted(f.name for f in files[0].parent.iterdir())
+    )
     final = safetensors.torch.load_file(saved_path(result, content))
-    on_the_way = safetensors.torch.load_file(folder / "step_00002_content_00001_.safetensors")
+    on_the_way = safetensors.torch.load_file(files[0])
     assert set(on_the_way) == set(final)
 
 

@@ -14,7 +14,7 @@ from ..lora import LoRA, LoraFactors
 from ..pairing import scaled
 from ..slider_report import slider_use
 from .branch_hooks import SamplingHooks, refuse_several_devices
-from .targets import resolve_unet, unet_targets
+from .targets import resolve_some_unet, unet_targets
 
 
 def with_slider(
@@ -67,15 +67,7 @@ def _checked(
             advice="0 is the first step and 1 the last one; 0.25 to 1 is usual for a slider.",
         )
     refuse_several_devices(model)
-    factors = resolve_unet(slider, model.model)
-    if not factors:
-        raise problem(
-            slider.name,
-            found="no UNet modules",
-            expected="a LoRA that changes the UNet",
-            advice="Pick another file: a slider works on the picture, not on the prompt.",
-        )
-    return factors
+    return resolve_some_unet(slider, model.model)
 
 
 def _within(hooks: SamplingHooks, start_percent: float, end_percent: float) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from ..dreambooth_metadata import dreambooth_metadata
 from ..dreambooth_report import Trained, dreambooth_report
 from ..framing import Framing
 from ..limits import refuse_below_least
-from ..lora import LoraFactors
+from ..lora import LoRA, LoraFactors
 from ..options import DreamBoothSettings
-from ..trainable import TrainingRecord, Watch
+from ..trainable import TrainedLoRA, TrainingRecord, Watch
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
@@ -109,9 +109,9 @@ class DreamBoothSession:
             )
             folder = CheckpointFolder(root / "checkpoints" / inputs_hash(opened, task, encoded))
             trained = self._train(opened, task, folder, watch)
-        metadata = dreambooth_metadata(trained, settings)
-        report = dreambooth_report(trained, settings)
-        return DreamBoothResult(trained.modules, metadata, trained.record, report)
+            lora = self._lora(task, trained)
+        report = dreambooth_report(trained, lora.modules, settings)
+        return DreamBoothResult(lora.modules, lora.metadata, trained.record, report)
 
     def _open(
         self, stack: ExitStack, encoded: Mapping[str, Any]
@@ -147,14 +147,21 @@ class DreamBoothSession:
             after.append(task.held_out())
             return draw() if 0 < options.sample_every <= self.settings.steps else []
 
-        trained = train_lora(opened, task, folder, watch, draw, on_end)
-        return Trained(
-            **vars(trained),
-            examples=task.instances,
-            class_examples=task.classes,
-            classes_given=bool(self.class_pictures),
-            loss=None if before is None else (before, after[0]),
-        )
+        def described(trained: TrainedLoRA) -> Trained:
+            given = bool(self.class_pictures)
+            return Trained(**vars(trained), examples=task.instances, class_examples=task.classes,
+                           classes_given=given)  # fmt: skip
+
+        trained = train_lora(
+            opened, task, folder, watch, lambda so_far: self._lora(task, described(so_far)),
+            draw, on_end,
+        )  # fmt: skip
+        loss = None if before is None else (before, after[0])
+        return replace(described(trained), loss=loss)
+
+    def _lora(self, task: DreamBoothObjective, trained: Trained) -> LoRA:
+        """Copy the LoRA out as it is, with what its file says."""
+        return LoRA("DreamBooth", task.factors(), dreambooth_metadata(trained, self.settings))
 
     def _encode(self, pictures: Sequence[Tensor], captions: Sequence[str]) -> list[Example]:
         studio, settings = self.studio, self.settings

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import problem
 from ..lora import LoRA
 from ..weight_entries import check_share, pruned
-from .targets import resolve_unet, unet_targets
+from .targets import resolve_some_unet, unet_targets
 
 
 class PrunedLoRA(WeightAdapterBase):
@@ -70,14 +70,7 @@ def with_pruned_lora(
         ZipLoRAError: a share outside of 0…1, or nothing for this UNet in the LoRA.
     """
     check_share(share)
-    factors = resolve_unet(lora, model.model)
-    if not factors:
-        raise problem(
-            lora.name,
-            found="no UNet modules",
-            expected="a LoRA that changes the UNet",
-            advice="Pick another file: only MODEL is pruned, not the text encoders.",
-        )
+    factors = resolve_some_unet(lora, model.model)
     targets = unet_targets(model.model)
     patches = {
         targets[name]: PrunedLoRA(set(), (f.up, f.down, f.alpha, share))

@@ -6,16 +6,14 @@ import logging
 from collections.abc import Mapping
 
 from ..errors import ZipLoRAError
-from ..lora import LoraFactors
+from ..lora import LoRA
 from ..trainable import Watch
 from .paths import save_lora
 
 logger = logging.getLogger(__name__)
 
-Modules = Mapping[str, LoraFactors]
 
-
-def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, Modules]) -> None:
+def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, LoRA]) -> None:
     """Write LoRAs where LoRA loaders look, and say where; a disk that is full is said, too.
 
     Args:
@@ -25,12 +23,15 @@ def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, Modules])
         loras: by what stands in the file's name; "" for the only one.
     """
     try:
-        for part, modules in loras.items():
+        names = []
+        for part, lora in loras.items():
             name = "_".join(filter(None, (f"step_{step:05}", part)))
             description = f"{part} LoRA of a training at step {step}".strip()
-            saved, _ = save_lora(modules, f"ziplora_{run}/{name}", "fp16", description, {})
+            prefix = f"ziplora_{run}/{name}"
+            saved, _ = save_lora(lora.modules, prefix, "fp16", description, lora.metadata)
             logger.info("ZipLoRA: step %d is saved as %s", step, saved)
-            watch.on_saved(saved)
+            names.append(saved)
+        watch.on_saved(names)
     except (OSError, ZipLoRAError) as error:
         logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
         watch.on_status(f"WARNING: not saved. {error}")

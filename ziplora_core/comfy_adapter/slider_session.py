@@ -16,7 +16,7 @@ from ..framing import Framing
 from ..limits import refuse_below_least
 from ..lora import LoRA, LoraFactors
 from ..slider_report import slider_metadata, slider_report
-from ..trainable import TrainingRecord, Watch
+from ..trainable import TrainedLoRA, TrainingRecord, Watch
 from .captions import Conditioner, encode_captions
 from .conditioning import Conditioning
 from .lora_training import train_lora
@@ -26,7 +26,7 @@ from .pictures import refuse_other_vae
 from .private_copy import refuse_patched
 from .slider_effect import PICTURES, Effect, look_at_effect
 from .slider_lessons import Lesson, SliderStudio
-from .targets import resolve_unet, unet_targets
+from .targets import resolve_some_unet, unet_targets
 from .training_model import TrainingModel, training_model
 
 _LOOP_ONLY = {"resume": "auto", "checkpoint_every": 0, "sample_every": 0, "sample_prompts": ""}
@@ -101,16 +101,20 @@ class SliderSession:
                 effects.append(self._look(opened, prompts, PICTURES))
                 return list(effects[0].pictures[0])
 
+            def export(trained: TrainedLoRA) -> LoRA:
+                start = {} if studio.start is None else {"start": studio.start.name}
+                metadata = slider_metadata(trained, settings, {**lesson.described, **start})
+                return LoRA("slider", task.factors(), metadata)
+
             trained = train_lora(
-                opened, task, folder, watch,
+                opened, task, folder, watch, export,
                 draw=lambda: list(self._look(opened, prompts, 1).pictures[0]), on_end=on_end,
             )  # fmt: skip
+            slider = export(trained)
         [effect] = effects
-        start = {} if studio.start is None else {"start": studio.start.name}
-        metadata = slider_metadata(trained, settings, {**lesson.described, **start})
         about = [*lesson.lines, *self.started]
-        report = slider_report(trained, settings, about, effect.line())
-        return SliderResult(trained.modules, metadata, trained.record, report, effect)
+        report = slider_report(trained, slider.modules, settings, about, effect.line())
+        return SliderResult(slider.modules, slider.metadata, trained.record, report, effect)
 
     def _look(self, opened: TrainingModel, prompts: Sequence[Conditioning], count: int) -> Effect:
         """Look at the effect on the prompt that is shown, from some noises."""
@@ -119,7 +123,7 @@ class SliderSession:
 
     def _start_from(self, start: LoRA) -> str:
         """Begin at an existing LoRA instead of at the model itself; says what of it was taken."""
-        factors = resolve_unet(start, self.studio.model.model)
+        factors = resolve_some_unet(start, self.studio.model.model)
         known = {name: f for name, f in factors.items() if name in self.lora.branches}
         if not known:
             raise problem(

@@ -65,6 +65,23 @@ def resolve_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
     )
 
 
+def resolve_some_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
+    """As `resolve_unet`, where a LoRA without UNet modules would do nothing.
+
+    Raises:
+        ZipLoRAError: as there, or it has none.
+    """
+    factors = resolve_unet(lora, model)
+    if not factors:
+        raise problem(
+            lora.name,
+            found="no UNet modules",
+            expected="a LoRA that changes the UNet",
+            advice="Pick another file: text-encoder modules are not used here.",
+        )
+    return factors
+
+
 def resolve_text_encoder(lora: LoRA, clip: Any) -> dict[str, LoraFactors]:
     """Check every text-encoder module of a LoRA against a CLIP; names stay as they are.
 

@@ -16,17 +16,18 @@ from ..branches import Gates
 from ..checkpoint import CheckpointFolder
 from ..dreambooth import Example, most_common_frame
 from ..dreambooth_report import Trained
+from ..files.merged import merged_metadata
 from ..framing import Framing
 from ..limits import refuse_below_least
 from ..lora import LoRA
 from ..merge import MergedLoRA
 from ..options import UnZipSettings
-from ..trainable import TrainingRecord, Watch
-from ..unzip import CONCEPTS, UnZipObjective
+from ..trainable import TrainedLoRA, TrainingRecord, Watch
+from ..unzip import UnZipObjective
 from ..unzip_columns import Columns, owners, schedule
 from ..unzip_parameters import UnZipParameters
 from ..unzip_prompts import same_prompts, three_prompts, tidied
-from ..unzip_report import UnZipped, part_metadata, unzip_metadata, unzip_report
+from ..unzip_report import UnZipped, unzip_metadata, unzip_report
 from . import conditioning as cond
 from .captions import Conditioner, encode_captions
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
@@ -34,7 +35,6 @@ from .euler import draw_latents
 from .lora_training import train_lora
 from .new_lora import layer_shapes
 from .pairs import refuse_other_than_sdxl
-from .paths import save_lora
 from .pictures import encode_pictures, refuse_other_vae, split_pictures
 from .private_copy import refuse_patched
 from .samples import STEPS, decoded, sample_noise
@@ -136,15 +136,10 @@ class UnZipSession:
             )
             folder = CheckpointFolder(root / inputs_hash(opened, task, encoded, own))
             unzipped = self._train(opened, task, shown, folder, watch)
-            alone, merged = task.parts(), task.merged()
+            trained = unzipped.trained
+            merged, alone = self._merged(task, trained), self._alone(task, trained)
         report = unzip_report(unzipped, settings)
-        content, style = (
-            LoRA(f"{part} of {joint}", alone[part], unzip_metadata(unzipped, settings, part))
-            for part in CONCEPTS
-        )
-        metadata = unzip_metadata(unzipped, settings, "merged")
-        merged = replace(merged, metadata=metadata)
-        return UnZipResult(merged, content, style, unzipped.trained.record, report)
+        return UnZipResult(merged, alone["content"], alone["style"], trained.record, report)
 
     def _own_prompts(self, encoded: Mapping[str, Any]) -> dict[str, Tensor]:
         """What content and style read, by what the model itself reads: each its own prompt beside
@@ -178,23 +173,41 @@ class UnZipSession:
         before, after = task.held_out(branches=False), []
 
         def draw() -> list[Tensor]:
-            if settings.saves_per_validation:
-                self._save(task, folder.path.name)
             return [] if shown is None else self._draw(opened, task, shown)
 
         def on_end() -> list[Tensor]:
             after.append(task.held_out())
-            return [] if shown is None else self._draw(opened, task, shown)
+            return draw()
 
-        trained = train_lora(opened, task, folder, watch, draw, on_end)
-        trained = Trained(
-            **vars(trained),
-            examples=task.instances,
-            class_examples=task.classes,
-            classes_given=True,
-            loss=None if before is None else (before, after[0]),
-        )
+        def described(trained: TrainedLoRA) -> Trained:
+            return Trained(**vars(trained), examples=task.instances, class_examples=task.classes,
+                           classes_given=True)  # fmt: skip
+
+        def both(trained: TrainedLoRA) -> LoRA:
+            merged = self._merged(task, described(trained))
+            return LoRA(self.texts[0], merged.modules(), merged_metadata(merged))
+
+        trained = train_lora(
+            opened, task, folder, watch, both, draw, on_end,
+            parts=lambda trained: self._alone(task, described(trained)),
+            saves=settings.saves_per_validation,
+        )  # fmt: skip
+        loss = None if before is None else (before, after[0])
+        trained = replace(described(trained), loss=loss)
         return UnZipped(trained, task.columns, task.learned.mergers.flat.detach().cpu())
+
+    def _merged(self, task: UnZipObjective, trained: Trained) -> MergedLoRA:
+        """Copy both out for one picture, with what their file says."""
+        metadata = unzip_metadata(trained, self.settings, "merged")
+        return replace(task.merged(), metadata=metadata)
+
+    def _alone(self, task: UnZipObjective, trained: Trained) -> dict[str, LoRA]:
+        """Copy each out for use without the other, with what its file says."""
+        joint, settings = self.texts[0], self.settings
+        return {
+            part: LoRA(f"{part} of {joint}", modules, unzip_metadata(trained, settings, part))
+            for part, modules in task.parts().items()
+        }
 
     def _draw(self, opened: TrainingModel, task: UnZipObjective, read: Tensor) -> list[Tensor]:
         """Draw the joint picture, content alone and style alone, from the same noise every time."""
@@ -208,13 +221,6 @@ class UnZipSession:
             task.fold(mergers=gates is both)
             drawn.append(draw_latents(opened, [prompt], [nothing], noise, gates, STEPS))
         return [picture for (picture,) in decoded(opened, drawn, self.studio.vae)]
-
-    def _save(self, task: UnZipObjective, run: str) -> None:
-        """Write both LoRAs as they are now where LoRA loaders look."""
-        for part, modules in task.parts().items():
-            name = f"unziplora_{run}/step_{task.done:05}_{part}"
-            description = f"{part} LoRA of a UnZipLoRA training at step {task.done}"
-            save_lora(modules, name, "fp16", description, part_metadata(self.settings, part))
 
     def _encode(self, pictures: Sequence[Tensor], caption: str) -> list[Example]:
         studio, resolution = self.studio, self.settings.resolution

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from ..branches import Branches
 from ..checkpoint import CheckpointFolder
 from ..closed_form import closed_form_evaluations
 from ..coefficients import MergerCoefficients
-from ..files.metadata import source_metadata
+from ..files.merged import merged_metadata
+from ..lora import LoRA
 from ..merge import MergedLoRA
 from ..options import ZipSettings
 from ..pairing import LoRAPair
@@ -23,6 +22,7 @@ from ..report import Retention, zip_report
 from ..states import TEACHERS, State, retention
 from ..trainable import Hooks, TrainingRecord, Watch
 from ..training import train
+from ..zip_metadata import zip_metadata
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
 from .memory import plan_memory
@@ -147,27 +147,28 @@ class ZipSession:
                 watch.on_status(str(plan))
             folder = self._checkpoint_folder(checkpoints, opened) if steps else None
 
+            def export(_record: TrainingRecord) -> LoRA:
+                merged = self._merged(task)
+                return LoRA("merge", merged.modules(), merged_metadata(merged))
+
             def on_step(record: TrainingRecord) -> None:
                 if folder and watch.should_save():
-                    loras = {"": self._merged(task).modules()}
-                    save_so_far(watch, folder.path.name, record.step, loras)
+                    save_so_far(watch, folder.path.name, record.step, {"": export(record)})
                 watch.on_step(record)
 
             hooks = Hooks(
-                lambda: self._merged(task).modules(), on_step, watch.should_stop, on_end,
-                start_counts=bool(solved.columns),
-            )  # fmt: skip
+                export, on_step, watch.should_stop, on_end, start_counts=bool(solved.columns)
+            )
             record = train(task, steps, options, hooks, folder)
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")
         if folder and not record.asked_to_stop:
             folder.remove()
-        merged = self._merged(task)
         measured = (before, after[0]) if before and after[0] else None
-        metadata = self._metadata(measured, opened.v_prediction)
+        merged = self._merged(task, measured)
         report = zip_report(merged, self.pair, record, settings, measured, notes)
         loss = record.history.get("loss", solved.errors)
-        return ZipResult(replace(merged, metadata=metadata), record, report, loss)
+        return ZipResult(merged, record, report, loss)
 
     def _states(
         self, opened: TrainingModel, watch: Watch
@@ -221,27 +222,17 @@ class ZipSession:
             v_prediction=opened.v_prediction,
         )
 
-    def _merged(self, task: ZipObjective) -> MergedLoRA:
-        return MergedLoRA(self.pairs, task.coefficients.detached(), self.text_encoder)
+    def _merged(
+        self, task: ZipObjective, measured: tuple[Retention, Retention] | None = None
+    ) -> MergedLoRA:
+        """Copy the merge out as it is, with what its file says."""
+        metadata = zip_metadata(self.pair, self.settings, measured, task.v_prediction)
+        return MergedLoRA(self.pairs, task.coefficients.detached(), self.text_encoder, metadata)
 
     def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
         pairs = {**self.pairs, **self.text_encoder}
         hashed = inputs_hash(opened, pairs, self.prompts, self.latents, self.settings)
         return CheckpointFolder(root / hashed)
-
-    def _metadata(
-        self, measured: tuple[Retention, Retention] | None, v_prediction: bool
-    ) -> dict[str, str]:
-        said = {
-            "modelspec.prediction_type": "v" if v_prediction else "epsilon",
-            "ziplora.method": "ziplora",
-            "ziplora.settings": json.dumps(asdict(self.settings)),
-        }
-        if measured is not None:
-            before, after = (asdict(r) for r in measured)
-            if all(math.isfinite(v) for v in (*before.values(), *after.values()) if v is not None):
-                said["ziplora.retention"] = json.dumps({"direct_merge": before, "merged": after})
-        return source_metadata(self.pair.content, self.pair.style) | said
 
 
 def _measure(opened: TrainingModel, held_out: list[list[State]]) -> Retention | None:
