@@ -29,6 +29,7 @@ let asking = 0;
  * @param {any} message
  */
 function receive(message) {
+  if (!panels.size) return;
   const node = typeof message?.node_id === "string" ? nodeOfRun(message.node_id) : undefined;
   const panel = message?.workflow === app.rootGraph.id ? panels.get(node) : undefined;
   if (!panel) return;
@@ -80,11 +81,13 @@ async function get(path) {
   return answer.json();
 }
 
+// Before the page has a line to the server: what nobody listens to, the frontend complains of.
+const events = /** @type {EventTarget} */ (api); // its own type knows the frontend's events only
+events.addEventListener(EVENT, (/** @type {any} */ event) => receive(event.detail));
+
 app.registerExtension({
   name: "ziplora.training",
   setup() {
-    const events = /** @type {EventTarget} */ (api); // its own type knows the frontend's events only
-    events.addEventListener(EVENT, (/** @type {any} */ event) => receive(event.detail));
     api.addEventListener("reconnecting", () => {
       for (const panel of panels.values()) panel.setAway(true);
     });
