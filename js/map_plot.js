@@ -184,15 +184,15 @@ export class MapPlot extends Plot {
       context.strokeStyle = context.fillStyle = colours[concept];
       context.beginPath();
       counts.forEach((count, bin) => {
-        context.lineTo(((bin + 0.5) / counts.length) * width, 30 - (count / most) * 27);
+        context.lineTo(((bin + 0.5) / counts.length) * width, 28 - (count / most) * 25);
       });
       context.stroke();
-      context.fillText(["m_c", "m_s"][concept], width / 2 - 26 + 30 * concept, height - 2);
+      context.fillText(["m_c", "m_s"][concept], width / 2 - 26 + 30 * concept, height - 4);
     });
     context.fillStyle = getComputedStyle(this.element).color;
-    context.fillText(short(range[0]), 0, height - 2);
+    context.fillText(short(range[0]), 0, height - 4);
     context.textAlign = "right";
-    context.fillText(short(range[1]), width, height - 2);
+    context.fillText(short(range[1]), width, height - 4);
     return canvas;
   }
 

@@ -7,7 +7,7 @@ import { short } from "./scales.js";
 
 const NODES = new Set(["ZipLoRAOptimize"]);
 const OUTPUT = "ziplora_merge_map";
-const HEIGHT = 166;
+const HEIGHT = 150;
 
 class MapPanel {
   /** @param {import("./panel.js").Node} node */

@@ -20,6 +20,10 @@ const STYLE = `
 .ziplora-panel .line {
   overflow: hidden; white-space: nowrap; text-overflow: ellipsis; flex: none; min-height: 15px;
 }
+.ziplora-panel .words {
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+  overflow: hidden; overflow-wrap: anywhere; flex: none; height: 30px;
+}
 .ziplora-panel .numbers { font-variant-numeric: tabular-nums; }
 .ziplora-panel button, .ziplora-panel select {
   min-height: 24px; padding: 0 8px; border: 1px solid var(--border-color); border-radius: 4px;
@@ -31,13 +35,13 @@ const STYLE = `
 .ziplora-panel button[aria-pressed="true"] { border-color: var(--ziplora-accent); }
 .ziplora-panel :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
-.ziplora-panel .plot { position: relative; flex: 3 1 90px; min-height: 60px; }
+.ziplora-panel .plot { position: relative; flex: 2 1 80px; min-height: 60px; }
 .ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
 .ziplora-panel .legend { gap: 4px 8px; overflow: hidden; height: 15px; white-space: nowrap; }
 .ziplora-panel .legend i {
   display: inline-block; width: 10px; height: 3px; margin-right: 3px; vertical-align: middle;
 }
-.ziplora-panel .pictures { display: flex; flex-direction: column; flex: 2 1 90px; min-height: 0; }
+.ziplora-panel .pictures { display: flex; flex-direction: column; flex: 3 1 110px; min-height: 0; }
 .ziplora-panel .frame {
   display: flex; flex: 1; min-height: 0; align-items: center; justify-content: center;
 }

@@ -98,9 +98,6 @@ app.registerExtension({
   },
   nodeCreated(/** @type {any} */ node) {
     if (!DRAWS.has(node.comfyClass)) return;
-    // The panel shows the sample pictures: the frontend's preview of them would be the second.
-    node.hideOutputImages = true;
-    node.onDrawBackground = () => {};
     const panel = new TrainingPanel(node, DRAWS.get(node.comfyClass) ?? false);
     panels.set(node, panel);
     also(node, "onRemoved", () => {

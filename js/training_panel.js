@@ -7,8 +7,8 @@ import { make, makePanel, showOnNode } from "./panel.js";
 import { SamplePictures } from "./sample_pictures.js";
 import { short } from "./scales.js";
 
-const HEIGHT = 196;
-const PICTURES = 96;
+const HEIGHT = 212;
+const PICTURES = 144;
 const STATES = new Map([
   ["finished", "Finished."],
   ["stopped", "Stopped, and kept what was learned."],
@@ -34,7 +34,7 @@ export class TrainingPanel {
     this.waiting = null;
     this.chart = new Chart("Loss");
     this.numbers = make("div", { class: "line numbers" }, "Loss, pace and memory appear here.");
-    this.words = make("div", { class: "line", role: "status" });
+    this.words = make("div", { class: "words", role: "status" });
     this.legend = make("div", { class: "row numbers legend" });
     this.log = make("button", { type: "button", "aria-pressed": "true" }, "log");
     this.log.title = "Logarithmic or linear scale";
@@ -158,7 +158,9 @@ export class TrainingPanel {
     else if (message) {
       if (this.asked) said.push(this.asked);
       if (message.saved.length) said.push(`Saved as ${message.saved.join(" and ")}.`);
-      said.push(STATES.get(message.state) ?? "", message.status);
+      said.push(STATES.get(message.state) ?? "");
+      const news = ["running", "rolled back"].includes(message.state);
+      if (news || message.status.startsWith("WARNING")) said.push(message.status);
     }
     const text = said.filter(Boolean).join(" ");
     if (this.words.textContent !== text) this.words.textContent = this.words.title = text;

