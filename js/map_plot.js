@@ -7,6 +7,8 @@ import { short } from "./scales.js";
 
 const LEFT = 66;
 const BOTTOM = 14;
+/** The least height of a row whose name can be read. */
+const LINE = 8;
 
 /**
  * @typedef {object} MergeMap See ziplora_core/merge_map.py.
@@ -106,7 +108,10 @@ export class MapPlot extends Plot {
   #names(context, { groups, layers }, height) {
     const cell = this.#cell;
     context.textBaseline = "middle";
-    layers.forEach((layer, row) => context.fillText(layer, 0, (row + 0.5) * cell.height, LEFT - 4));
+    const each = Math.ceil(LINE / cell.height);
+    layers.forEach((layer, row) => {
+      if (row % each === 0) context.fillText(layer, 0, (row + 0.5) * cell.height, LEFT - 4);
+    });
     context.textBaseline = "bottom";
     let end = 0;
     groups.forEach((name, column) => {

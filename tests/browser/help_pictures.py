@@ -1,6 +1,7 @@
-"""Draw the help pages' pictures from the real frontend: `make pictures`.
+"""Draw the pictures of help pages and README from the real frontend: `make pictures`.
 
-Each node is shown in a shipped workflow, with the ends of what it is connected to. Not a test:
+Each node is shown in a shipped workflow, with the ends of what it is connected to; those that have
+something to show after a run, after one with the miniature SDXL and the demo's LoRAs. Not a test:
 pytest does not collect it by itself, but runs it with the fixtures of the tests.
 """
 
@@ -8,21 +9,80 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
-from sandbox.paths import ROOT
+from sandbox import demo
+from sandbox.paths import BASE, ROOT
+from sandbox.server import ComfyServer
+from sandbox.workflow import to_prompt
+
+from .conftest import open_page
+from .pages import OVERRIDE, run
 
 Json = dict[str, Any]
 Box = dict[str, float]
 
 DOCS = ROOT / "js" / "docs"
-SHOWN_IN = {"ZipLoRAOptimize": "ziplora_merge"}
-"""Where it has its usual values; a smaller workflow shows the steps."""
+README = ROOT / "docs" / "images" / "workflow.jpg"
+SHOWN_IN = {
+    "ZipLoRAOptimize": "ziplora_merge",
+    "PlotMerge": "look_at_a_merge",
+    "PlotLoss": "look_at_a_merge",
+    "StrengthGrid": "look_at_a_merge",
+    "TrainDreamBoothLoRA": "dreambooth_subject",
+}
+"""Where it has its usual values; a smaller workflow shows the other nodes."""
+SUBJECT, BOTH = {"text": "a sks shape"}, {"text": "a sks shape in ohwx style"}
+STYLE = {"text": "a heart in ohwx style"}
+MINIATURE: dict[str, Json] = {
+    "CheckpointLoaderSimple": {"ckpt_name": "mini_sdxl.safetensors"},
+    "LoadTrainingImages": {"folder": "ziplora_mini_subject"},
+    "TrainingOptions": {"sample_prompts": "a sks shape", "sample_every": 100},
+    "TrainDreamBoothLoRA": {"prompt": "a sks shape", "layers": "extended", "rank": 16,
+                            "alpha": 16, "steps": 400, "learning_rate": 1e-3, "resolution": 128},
+    "ZipLoRAOptimize": {"solver": "adam", "width": 128, "height": 128},
+    "EmptyLatentImage": {"width": 128, "height": 128},
+    **dict.fromkeys(("Content prompt: the subject alone", "Prompt of the subject alone"), SUBJECT),
+    **dict.fromkeys(("Style prompt: the style alone", "Prompt of the style alone"), STYLE),
+    **dict.fromkeys(("Joint prompt: the subject in the style", "Prompt: subject and style",
+                     "Prompt of the picture"), BOTH),
+    "Prompt: your subject somewhere else": SUBJECT,
+    "Negative prompt": {"text": ""},
+    "KSampler": {"seed": 1, "steps": 16, "cfg": 3, "sampler_name": "euler", "scheduler": "normal"},
+    "StrengthGrid": {"seed": 1, "steps": 16, "cfg": 3, "sampler_name": "euler",
+                     "scheduler": "normal"},
+}  # fmt: skip
+VALUES = "() => app.graph.nodes.map((node) => (node.widgets ?? []).map((w) => w.value))"
+PUT_BACK = """
+    ([values, folder]) => app.graph.nodes.forEach((node, n) => {
+        for (const [k, w] of (node.widgets ?? []).entries()) {
+            if (w.name === "report") w.value = w.value.replaceAll(folder, "ComfyUI");
+            else if (!["training", "merge_map"].includes(w.name)) w.value = values[n][k];
+        }
+    })
+"""
+ALL = """
+    () => {
+        const { ds, canvas } = app.canvas;
+        const boxes = app.graph.groups.map((group) => [...group.pos, ...group.size]);
+        const left = Math.min(...boxes.map((b) => b[0])), top = Math.min(...boxes.map((b) => b[1]));
+        const right = Math.max(...boxes.map((b) => b[0] + b[2]));
+        const bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
+        const margin = 16, side = 90, head = 110;
+        ds.scale = (innerWidth - 2 * side) / (right - left + 2 * margin);
+        ds.offset = [side / ds.scale + margin - left, head / ds.scale + margin - top];
+        app.canvas.deselectAll();
+        app.canvas.setDirty(true, true);
+        const [width, height] = [right - left + 2 * margin, bottom - top + 2 * margin];
+        return { x: side, y: head, width: width * ds.scale, height: height * ds.scale };
+    }
+"""
 WINDOW = {"width": 1600, "height": 2000}
 """High enough for every node: far away, the frontend leaves the words out."""
 SHAPE, LARGEST = (760, 1100), 60_000
@@ -58,40 +118,77 @@ NO_FRAMES = """
 
 
 @pytest.fixture
-def tidy_page(long_open_page: Page) -> Iterator[Page]:
-    """The page in a high window, without the small map over the canvas."""
-    before = long_open_page.viewport_size
-    assert before is not None
-    long_open_page.set_viewport_size(WINDOW)
-    long_open_page.evaluate(TIDY, False)
-    yield long_open_page
-    long_open_page.evaluate(TIDY, True)
-    long_open_page.set_viewport_size(before)
+def mini_server() -> Iterator[ComfyServer]:
+    """The demo's ComfyUI, after the demo: with its two LoRAs."""
+    demo._prepare()
+    with ComfyServer(BASE) as server:
+        workflow = json.loads(demo.WORKFLOW.read_text(encoding="utf-8"))
+        result = server.run(to_prompt(workflow, server.object_info(), {}), timeout=1800)
+        assert result.status == "success", result.error
+        yield server
 
 
-def test_help_pictures(tidy_page: Page) -> None:
-    for node_id, workflow in sorted(shown_in().items()):
+@pytest.fixture
+def tidy_page(browser: Browser, mini_server: ComfyServer) -> Iterator[Page]:
+    """A page in a high window, without the small map over the canvas."""
+    with open_page(browser, mini_server, device_scale_factor=2) as page:
+        page.set_viewport_size(WINDOW)
+        page.evaluate(TIDY, False)
+        yield page
+        page.evaluate(TIDY, True)
+
+
+def test_pictures(tidy_page: Page, mini_server: ComfyServer) -> None:
+    made = mini_server.output / "loras"
+    loras = [max(made.glob(f"mini_{part}_0*")).name for part in ("subject", "style")]
+    pair = dict(zip(("content_lora", "style_lora"), loras, strict=True))
+    shown = shown_in()
+    for name in sorted(set(shown.values())):
+        workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
         tidy_page.evaluate(LOAD, workflow)
         tidy_page.wait_for_timeout(1500)
-        box: Box = tidy_page.evaluate(LOOK_AT, node_id)
-        tidy_page.wait_for_timeout(1000)
-        tidy_page.evaluate(NO_FRAMES)
-        tidy_page.wait_for_timeout(500)
-        save(node_id, tidy_page.screenshot(clip=box))
+        if name in SHOWN_IN.values():
+            shipped = tidy_page.evaluate(VALUES)
+            tidy_page.evaluate(OVERRIDE, {**MINIATURE, "LoadLoRAPair": pair})
+            tidy_page.evaluate(ALL)  # panels that are not seen draw nothing
+            run(tidy_page)
+            wait_until_idle(mini_server)
+            tidy_page.wait_for_timeout(3000)
+            tidy_page.evaluate(PUT_BACK, [shipped, str(BASE)])
+        if name == "ziplora_merge":
+            tidy_page.evaluate(ALL)
+            tidy_page.wait_for_timeout(2000)
+            canvas = Image.open(io.BytesIO(tidy_page.screenshot(clip=tidy_page.evaluate(ALL))))
+            canvas.thumbnail((1700, 1700), Image.Resampling.LANCZOS)
+            canvas.convert("RGB").save(README, quality=80)
+        for node_id in sorted(node for node, place in shown.items() if place == name):
+            box: Box = tidy_page.evaluate(LOOK_AT, node_id)
+            tidy_page.wait_for_timeout(1000)
+            tidy_page.evaluate(NO_FRAMES)
+            tidy_page.wait_for_timeout(500)
+            save(node_id, tidy_page.screenshot(clip=box))
 
 
-def shown_in() -> dict[str, Json]:
+def wait_until_idle(server: ComfyServer) -> None:
+    """Wait until nothing is queued any more."""
+    time.sleep(2)
+    while any(server.get("/queue").values()):
+        time.sleep(1)
+
+
+def shown_in() -> dict[str, str]:
     """For each node with a help page, the smallest workflow it is in, or its own of `SHOWN_IN`."""
     workflows = {
         file.stem: json.loads(file.read_text(encoding="utf-8"))
         for file in sorted((ROOT / "workflows").glob("*.json"))
     }
-    smallest = sorted(workflows.values(), key=lambda workflow: len(workflow["nodes"]))
+    smallest = sorted(workflows, key=lambda name: len(workflows[name]["nodes"]))
+
+    def found(node_id: str) -> str:
+        return next(w for w in smallest if any(n["type"] == node_id for n in workflows[w]["nodes"]))
+
     return {
-        folder.name: workflows[SHOWN_IN[folder.name]]
-        if folder.name in SHOWN_IN
-        else next(w for w in smallest if any(n["type"] == folder.name for n in w["nodes"]))
-        for folder in DOCS.iterdir()
+        folder.name: SHOWN_IN.get(folder.name) or found(folder.name) for folder in DOCS.iterdir()
     }
 
 
