@@ -9,12 +9,10 @@ from comfy_api.latest import io, ui
 from ..ziplora_core.comfy_adapter.pruned_lora import with_pruned_lora
 from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, strength_grid
 from ..ziplora_core.merge import MergedLoRA
-from ..ziplora_core.plots import THEMES, grid
-from .sampling_inputs import counted, drawing_inputs, sampling_inputs
+from .sampling_inputs import counted, drawing_inputs, sampling_inputs, shown_in_a_grid
 from .types import (
     NONE,
     MergedLoRAType,
-    as_image,
     file_fingerprint,
     lora_file_input,
     read_either,
@@ -32,6 +30,7 @@ class StrengthGrid(io.ComfyNode):
             description="Draws the same picture at several content and style strengths of a merge, "
             "and puts them into one grid (ZipLoRA paper, Fig. 9).",
             search_aliases=["ziplora", "xy plot", "style strength grid", "content strength"],
+            is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint, without the merge on it."),
                 MergedLoRAType.Input("merged"),
@@ -69,10 +68,8 @@ class StrengthGrid(io.ComfyNode):
         pictures = strength_grid(
             model, vae, merged, (content, style), Sampling(**sampling), counted(cls)
         )
-        names = [f"{strength:g}" for strength in content], [f"{strength:g}" for strength in style]
-        axes = "content strength", "style strength"
-        drawn = grid(pictures, *names, *axes, theme=THEMES[theme])
-        return io.NodeOutput(as_image(drawn), pictures.flatten(0, 1))
+        axes = ("content strength", content), ("style strength", style)
+        return shown_in_a_grid(cls, pictures, theme, *axes)
 
 
 class PruneLoRA(io.ComfyNode):

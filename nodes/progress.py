@@ -82,7 +82,7 @@ class TrainingProgress:
         """What the loop calls."""
         return Watch(
             on_step=self.step,
-            should_stop=self.run.stop.is_set,
+            should_stop=self.run.take_stop,
             should_save=self.run.take_save,
             on_prepare=self.prepare,
             on_status=self.status,

@@ -1,16 +1,22 @@
-"""Inputs of the nodes that draw a grid of pictures, and the progress they show."""
+"""What the nodes that draw a grid of pictures have in common: inputs, progress, the grid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..ziplora_core.plots import THEMES, grid
 from .training_inputs import seed_input
+from .types import as_image, shown
+
+Axis = tuple[str, Sequence[float]]
+"""What its numbers are, and the numbers."""
 
 
 def drawing_inputs() -> list[Any]:
@@ -53,3 +59,16 @@ def counted(node: type[io.ComfyNode]) -> Callable[[int, int], None]:
         bar.update_absolute(done, total)
 
     return on_part
+
+
+def shown_in_a_grid(
+    node: type[io.ComfyNode],
+    pictures: Tensor,
+    theme: str,
+    across: Axis,
+    down: Axis = ("", ()),
+) -> io.NodeOutput:
+    """Show pictures `(row, column, h, w, 3)` as one; give it out, and the single ones."""
+    columns, rows = ([f"{number:g}" for number in numbers] for _, numbers in (across, down))
+    drawn = grid(pictures, columns, rows, across[0], down[0], THEMES[theme])
+    return shown(node, as_image(drawn), beside=[pictures.flatten(0, 1)])

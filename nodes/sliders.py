@@ -8,10 +8,9 @@ from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.concept_slider import with_slider
 from ..ziplora_core.comfy_adapter.sweep import Sampling, Swept, parse_scales, sweep
-from ..ziplora_core.plots import THEMES, grid
 from .progress import log_warnings
-from .sampling_inputs import counted, drawing_inputs, sampling_inputs
-from .types import NONE, as_image, file_fingerprint, lora_file_input, read_either, theme_input
+from .sampling_inputs import counted, drawing_inputs, sampling_inputs, shown_in_a_grid
+from .types import NONE, file_fingerprint, lora_file_input, read_either, theme_input
 
 _AS_THE_FIRST = -1.0
 """A percent that says: the first slider's."""
@@ -115,6 +114,7 @@ class SliderSweep(io.ComfyNode):
             description="Draws the same picture at several scales of a slider, or of two, and puts "
             "them into one grid.",
             search_aliases=["ziplora", "slider grid", "xy plot", "lora strength grid"],
+            is_output_node=True,
             inputs=[
                 io.Model.Input("model"),
                 *drawing_inputs(),
@@ -192,12 +192,8 @@ class SliderSweep(io.ComfyNode):
             sliders.append(Swept(second, parse_scales(second_scales, "second_scales"), start, end))
         sampling = Sampling(positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
         pictures = sweep(model, vae, sliders, sampling, counted(cls))
-        names = [[f"{scale:g}" for scale in swept.scales] for swept in sliders]
-        axes = [swept.slider.name.removesuffix(".safetensors") for swept in sliders]
-        columns, rows = (*names, [])[:2]
-        across, down = (*axes, "")[:2]
-        drawn = grid(pictures, columns, rows, across, down, THEMES[theme])
-        return io.NodeOutput(as_image(drawn), pictures.flatten(0, 1))
+        axes = [(s.slider.name.removesuffix(".safetensors"), s.scales) for s in sliders]
+        return shown_in_a_grid(cls, pictures, theme, *axes)
 
 
 NODES = [ConceptSlider, SliderSweep]

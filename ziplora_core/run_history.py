@@ -34,6 +34,7 @@ class Run:
         self.node_id, self.steps, self.workflow = node_id, steps, workflow
         self.id = uuid4().hex
         self.stop, self.save = threading.Event(), threading.Event()
+        self.stopped = False
         self.state = "running"
         self.record: TrainingRecord | None = None
         self.status = ""
@@ -50,11 +51,14 @@ class Run:
 
     def ending(self) -> str:
         """How it has ended, when it came to an end of its own."""
-        if self.record is None:
-            return "stopped" if self.stop.is_set() else "finished"
-        if self.record.failed:
+        if self.record is not None and self.record.failed:
             return "rolled back"
-        return "stopped" if self.record.asked_to_stop else "finished"
+        return "stopped" if self.stopped else "finished"
+
+    def take_stop(self) -> bool:
+        """Whether to stop before what comes next; where nothing does, a stop comes too late."""
+        self.stopped = self.stop.is_set()
+        return self.stopped
 
     def take_save(self) -> bool:
         """Whether the LoRA is to be written now; says so once for each time it was asked."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from .lora import LoraFactors
@@ -90,10 +91,11 @@ class SliderUse:
 
 
 def slider_use(metadata: Mapping[str, str]) -> SliderUse | None:
-    """Read how a slider of ours is meant to be used; None for any other LoRA."""
+    """Read how a slider of ours is meant to be used; None for any other LoRA, and for nonsense."""
     try:
         said = json.loads(metadata[_USE_KEY])
         low, high = said["range"]
-        return SliderUse(float(low), float(high), float(said["start_percent"]))
-    except (KeyError, TypeError, ValueError):
-        return None
+        use = SliderUse(float(low), float(high), float(said["start_percent"]))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return None  # anyone can write anything there
+    return use if use.low < use.high and all(map(math.isfinite, astuple(use))) else None

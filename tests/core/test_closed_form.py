@@ -15,6 +15,7 @@ from ziplora_core.closed_form import ClosedFormSettings, Collector, solve_coeffi
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora import LoraFactors
 from ziplora_core.pairing import ModulePair
+from ziplora_core.run_history import Run
 from ziplora_core.states import TEACHERS, State, Teacher, retention, with_targets
 
 from .factors import ToyModel, random_factors
@@ -221,11 +222,22 @@ def test_numbers_that_overflow_in_a_later_pass_are_said_and_change_nothing() -> 
         assert torch.equal(done.columns[name], columns)
 
 
-def test_a_stop_leaves_out_further_passes() -> None:
+@pytest.mark.parametrize("during", [1, 2, 3])
+def test_a_stop_leaves_out_further_passes_and_in_the_last_one_comes_too_late(during: int) -> None:
     model, pairs, states = toy()
+    run, solved = Run("1"), []
+
+    def on_layer() -> None:
+        solved.append("a")
+        if len(solved) == during:
+            run.stop.set()
+
     settings = ClosedFormSettings(3, RIDGE, 8)
-    done = solve_coefficients(model, pairs, ["a"], states, settings, CPU, should_stop=lambda: True)
-    assert done.notes == ["stopped after pass 1 as asked"] and len(done.errors) == 2
+    done = solve_coefficients(model, pairs, ["a"], states, settings, CPU, on_layer, run.take_stop)
+    assert len(done.errors) == 1 + during
+    left_out = during < 3
+    assert done.notes == ([f"stopped after pass {during} as asked"] if left_out else [])
+    assert run.ending() == ("stopped" if left_out else "finished")
 
 
 def test_second_pass_also_helps_where_only_one_teacher_drifts() -> None:

@@ -45,6 +45,7 @@ def test_registered_run_ends_with_its_state_and_stays_known() -> None:
         raise ValueError("bad")
     with runs.registered(Run("1", workflow="b")) as stopped:
         stopped.stop.set()
+        assert stopped.take_stop()
     states = [(r.node_id, r.workflow, r.state) for r in runs.known()]
     assert states == [
         ("1", "a", "finished"), ("2", "", "cancelled"), ("3", "", "failed"), ("1", "b", "stopped"),
@@ -113,17 +114,20 @@ def test_pictures_of_many_steps_are_thinned_out_and_keep_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "state"),
+    ("in_time", "failed", "state"),
     [
-        (TrainingRecord(step=3), "finished"),
-        (TrainingRecord(step=3, asked_to_stop=True), "stopped"),
-        (TrainingRecord(step=3, failed=True), "rolled back"),
+        (False, False, "finished"),
+        (True, False, "stopped"),
+        (False, True, "rolled back"),
+        (True, True, "rolled back"),
     ],
 )
 def test_run_ends_as_its_loop_did_even_when_asked_too_late(
-    record: TrainingRecord, state: str
+    in_time: bool, failed: bool, state: str
 ) -> None:
     with runs.registered(Run("1", 5)) as run:
-        run.update(record)
+        run.update(TrainingRecord(step=3, failed=failed))
+        assert not run.take_stop()
         run.stop.set()
+        assert not in_time or run.take_stop()
     assert run.state == state

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.server import ComfyServer
 
-from . import test_train, test_unzip
+from . import test_train, unzip_graph
 from .graph import Graph, report, saved_path, succeeded
 from .test_control import run_until
 from .test_sliders import text_slider
@@ -40,8 +40,8 @@ def dreambooth(graph: Graph) -> tuple[str, list[str]]:
 
 
 def unzip(graph: Graph) -> tuple[str, list[str]]:
-    node = test_unzip.unzip(graph, steps=STEPS, seed=204)
-    return node, [test_unzip.save(graph, [node, slot], f"end{slot}") for slot in (1, 2)]
+    node = unzip_graph.unzip(graph, steps=STEPS, seed=204)
+    return node, [unzip_graph.save(graph, [node, slot], f"end{slot}") for slot in (1, 2)]
 
 
 def weigh_its_halves(server: ComfyServer, names: list[str]) -> None:
@@ -72,7 +72,7 @@ def tell_its_parts_apart(server: ComfyServer, names: list[str]) -> None:
     said = [metadata_of(server.output / "loras" / name) for name in names]
     assert [s["ziplora.part"] for s in said] == ["content", "style"]
     phrases = [s["modelspec.trigger_phrase"] for s in said]
-    assert phrases == [test_unzip.CONTENT, test_unzip.STYLED]
+    assert phrases == [unzip_graph.CONTENT, unzip_graph.STYLED]
 
 
 @pytest.mark.parametrize(

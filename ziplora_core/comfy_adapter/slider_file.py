@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import astuple
 from typing import Any
 
 from ..errors import ZipLoRAError
@@ -29,6 +27,6 @@ def slider_file(name: str) -> dict[str, Any]:
             use = slider_use(read_header(file, name).metadata)
     except (ZipLoRAError, OSError) as error:
         return {"range": None, "why": str(error)}
-    if use is None or not all(map(math.isfinite, astuple(use))) or use.low >= use.high:
+    if use is None:
         return unknown
     return {"range": [use.low, use.high], "start_percent": use.start_percent}
