@@ -120,7 +120,7 @@ class TrainingOptionsNode(io.ComfyNode):
                     optional=True,
                     min=0,
                     max=100000,
-                    tooltip="Steps between sample pictures in the preview; 0 for none. Each takes "
+                    tooltip="Steps between sample pictures on the node; 0 for none. Each takes "
                     "about as long as 20 steps. Train DreamBooth LoRA draws the sample prompts, "
                     "Train Concept Slider its effect in three pictures; UnZipLoRA Train has "
                     "validation_steps of its own.",
