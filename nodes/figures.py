@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
 from ..ziplora_core.errors import problem
 from ..ziplora_core.merge import MergedLoRA, layer_cosines
@@ -26,7 +27,6 @@ from .types import (
     file_fingerprint,
     lora_file_input,
     read_either,
-    shown,
     theme_input,
 )
 
@@ -63,7 +63,7 @@ class PlotLoss(io.ComfyNode):
                 expected="the loss of a training",
                 advice="Train for at least one step.",
             )
-        return shown(cls, as_image(loss_curves(terms, steps, *_SIZE, theme=THEMES[theme])))
+        return _shown(cls, as_image(loss_curves(terms, steps, *_SIZE, theme=THEMES[theme])))
 
 
 class PlotWeights(io.ComfyNode):
@@ -107,7 +107,7 @@ class PlotWeights(io.ComfyNode):
             f"without the smallest {share:.0%} of every layer: {norm:.1%} of its norm"
             for share, norm in entries.kept.items()
         ]
-        return shown(cls, image, report="\n".join(lines))
+        return _shown(cls, image, report="\n".join(lines))
 
 
 class PlotMerge(io.ComfyNode):
@@ -137,11 +137,21 @@ class PlotMerge(io.ComfyNode):
                 "method=direct.",
             )
         chosen = THEMES[theme]
-        return shown(
+        return _shown(
             cls,
             as_image(layer_cosines_chart(cosines, *_SIZE, theme=chosen)),
             as_image(coefficient_histograms(merged.coefficients, *_SIZE, theme=chosen)),
         )
+
+
+def _shown(
+    node: type[io.ComfyNode], *images: torch.Tensor, report: str | None = None
+) -> io.NodeOutput:
+    """Give the images, and the report, out, and show them on the node."""
+    shown = ui.PreviewImage(torch.cat(images), cls=node).as_dict()
+    if report is None:
+        return io.NodeOutput(*images, ui=shown)
+    return io.NodeOutput(*images, report, ui={**shown, **ui.PreviewText(report).as_dict()})
 
 
 NODES = [PlotLoss, PlotWeights, PlotMerge]

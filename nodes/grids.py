@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..ziplora_core.comfy_adapter.pruned_lora import with_pruned_lora
 from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, strength_grid
 from ..ziplora_core.merge import MergedLoRA
-from .sampling_inputs import counted, drawing_inputs, sampling_inputs, shown_in_a_grid
+from .sampling_inputs import as_grid, counted, drawing_inputs, sampling_inputs
 from .types import (
     NONE,
     MergedLoRAType,
@@ -30,7 +30,6 @@ class StrengthGrid(io.ComfyNode):
             description="Draws the same picture at several content and style strengths of a merge, "
             "and puts them into one grid (ZipLoRA paper, Fig. 9).",
             search_aliases=["ziplora", "xy plot", "style strength grid", "content strength"],
-            is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint, without the merge on it."),
                 MergedLoRAType.Input("merged"),
@@ -69,7 +68,7 @@ class StrengthGrid(io.ComfyNode):
             model, vae, merged, (content, style), Sampling(**sampling), counted(cls)
         )
         axes = ("content strength", content), ("style strength", style)
-        return shown_in_a_grid(cls, pictures, theme, *axes)
+        return as_grid(pictures, theme, *axes)
 
 
 class PruneLoRA(io.ComfyNode):

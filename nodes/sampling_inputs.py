@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..ziplora_core.plots import THEMES, grid
 from .training_inputs import seed_input
-from .types import as_image, shown
+from .types import as_image
 
 Axis = tuple[str, Sequence[float]]
 """What its numbers are, and the numbers."""
@@ -61,14 +61,8 @@ def counted(node: type[io.ComfyNode]) -> Callable[[int, int], None]:
     return on_part
 
 
-def shown_in_a_grid(
-    node: type[io.ComfyNode],
-    pictures: Tensor,
-    theme: str,
-    across: Axis,
-    down: Axis = ("", ()),
-) -> io.NodeOutput:
-    """Show pictures `(row, column, h, w, 3)` as one; give it out, and the single ones."""
+def as_grid(pictures: Tensor, theme: str, across: Axis, down: Axis = ("", ())) -> io.NodeOutput:
+    """Give out pictures `(row, column, h, w, 3)` as one, and the single ones."""
     columns, rows = ([f"{number:g}" for number in numbers] for _, numbers in (across, down))
     drawn = grid(pictures, columns, rows, across[0], down[0], THEMES[theme])
-    return shown(node, as_image(drawn), beside=[pictures.flatten(0, 1)])
+    return io.NodeOutput(as_image(drawn), pictures.flatten(0, 1))

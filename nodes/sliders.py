@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..ziplora_core.comfy_adapter.concept_slider import with_slider
 from ..ziplora_core.comfy_adapter.sweep import Sampling, Swept, parse_scales, sweep
 from .progress import log_warnings
-from .sampling_inputs import counted, drawing_inputs, sampling_inputs, shown_in_a_grid
+from .sampling_inputs import as_grid, counted, drawing_inputs, sampling_inputs
 from .types import NONE, file_fingerprint, lora_file_input, read_either, theme_input
 
 _AS_THE_FIRST = -1.0
@@ -114,7 +114,6 @@ class SliderSweep(io.ComfyNode):
             description="Draws the same picture at several scales of a slider, or of two, and puts "
             "them into one grid.",
             search_aliases=["ziplora", "slider grid", "xy plot", "lora strength grid"],
-            is_output_node=True,
             inputs=[
                 io.Model.Input("model"),
                 *drawing_inputs(),
@@ -193,7 +192,7 @@ class SliderSweep(io.ComfyNode):
         sampling = Sampling(positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
         pictures = sweep(model, vae, sliders, sampling, counted(cls))
         axes = [(s.slider.name.removesuffix(".safetensors"), s.scales) for s in sliders]
-        return shown_in_a_grid(cls, pictures, theme, *axes)
+        return as_grid(pictures, theme, *axes)
 
 
 NODES = [ConceptSlider, SliderSweep]

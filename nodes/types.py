@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import folder_paths
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ziplora_core.comfy_adapter.paths import lora_path
@@ -86,19 +85,6 @@ def theme_input() -> io.Combo.Input:
 def as_image(picture: Pixels) -> torch.Tensor:
     """Give a drawn picture the form of an IMAGE, `(1, height, width, 3)` in 0…1."""
     return torch.from_numpy(picture)[None].float() / 255
-
-
-def shown(
-    node: type[io.ComfyNode],
-    *images: torch.Tensor,
-    beside: Sequence[torch.Tensor] = (),
-    report: str | None = None,
-) -> io.NodeOutput:
-    """Give images and a report out, and show them on the node; `beside` is not shown."""
-    seen = ui.PreviewImage(torch.cat(images), cls=node).as_dict()
-    if report is None:
-        return io.NodeOutput(*images, *beside, ui=seen)
-    return io.NodeOutput(*images, *beside, report, ui={**seen, **ui.PreviewText(report).as_dict()})
 
 
 def file_fingerprint(name: str) -> object:
