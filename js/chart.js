@@ -28,6 +28,8 @@ export class Chart extends Plot {
     this.steps = [];
     /** @type {Map<string, Values>} */
     this.terms = new Map();
+    /** What is counted along the chart. */
+    this.unit = "step";
     this.logarithmic = true;
     /** Points and pixel columns of the last drawing. */
     this.drawn = { points: 0, columns: 0 };
@@ -167,7 +169,7 @@ export class Chart extends Plot {
     context.textAlign = "left";
     context.fillText(String(first), LEFT, height);
     context.textAlign = "right";
-    context.fillText(`step ${first + span}`, width - this.#right, height);
+    context.fillText(`${this.unit} ${first + span}`, width - this.#right, height);
   }
 
   /**
@@ -220,7 +222,8 @@ export class Chart extends Plot {
   /** @type {Plot["tell"]} */
   tell(at) {
     const x = this.#x(at);
-    return { content: [`step ${this.steps[at]}\n${this.#values(at).join("\n")}`], left: x, right: x };
+    const words = [`${this.unit} ${this.steps[at]}`, ...this.#values(at)].join("\n");
+    return { content: [words], left: x, right: x };
   }
 
   /** @param {number} at */
@@ -236,6 +239,6 @@ export class Chart extends Plot {
     const last = this.steps.length - 1;
     if (last < 0) return `${this.name}: empty`;
     const at = this.at < 0 ? last : this.at;
-    return `${this.name}, step ${this.steps[at]}: ${this.#values(at).join(", ")}`;
+    return `${this.name}, ${this.unit} ${this.steps[at]}: ${this.#values(at).join(", ")}`;
   }
 }

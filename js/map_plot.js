@@ -63,7 +63,7 @@ export class MapPlot extends Plot {
   paint(context, { height, ink }) {
     context.fillStyle = ink;
     if (!this.map) {
-      context.fillText("The map of the UNet appears here after a run.", 4, 14);
+      context.fillText("The map appears here after a run.", 4, 14);
       return;
     }
     this.explain();

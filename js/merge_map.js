@@ -2,7 +2,7 @@
 /** Shows what ZipLoRA Optimize has learned as a map of the UNet, and what its colours mean. */
 import { app } from "../../scripts/app.js";
 import { MapPlot, QUANTITIES } from "./map_plot.js";
-import { also, make, makePanel, nodeOfOutput, showOnNode } from "./panel.js";
+import { also, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
 import { short } from "./scales.js";
 
 const NODES = new Set(["ZipLoRAOptimize"]);
@@ -70,12 +70,6 @@ app.registerExtension({
     const panel = new MapPanel(node);
     panels.set(node, panel);
     also(node, "onExecuted", (output) => panel.show(output));
-    also(node, "onRemoved", () => panel.plot.remove());
   },
-  /** Called when another workflow tab, or a run of the history, is opened. */
-  onNodeOutputsUpdated(/** @type {Record<string, unknown>} */ outputs) {
-    for (const [locator, output] of Object.entries(outputs)) {
-      panels.get(nodeOfOutput(locator) ?? {})?.show(output);
-    }
-  },
+  ...showsOutputs((node, output) => panels.get(node)?.show(output)),
 });

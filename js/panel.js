@@ -103,7 +103,10 @@ export function make(tag, attributes = {}, ...children) {
  * @returns {HTMLElement}
  */
 export function makePanel() {
-  if (!styled) document.head.append(make("style", { "data-ziplora": "" }, STYLE));
+  if (!styled) {
+    document.head.append(make("style", { "data-ziplora": "" }, STYLE));
+    followPalette();
+  }
   styled = true;
   const panel = make("div", { class: "ziplora-panel", role: "group" });
   panel.addEventListener("wheel", zoomThrough, { passive: false });
@@ -126,6 +129,7 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   also(node, "onConfigure", call); // a workflow may have another title
   element.style.minHeight = `${height}px`;
   element.dataset.captureWheel = "true";
+  element.dataset.ziploraWidget = name; // for js/remount.js
   // No type of the frontend's own: it would show its own widget instead of our element.
   const widget = node.addDOMWidget(name, `ZIPLORA_${name.toUpperCase()}`, element, {
     serialize: false,
@@ -175,27 +179,51 @@ export function nodeOfRun(id) {
 }
 
 /**
+ * Whether a node is still in the workflow, or one of its subgraphs.
+ * @param {Node} node
+ */
+export function isThere({ graph, id }) {
+  const { rootGraph } = app;
+  const known = graph === rootGraph || rootGraph.subgraphs.get(graph?.id) === graph;
+  return known && graph?.getNodeById(id)?.id === id;
+}
+
+/**
+ * Makes the part of an extension that shows what nodes have put out, again whenever nodes are made
+ * anew: when another tab or a run of the history is opened, or a change is undone.
+ * @param {(node: Node, output: any) => void} show
+ */
+export function showsOutputs(show) {
+  const showAll = () => {
+    for (const [locator, output] of Object.entries(app.nodeOutputs)) {
+      const node = nodeOfOutput(locator);
+      if (node) show(node, output);
+    }
+  };
+  return { onNodeOutputsUpdated: showAll, afterConfigureGraph: showAll };
+}
+
+/**
  * Finds the node of an output as the frontend keeps it: `12`, or `<id of the subgraph>:12`.
  * @param {string} locator
  * @returns {Node | undefined}
  */
-export function nodeOfOutput(locator) {
+function nodeOfOutput(locator) {
   const [id, subgraph] = locator.split(":").reverse();
   const graph = subgraph ? app.rootGraph.subgraphs.get(subgraph) : app.rootGraph;
   return graph?.getNodeById(id) ?? undefined;
 }
 
-/**
- * Calls back when the person chooses another palette.
- * @param {() => void} redraw
- * @returns {() => void} ends it
- */
-export function onPalette(redraw) {
-  const observer = new MutationObserver(redraw);
+/** Tells every plot on the page that the person has chosen another palette. */
+function followPalette() {
+  const observer = new MutationObserver(() => {
+    for (const plot of document.querySelectorAll(".ziplora-panel .plot")) {
+      plot.dispatchEvent(new Event("palette"));
+    }
+  });
   for (const element of [document.documentElement, document.body]) {
     observer.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
   }
-  return () => observer.disconnect();
 }
 
 /**

@@ -1,6 +1,6 @@
 // @ts-check
 /** What the chart and the map share: a drawing that can be looked into, by pointer and by keys. */
-import { isLight, make, onPalette } from "./panel.js";
+import { isLight, make } from "./panel.js";
 
 const GAP = 6;
 
@@ -14,9 +14,8 @@ export class Plot {
     /** What one looks at: the number of a point, or of a cell; −1: at none. */
     this.at = -1;
     this.asked = 0;
-    this.observer = new ResizeObserver(() => this.redraw());
-    this.observer.observe(this.element);
-    this.endPalette = onPalette(() => this.redraw());
+    new ResizeObserver(() => this.redraw()).observe(this.element);
+    this.element.addEventListener("palette", () => this.redraw());
     for (const move of ["pointermove", "pointerdown"]) {
       this.canvas.addEventListener(move, (event) => {
         const at = this.nearest(/** @type {PointerEvent} */ (event));
@@ -117,13 +116,6 @@ export class Plot {
   /** Whether what it is drawn on is light. */
   get light() {
     return isLight(this.element.parentElement ?? this.element);
-  }
-
-  /** Leaves nothing running. */
-  remove() {
-    cancelAnimationFrame(this.asked);
-    this.observer.disconnect();
-    this.endPalette();
   }
 
   /** @param {KeyboardEvent} event */

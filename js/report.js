@@ -6,7 +6,7 @@
  * both renderers show it, and it is kept out of the workflow file and of the prompt.
  */
 import { app } from "../../scripts/app.js";
-import { also, nodeOfOutput, showOnNode, zoomThrough } from "./panel.js";
+import { also, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
 
 /** Which nodes report, and how many pixels their reports need. */
 const HEIGHTS = new Map([
@@ -87,11 +87,7 @@ app.registerExtension({
     addReport(node);
     also(node, "onExecuted", (output) => showReport(node, output));
   },
-  /** Called when another workflow tab, or a run of the history, is opened. */
-  onNodeOutputsUpdated(/** @type {Record<string, NodeOutput>} */ outputs) {
-    for (const [locator, output] of Object.entries(outputs)) {
-      const node = nodeOfOutput(locator);
-      if (HEIGHTS.has(node?.comfyClass)) showReport(node, output);
-    }
-  },
+  ...showsOutputs((node, output) => {
+    if (HEIGHTS.has(node.comfyClass)) showReport(node, output);
+  }),
 });

@@ -91,6 +91,14 @@ class SliderPanel {
     });
   }
 
+  /** @param {() => void} act changes something, as one step that can be undone */
+  change(act) {
+    app.canvas.emitBeforeChange();
+    act();
+    app.canvas.emitAfterChange();
+    this.settle();
+  }
+
   /** Shows what the widgets have, and makes the track as long as it needs to be. */
   settle() {
     const most = Math.max(Math.abs(this.scale.value), ...(this.range ?? []).map(Math.abs));
@@ -107,6 +115,8 @@ class SliderPanel {
     this.between(this.moved, 0.5, share);
     if (range) this.between(this.trained, ...this.shares(range));
     this.trained.hidden = !range;
+    const known = range ? `trained ${range.join(" to ").replaceAll("-", "−")}` : "trained range unknown";
+    this.middle.textContent = this.file === NONE ? "0" : `0 · ${known}`;
     this.low.textContent = `−${this.reach}`;
     this.high.textContent = `+${this.reach}`;
     const words = [start, end].map((thumb) => `${Math.round(100 * thumb.value)} %`);
@@ -194,6 +204,7 @@ class SliderPanel {
       held = free.sort((a, b) => far(a) - far(b) || (value > a.value ? 1 : -1) * (a === thumbs[0] ? 1 : -1))[0];
       if (!held) return;
       this.dragging = true;
+      app.canvas.emitBeforeChange();
       track.setPointerCapture(event.pointerId);
       held.element.focus({ preventScroll: true });
       held.set(value);
@@ -204,6 +215,7 @@ class SliderPanel {
         if (!held) return;
         held = undefined;
         this.dragging = false;
+        app.canvas.emitAfterChange();
         this.settle();
       });
     }
@@ -213,14 +225,12 @@ class SliderPanel {
       if (!focused || event.ctrlKey) return;
       event.preventDefault();
       event.stopPropagation();
-      focused.set(focused.value - Math.sign(event.deltaY) * focused.step);
-      this.settle();
+      this.change(() => focused.set(focused.value - Math.sign(event.deltaY) * focused.step));
     }, { passive: false });
     track.addEventListener("dblclick", (event) => {
       event.stopPropagation();
       // Both at once: the first would otherwise stop at the other's old place.
-      for (const thumb of [...thumbs, ...thumbs]) thumb.set(thumb.standard);
-      this.settle();
+      this.change(() => [...thumbs, ...thumbs].forEach((thumb) => thumb.set(thumb.standard)));
     });
   }
 }

@@ -7,7 +7,7 @@ import { make } from "./panel.js";
  * @typedef {object} Owner The panel that a thumb is on.
  * @property {import("./panel.js").Node} node
  * @property {() => void} show
- * @property {() => void} settle
+ * @property {(act: () => void) => void} change
  */
 
 /** A thumb on a track, which stands for one number widget. */
@@ -75,8 +75,7 @@ export class Thumb {
     if (!(event.key in to)) return;
     event.preventDefault();
     event.stopPropagation();
-    this.set(to[event.key]);
-    this.panel.settle();
+    this.panel.change(() => this.set(to[event.key]));
   }
 
   /** @param {string} text as a screen reader says the value */

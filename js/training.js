@@ -7,7 +7,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { isWhole } from "./history.js";
-import { also, nodeOfRun } from "./panel.js";
+import { isThere, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
 
 const EVENT = "ziplora.training";
@@ -23,6 +23,7 @@ const DRAWS = new Map([
 /** @type {Map<import("./panel.js").Node, TrainingPanel>} */
 const panels = new Map();
 let asking = 0;
+let asked = Promise.resolve();
 
 /**
  * Shows what the server says on the node it is about, if that is on this canvas.
@@ -42,41 +43,47 @@ function receive(message) {
   }
 }
 
-/** Asks the server, once for all panels, what it knows of them. */
+/** Asks the server, once for all panels, what it knows of them; one time after the other. */
 function refill() {
   clearTimeout(asking);
-  asking = setTimeout(async () => {
-    if (!panels.size) return;
-    try {
-      const { runs } = await get("/ziplora/training");
-      const mine = runs.filter((/** @type {import("./history.js").Message} */ run) => run.workflow === app.rootGraph.id);
-      const found = new Set();
-      for (const { node_id, workflow } of mine) {
-        const panel = panels.get(nodeOfRun(node_id));
-        if (!panel) continue;
-        found.add(panel);
-        panel.waiting = [];
-        const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
-        const whole = await get(`${place}?${new URLSearchParams({ workflow })}`);
-        panel.forget();
-        for (const message of [{ ...whole, after: 0 }, ...panel.arrived()]) receive(message);
-      }
-      for (const panel of panels.values()) {
-        if (found.has(panel)) continue;
-        panel.lose("The server was started anew. Press Run to go on from the last checkpoint.");
-      }
-    } catch {
-      for (const panel of panels.values()) {
-        panel.arrived();
-        panel.lose("The server does not answer.");
-      }
-    }
+  asking = setTimeout(() => {
+    asked = asked.then(fill);
   }, 100);
 }
 
-/** @param {string} path */
+async function fill() {
+  for (const node of panels.keys()) if (!isThere(node)) panels.delete(node);
+  if (!panels.size) return;
+  const lost = new Set(panels.values());
+  try {
+    const { runs = [] } = await get("/ziplora/training");
+    for (const { node_id, workflow } of runs) {
+      const panel = workflow === app.rootGraph.id ? panels.get(nodeOfRun(node_id)) : undefined;
+      if (!panel) continue;
+      panel.waiting = [];
+      const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
+      const whole = await get(`${place}?${new URLSearchParams({ workflow })}`);
+      const messages = panel.arrived();
+      if (!whole.run) continue;
+      lost.delete(panel);
+      panel.forget();
+      for (const message of [{ ...whole, after: 0 }, ...messages]) receive(message);
+    }
+    for (const panel of lost) {
+      panel.lose("The server was started anew. Press Run to go on from the last checkpoint.");
+    }
+  } catch {
+    for (const panel of panels.values()) {
+      panel.arrived();
+      panel.lose("The server does not answer.");
+    }
+  }
+}
+
+/** @param {string} path what the server says there; nothing where there is nothing (any more) */
 async function get(path) {
   const answer = await api.fetchApi(path, { cache: "no-store" });
+  if (answer.status === 404) return {};
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.json();
 }
@@ -98,12 +105,7 @@ app.registerExtension({
   },
   nodeCreated(/** @type {any} */ node) {
     if (!DRAWS.has(node.comfyClass)) return;
-    const panel = new TrainingPanel(node, DRAWS.get(node.comfyClass) ?? false);
-    panels.set(node, panel);
-    also(node, "onRemoved", () => {
-      panel.remove();
-      panels.delete(node);
-    });
+    panels.set(node, new TrainingPanel(node, DRAWS.get(node.comfyClass) ?? false));
     refill();
   },
 });

@@ -12,7 +12,7 @@ const PICTURES = 144;
 const STATES = new Map([
   ["finished", "Finished."],
   ["stopped", "Stopped, and kept what was learned."],
-  ["cancelled", "Cancelled. Press Run with the same inputs to go on."],
+  ["cancelled", "Cancelled."],
   ["failed", "It ended with an error."],
   ["rolled back", "Ended early, at the last good state:"],
 ]);
@@ -90,7 +90,8 @@ export class TrainingPanel {
   async ask(route) {
     const { last } = this.history;
     if (!last) return;
-    this.asked = route === "stop" ? "Stopping after this step …" : "Saving after this step …";
+    const what = route === "stop" ? "Stopping" : "Saving";
+    this.asked = `${what} after this ${last.steps ? "step" : "pass"} …`;
     this.showWords();
     try {
       const body = JSON.stringify({ node_id: last.node_id, workflow: last.workflow });
@@ -115,7 +116,7 @@ export class TrainingPanel {
     const before = this.history.last;
     if (!this.history.add(message)) return false;
     const saved = message.saved.length > 0 && message.saved.at(-1) !== before?.saved.at(-1);
-    const refused = message.status !== before?.status && message.status.startsWith("WARNING");
+    const refused = message.status.startsWith("WARNING: not saved.");
     if (message.state !== "running" || saved || refused) this.asked = "";
     this.lost = "";
     this.show();
@@ -126,10 +127,10 @@ export class TrainingPanel {
     const { steps, drawn, last: message } = this.history;
     if (!message) return;
     if (steps.length || !message.errors.length) {
-      this.chart.name = "Loss";
+      [this.chart.name, this.chart.unit] = ["Loss", "step"];
       this.chart.show(steps, drawn);
     } else {
-      this.chart.name = "Error of the layers' own outputs after each pass";
+      [this.chart.name, this.chart.unit] = ["Error of the layers' own outputs", "pass"];
       this.chart.show(message.errors.map((_, pass) => pass), new Map([["error", message.errors]]));
     }
     this.legend.replaceChildren(...[...this.chart.terms.keys()].map((term) => this.name(term)));
@@ -156,11 +157,11 @@ export class TrainingPanel {
     if (this.away && message?.state === "running") said.push("The server does not answer; waiting for it.");
     else if (this.lost) said.push(this.lost);
     else if (message) {
-      if (this.asked) said.push(this.asked);
-      if (message.saved.length) said.push(`Saved as ${message.saved.join(" and ")}.`);
-      said.push(STATES.get(message.state) ?? "");
-      const news = ["running", "rolled back"].includes(message.state);
-      if (news || message.status.startsWith("WARNING")) said.push(message.status);
+      said.push(this.asked, STATES.get(message.state) ?? "");
+      const { state, step, saved, status } = message;
+      if (state === "cancelled" && step) said.push("Press Run with the same inputs to go on.");
+      if (saved.length) said.push(`Saved as ${saved.join(" and ")}.`);
+      if (state !== "stopped") said.push(status);
     }
     const text = said.filter(Boolean).join(" ");
     if (this.words.textContent !== text) this.words.textContent = this.words.title = text;
@@ -184,22 +185,20 @@ export class TrainingPanel {
     this.stop.disabled = this.save.disabled = true;
     this.say(words);
   }
-
-  remove() {
-    this.chart.remove();
-  }
 }
 
 /** @param {Message} message */
-function pace({ state, step, steps, prepared, speed, memory }) {
+function pace({ state, step, steps, prepared, speed, memory, errors }) {
   const parts = [];
+  const passes = Math.max(0, errors.length - 1); // the first is of the direct merge
   if (steps && (step || state !== "running")) parts.push(`step ${step} of ${steps}`);
+  else if (state !== "running") parts.push(`${passes} ${passes === 1 ? "pass" : "passes"}`);
   else if (prepared[1]) parts.push(`preparing ${Math.floor((100 * prepared[0]) / prepared[1])} %`);
   else parts.push("starting");
   if (speed) parts.push(speed >= 1 ? `${short(speed)} steps/s` : `${short(1 / speed)} s/step`);
   if (state === "running") {
     if (speed && step < steps) parts.push(`${duration((steps - step) / speed)} left`);
-    if (memory) parts.push(`${memory.map(gigabytes).join(" of ")} GB in use`);
+    if (memory) parts.push(`${memory.map(gibibytes).join(" of ")} GiB in use`);
   }
   return parts.join(" · ");
 }
@@ -209,10 +208,10 @@ function duration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
 /** @param {number} bytes */
-function gigabytes(bytes) {
+function gibibytes(bytes) {
   return (bytes / 2 ** 30).toFixed(1);
 }

@@ -18,6 +18,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..ziplora_core import runs
+from ..ziplora_core.comfy_adapter.save_now import NOT_SAVED
 from ..ziplora_core.run_history import Run
 from ..ziplora_core.trainable import TrainingRecord, Watch
 
@@ -96,8 +97,8 @@ class TrainingProgress:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.run.update(record)
         last = record.step == self.run.steps or record.stopped is not None
-        if record.stopped:
-            self.run.status = record.stopped
+        if last and not self.run.status.startswith("WARNING"):
+            self.run.status = record.stopped or ""  # and no longer what memory it would need
         if last or self._is_due():
             self._bar.update_absolute(record.step, self.run.steps)
             self.tell()
@@ -135,7 +136,11 @@ class TrainingProgress:
 
     def saved(self, files: Sequence[str]) -> None:
         """Say where the LoRA so far is, or its parts are."""
+        if self.run.status.startswith(NOT_SAVED):
+            self.run.status = ""
         self.run.saved = list(files)
+        if self.run.status.startswith(NOT_SAVED):
+            self.run.status = ""
         self.tell()
 
     def tell(self) -> None:

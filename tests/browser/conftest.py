@@ -19,9 +19,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 READY = """
     window.app?.graph && window.app.extensionManager && !document.getElementById("splash-loader")
-        && !document.querySelector(".p-blockui-mask")
 """
-"""A file dropped while the first veil fades, sooner than a person can, leaves the next one."""
 
 expect.set_options(timeout=30_000)  # other tests run beside these
 

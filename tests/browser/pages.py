@@ -23,6 +23,9 @@ RENDERERS = {"canvas": False, "vue": True}
 SET_VUE = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
 COMMAND = "(id) => app.extensionManager.command.execute(id)"
 NEW_BLANK_WORKFLOW = "() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')"
+NO_VEIL = "() => !document.querySelector('.p-blockui-mask')"
+"""While the frontend's veil fades, nothing can be clicked; a file dropped meanwhile, sooner than a
+person can, leaves the next one for good."""
 DROP = """
     ([name, text]) => {
         const transfer = new DataTransfer();
@@ -92,8 +95,10 @@ def drop(page: Page, path: Path) -> None:
     """Drop a file on the canvas and wait until its nodes are there."""
     text = path.read_text(encoding="utf-8")
     nodes = len(json.loads(text)["nodes"])
+    page.wait_for_function(NO_VEIL)
     page.evaluate(DROP, [path.name, text])
     page.wait_for_function(f"() => app.graph.nodes.length === {nodes}", timeout=30_000)
+    page.wait_for_function(NO_VEIL)
 
 
 def override(page: Page, more: dict[str, dict[str, Any]] | None = None) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
 from sandbox.paths import ROOT
 
 from .pages import DREAMBOOTH, MERGE, chart_of, drop, look_at, panel, shoot
-from .test_panels import DISPATCH, copied, message
+from .test_panels import DISPATCH, message
 
 FOCUSED = """
     () => {
@@ -32,17 +31,15 @@ MOVES = """
 """
 
 
-def test_tab_key_goes_through_a_panel_from_top_to_bottom_and_on(
-    tab: Page, renderer: str, tmp_path: Any
-) -> None:
-    drop(tab, copied(DREAMBOOTH, tmp_path))
+def test_tab_key_goes_through_a_panel_from_top_to_bottom_and_on(tab: Page, renderer: str) -> None:
+    drop(tab, DREAMBOOTH)
     look_at(tab, "TrainDreamBoothLoRA")
     tab.evaluate(DISPATCH, message(tab, "TrainDreamBoothLoRA", 9, samples=[3, 6, 9]))
     chart = chart_of(panel(tab, "Training of Train DreamBooth LoRA"))
     expect(chart).to_have_attribute("aria-label", re.compile("step 9"))
     assert order(tab, chart, 5) == ["Loss", "Sample pictures over time", "Stop and keep",
                                     "Save now", "log"]  # fmt: skip
-    drop(tab, copied(ROOT / "workflows" / "concept_slider_apply.json", tmp_path))
+    drop(tab, ROOT / "workflows" / "concept_slider_apply.json")
     look_at(tab, "ConceptSlider")
     scale = panel(tab, "Slider of Concept Slider").get_by_role("slider", name="Scale")
     assert order(tab, scale, 3) == ["Scale", "Start of the sampling window",

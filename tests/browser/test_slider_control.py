@@ -66,6 +66,10 @@ def test_slider_control_moves_the_queued_numbers(
     expect(scale).to_have_attribute("aria-valuenow", "9.4")
     scale.dblclick()
     assert values(tab)["scale"] == 1
+    drag(tab, scale, 0.2)
+    assert 2 < values(tab)["scale"] < 4
+    tab.keyboard.press("Control+z")
+    expect(scale).to_have_attribute("aria-valuenow", "1")
     tab.evaluate(SET, ["scale", -3.5])
     expect(scale).to_have_attribute("aria-valuenow", "-3.5")
 

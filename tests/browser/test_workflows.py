@@ -44,6 +44,33 @@ UNKNOWN = """
         .filter((type) => !(type in LiteGraph.registered_node_types))
 """
 NODE_ID = "(type) => app.graph.nodes.find((node) => node.type === type).id"
+MOVE = """
+    () => {
+        app.canvas.emitBeforeChange();
+        app.graph.nodes[0].pos[0] += 1000;
+        app.canvas.emitAfterChange();
+        app.canvas.canvas.focus();
+    }
+"""
+IN_PLACE = "() => app.graph.nodes[0].pos[0] < 1000"
+CURRENT = """
+    () => app.graph.nodes.flatMap((node) => node.widgets ?? []).every(({ element }) =>
+        !element?.dataset.ziploraWidget || element.isConnected)
+"""
+"""Whether all that is shown belongs to the nodes that there are now."""
+OVERLAPS = """
+    () => {
+        const nodes = [...document.querySelectorAll("[data-node-id]")].map((element) => {
+            const box = element.getBoundingClientRect();
+            const { title, type } = app.graph.getNodeById(element.dataset.nodeId);
+            return [title || type, box.left, box.top, box.right, box.bottom];
+        });
+        const over = ([, l, t, r, b], [, L, T, R, B]) =>
+            Math.min(r, R) - Math.max(l, L) > 1 && Math.min(b, B) - Math.max(t, T) > 1;
+        return nodes.flatMap((a, n) => nodes.slice(n + 1).filter((b) => over(a, b))
+            .map((b) => `${a[0]} (to ${a[4]}), ${b[0]} (from ${b[2]})`));
+    }
+"""
 PICTURE_ON_CANVAS = """
     ([type, source]) => app.graph.nodes.find((node) => node.type === type)
         .imgs?.some((image) => image.naturalWidth > 0 && image.src.includes(source))
@@ -81,6 +108,14 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
         expect(report(page, title)).to_have_value(contains(words))
         assert_readable(report(page, title))
         shoot(page, f"{renderer}_{node_type}")
+
+    page.evaluate(MOVE)
+    page.keyboard.press("Control+z")
+    page.wait_for_function(IN_PLACE)
+    expect(learned).to_have_value(contains(f"of {STEPS} steps"))
+    page.wait_for_function(CURRENT)
+    mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
+    expect(mapped).to_have_attribute("aria-label", contains("mean |m_c|"))
 
     page.evaluate(NEW_BLANK_WORKFLOW)
     expect(report(page, "ZipLoRA Optimize")).to_have_count(0)
@@ -132,6 +167,21 @@ def test_workflow_dropped_and_saved_again_is_the_same(long_open_page: Page, path
     for now, before in zip(saved["nodes"], shipped["nodes"], strict=True):
         for key in ("id", "type", "pos", "size", "mode", "order", "widgets_values"):
             assert now.get(key) == before.get(key), (before["type"], key)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[file.stem for file in FILES])
+def test_nodes_of_a_workflow_do_not_cover_each_other_in_nodes_2(
+    long_open_page: Page, path: Path
+) -> None:
+    page = long_open_page
+    page.evaluate(SET_VUE, True)
+    try:
+        drop(page, path)
+        page.evaluate("() => { app.canvas.ds.scale = 1; app.canvas.setDirty(true, true); }")
+        page.wait_for_timeout(700)
+        assert page.evaluate(OVERLAPS) == []
+    finally:
+        page.evaluate(SET_VUE, False)
 
 
 def test_report_and_panels_in_a_saved_workflow_are_left_out(page: Page) -> None:

@@ -12,6 +12,9 @@ from .paths import save_lora
 
 logger = logging.getLogger(__name__)
 
+NOT_SAVED = "WARNING: not saved."
+"""How a status begins that says why there is no file."""
+
 
 def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, LoRA]) -> None:
     """Write LoRAs where LoRA loaders look, and say where; a disk that is full is said, too.
@@ -34,4 +37,4 @@ def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, LoRA]) ->
         watch.on_saved(names)
     except (OSError, ZipLoRAError) as error:
         logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
-        watch.on_status(f"WARNING: not saved. {error}")
+        watch.on_status(f"{NOT_SAVED} {error}")
