@@ -7,7 +7,7 @@ import { CURVES } from "./colours.js";
 import { Plot } from "./plot.js";
 import { columnsOf, MEAN_OVER, scale, short, smooth, spanOf, ticks, valueRange } from "./scales.js";
 
-const ORDER = ["content", "style", "penalty"];
+const NAMED = ["content", "style", "penalty"];
 const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
   ["prior", "style"], ["low", "style"]]);
 /** Not an error: another scale, linear, on the right. */
@@ -49,9 +49,9 @@ export class Chart extends Plot {
   /** @param {string} term */
   colour(term) {
     const known = CURVES[this.light ? "light" : "dark"];
-    const place = ORDER.indexOf(SAME.get(term) ?? term);
+    const place = NAMED.indexOf(SAME.get(term) ?? term);
     if (place >= 0) return known[place];
-    const others = [...this.terms.keys()].filter((t) => !ORDER.includes(SAME.get(t) ?? t));
+    const others = [...this.terms.keys()].filter((t) => !NAMED.includes(SAME.get(t) ?? t));
     return known[3 + (Math.max(0, others.indexOf(term)) % 2)];
   }
 

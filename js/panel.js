@@ -32,7 +32,10 @@ const STYLE = `
 }
 .ziplora-panel button:hover:enabled { border-color: currentColor; }
 .ziplora-panel button:disabled { opacity: 0.55; cursor: default; }
-.ziplora-panel button[aria-pressed="true"] { border-color: var(--ziplora-accent); }
+.ziplora-panel button[aria-pressed="true"] {
+  border-color: var(--ziplora-accent);
+  background: color-mix(in srgb, var(--ziplora-accent) 30%, transparent);
+}
 .ziplora-panel :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
 .ziplora-panel .plot { position: relative; flex: 2 1 80px; min-height: 60px; }

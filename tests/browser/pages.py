@@ -44,7 +44,7 @@ MISSING = """
 """
 OVERRIDE = """
     (overrides) => {
-        for (const node of app.graph.nodes) {
+        for (const node of app.canvas.graph.nodes) {
             const values = { ...overrides[node.type], ...overrides[node.title] };
             for (const [name, value] of Object.entries(values)) {
                 const widget = node.widgets.find((w) => w.name === name);
@@ -56,7 +56,7 @@ OVERRIDE = """
 """
 CENTRE = """
     (name) => {
-        const node = app.graph.nodes.find((n) => n.title === name || n.type === name);
+        const node = app.canvas.graph.nodes.find((n) => n.title === name || n.type === name);
         const { canvas, ds } = app.canvas;
         const width = canvas.width / devicePixelRatio, height = canvas.height / devicePixelRatio;
         ds.scale = Math.min(1, (height - 160) / (node.size[1] + 30));
@@ -64,6 +64,10 @@ CENTRE = """
         ds.offset[1] = height / ds.scale / 2 - node.pos[1] - node.size[1] / 2;
         app.canvas.setDirty(true, true);
     }
+"""
+DISPATCH = "(detail) => app.api.dispatchEvent(new CustomEvent('ziplora.training', { detail }))"
+PLACE = """
+    (type) => [String(app.graph.nodes.find((node) => node.type === type).id), app.rootGraph.id]
 """
 INK = """
     (canvas) => {
@@ -146,6 +150,21 @@ def last_step(label: str) -> int:
     """The last step of a chart, from what it says of itself; 0 without a chart."""
     found = re.search(r"step (\d+)", label)
     return int(found[1]) if found else 0
+
+
+def message(page: Page, node_type: str, steps: int, **others: Any) -> dict[str, Any]:
+    """What a server says of a training of this node after some steps."""
+    node_id, workflow = page.evaluate(PLACE, node_type)
+    numbers = list(range(1, steps + 1))
+    values = [1 / n for n in numbers]
+    said = {
+        "run": f"run of {steps}", "node_id": node_id, "workflow": workflow, "state": "running",
+        "status": "estimated about 0.5 GiB", "step": steps, "steps": 400, "prepared": [3, 3],
+        "speed": 2.0, "saved": [], "errors": [], "samples": [], "after": 0,
+        "memory": [2**30, 2**33],
+        "points": {"step": numbers, "loss": values, "content": values, "style": values},
+    }  # fmt: skip
+    return {**said, **others}
 
 
 def contains(words: str) -> re.Pattern[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-from sandbox.overrides import OVERRIDES
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 
-from .pages import COMMAND, shoot
+from .pages import COMMAND, RUN_MS, chart_of, contains, look_at, override, panel, report, run, shoot
 
 Json = dict[str, Any]
 
@@ -31,12 +30,22 @@ CONNECT = """
             checkpoint.connect(slot, merge, merge.inputs.findIndex((i) => i.name === name));
         }
         merge.connect(merge.outputs.findIndex((o) => o.name === "IMAGE"), save, 0);
-        for (const [name, value] of [["prompt", "a sks dog on the moon"], ["seed", 7]]) {
+        const values = { prompt: "a sks dog on the moon", seed: 7, width: 128, height: 128 };
+        for (const [name, value] of Object.entries(values)) {
             merge.widgets.find((w) => w.name === name).value = value;
         }
         checkpoint.widgets[0].value = "sd_xl_base_1.0.safetensors";
     }
 """
+INSIDE = """
+    (inside) => {
+        const [merge] = app.rootGraph.nodes.filter((node) => node.subgraph);
+        app.canvas.setGraph(inside ? merge.subgraph : app.rootGraph);
+    }
+"""
+PICTURE = (
+    "() => Object.values(app.nodeOutputs).some((o) => o.images?.some((i) => i.type === 'output'))"
+)
 PROMPT = "async () => (await app.graphToPrompt()).output"
 
 
@@ -62,7 +71,9 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     page.get_by_role("combobox").fill(NAME)
     page.get_by_role("option", name=NAME).first.click()
     page.wait_for_function("() => app.graph.nodes.length === 1")
-    page.mouse.click(800, 300)  # where it is to stay
+    expect(page.get_by_role("combobox")).to_have_count(0)
+    page.locator("#graph-canvas").click(position={"x": 800, "y": 300})  # where it is to stay
+    page.wait_for_function("() => app.canvas.state.ghostNodeId === null")
     page.evaluate(CONNECT)
     shoot(page, "blueprint")
 
@@ -75,14 +86,24 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     assert sampler["seed"] == 7
     assert "a sks dog on the moon" in [text["text"] for text in inputs(prompt, "CLIPTextEncode")]
 
-    for node in prompt.values():
-        for table in (OVERRIDES, QUICK):
-            node["inputs"] |= table.get(node["class_type"], {})
-    result = server.run(prompt)
-    assert result.status == "success", result.error
-    reports = [out["text"][0] for out in result.outputs.values() if "text" in out]
-    assert any("retention on held-out noise" in report for report in reports)
-    assert any(out.get("images") for out in result.outputs.values())
+    server.free()
+    page.evaluate(INSIDE, True)
+    override(page, QUICK)
+    page.evaluate(INSIDE, False)
+    run(page)
+    page.wait_for_function(PICTURE, timeout=RUN_MS)
+    page.evaluate(INSIDE, True)
+    learned = report(page, "ZipLoRA Optimize")
+    expect(learned).to_have_value(contains("retention on held-out noise"))
+    shown = panel(page, "Training of ZipLoRA Optimize")
+    expect(shown).to_contain_text("1 pass")
+    expect(shown).to_contain_text("Finished.")
+    errors = contains("Error of the layers' own outputs, pass 1: error ")
+    expect(chart_of(shown)).to_have_attribute("aria-label", errors)
+    mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
+    expect(mapped).to_have_attribute("aria-label", contains("mean |m_c|"))
+    look_at(page, "ZipLoRAOptimize")
+    shoot(page, "blueprint_inside")
 
 
 def inputs(prompt: Json, class_type: str) -> list[Json]:

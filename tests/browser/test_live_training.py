@@ -83,6 +83,8 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         assert read_lora(server.output / "loras" / name).modules
         stop.click()
         expect(shown).to_contain_text("Stopped, and kept what was learned", timeout=RUN_MS)
+        words = shown.get_by_role("status")
+        assert words.evaluate("(e) => e.scrollHeight <= e.clientHeight")  # all can be read
         expect(report(page, "Save Merged LoRA")).to_have_value(contains("saved: "), timeout=RUN_MS)
         expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("stopped at"))
         shoot(page, f"{renderer}_stopped")

@@ -8,8 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from sandbox.paths import ROOT
 
-from .pages import DREAMBOOTH, MERGE, chart_of, drop, look_at, panel, shoot
-from .test_panels import DISPATCH, message
+from .pages import DISPATCH, DREAMBOOTH, MERGE, chart_of, drop, look_at, message, panel, shoot
 
 FOCUSED = """
     () => {

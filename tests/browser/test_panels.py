@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +17,7 @@ from sandbox.server import ComfyServer
 
 from .conftest import open_page
 from .pages import (
+    DISPATCH,
     DREAMBOOTH,
     INK,
     MERGE,
@@ -28,6 +28,7 @@ from .pages import (
     drop,
     listen,
     look_at,
+    message,
     panel,
     shoot,
 )
@@ -36,10 +37,6 @@ TRAININGS = {"ZipLoRAOptimize": MERGE, "TrainDreamBoothLoRA": DREAMBOOTH}
 OUR_SCRIPTS = re.compile("/extensions/ziplora/|/scripts/(app|api).js$")
 """And what of the frontend they import; there are no others."""
 EXTENSIONS = re.compile("/(api/)?extensions$")
-DISPATCH = "(detail) => app.api.dispatchEvent(new CustomEvent('ziplora.training', { detail }))"
-PLACE = """
-    (type) => [String(app.graph.nodes.find((node) => node.type === type).id), app.rootGraph.id]
-"""
 INTO_SUBGRAPH = """
     () => {
         const node = app.graph.nodes.find((n) => n.type === "ZipLoRAOptimize");
@@ -93,21 +90,6 @@ TEN_THOUSAND = """
         return { ...chart.drawn, milliseconds: times[10] };
     }
 """
-
-
-def message(page: Page, node_type: str, steps: int, **others: Any) -> dict[str, Any]:
-    """What a server says of a training of this node after some steps."""
-    node_id, workflow = page.evaluate(PLACE, node_type)
-    numbers = list(range(1, steps + 1))
-    values = [1 / n for n in numbers]
-    said = {
-        "run": f"run of {steps}", "node_id": node_id, "workflow": workflow, "state": "running",
-        "status": "estimated about 0.5 GiB", "step": steps, "steps": 400, "prepared": [3, 3],
-        "speed": 2.0, "saved": [], "errors": [], "samples": [], "after": 0,
-        "memory": [2**30, 2**33],
-        "points": {"step": numbers, "loss": values, "content": values, "style": values},
-    }  # fmt: skip
-    return {**said, **others}
 
 
 def test_each_copy_of_a_workflow_has_trainings_of_its_own(tab: Page) -> None:

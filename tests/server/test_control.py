@@ -47,14 +47,12 @@ def checkpoints(server: ComfyServer) -> list[Any]:
     return sorted((server.output / "ziplora" / "checkpoints").glob("*/lora.safetensors"))
 
 
-@pytest.mark.parametrize("seed", [101, 102])
 def test_cancel_keeps_a_loadable_lora_and_resuming_gives_the_bit_identical_file(
-    seed: int, server: ComfyServer
+    server: ComfyServer,
 ) -> None:
-    graph, merged, saved = merge(f"cut{seed}/m", seed=seed)
+    graph, merged, saved = merge("cut101/m", seed=101)
     before = set(checkpoints(server))
-    at = 7 if seed == 101 else 15
-    result = run_until(server, graph, merged, at, server.interrupt)
+    result = run_until(server, graph, merged, 7, server.interrupt)
     assert result.status == "interrupted"
     assert max(steps_of(e, graph, merged) for e in result.events) < STEPS
     (lora,) = set(checkpoints(server)) - before
@@ -63,7 +61,7 @@ def test_cancel_keeps_a_loadable_lora_and_resuming_gives_the_bit_identical_file(
     resumed = succeeded(server, graph)
     assert "resumed at" in report(resumed, merged)
     assert not lora.exists()
-    whole_graph, _, whole = merge(f"whole{seed}/m", seed=seed)
+    whole_graph, _, whole = merge("whole101/m", seed=101)
     server.free()
     uncut = succeeded(server, whole_graph)
     cut_file, whole_file = saved_path(resumed, saved), saved_path(uncut, whole)
