@@ -120,7 +120,7 @@ NO_FRAMES = """
 @pytest.fixture
 def mini_server() -> Iterator[ComfyServer]:
     """The demo's ComfyUI, after the demo: with its two LoRAs."""
-    demo._prepare()
+    demo.prepare()
     with ComfyServer(BASE) as server:
         workflow = json.loads(demo.WORKFLOW.read_text(encoding="utf-8"))
         result = server.run(to_prompt(workflow, server.object_info(), {}), timeout=1800)

@@ -30,7 +30,7 @@ def main(path: Path = WORKFLOW) -> int:
     """Run a workflow file and say what came of it; 1 when it failed."""
     try:
         if path == WORKFLOW:
-            _prepare()
+            prepare()
         print(f"{path.name}: starting ComfyUI …", flush=True)
         workflow = json.loads(path.read_text(encoding="utf-8"))
         overrides = {} if path == WORKFLOW else OVERRIDES
@@ -47,7 +47,7 @@ def main(path: Path = WORKFLOW) -> int:
     return _report(result, prompt, made)
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Write the demo's pictures, and the miniature SDXL if it is missing or damaged."""
     use_comfyui()
     from .mini_files import write_files
