@@ -97,7 +97,7 @@ class TrainingProgress:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.run.update(record)
         last = record.step == self.run.steps or record.stopped is not None
-        if last and not self.run.status.startswith("WARNING"):
+        if last and (record.stopped or not self.run.status.startswith("WARNING")):
             self.run.status = record.stopped or ""  # and no longer what memory it would need
         if last or self._is_due():
             self._bar.update_absolute(record.step, self.run.steps)
@@ -136,8 +136,6 @@ class TrainingProgress:
 
     def saved(self, files: Sequence[str]) -> None:
         """Say where the LoRA so far is, or its parts are."""
-        if self.run.status.startswith(NOT_SAVED):
-            self.run.status = ""
         self.run.saved = list(files)
         if self.run.status.startswith(NOT_SAVED):
             self.run.status = ""
