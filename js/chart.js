@@ -1,11 +1,15 @@
 // @ts-check
 /**
  * A chart of a few curves over steps: a faint line for every value, a strong one for the running
- * mean. However many points there are, each pixel column draws its extremes only.
+ * mean; over passes, which are few, dots. However many points there are, each pixel column draws
+ * its extremes only.
  */
 import { CURVES } from "./colours.js";
 import { Plot } from "./plot.js";
-import { columnsOf, MEAN_OVER, scale, short, smooth, spanOf, ticks, valueRange } from "./scales.js";
+import {
+  columnsOf, MEAN_OVER, nearest, scale, short, smooth, spanOf, ticks, valueRange,
+} from "./scales.js";
+import { say } from "./words.js";
 
 const NAMED = ["content", "style", "penalty"];
 const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
@@ -28,7 +32,7 @@ export class Chart extends Plot {
     this.steps = [];
     /** @type {Map<string, Values>} */
     this.terms = new Map();
-    /** What is counted along the chart. */
+    /** @type {"step" | "pass"} what is counted along the chart */
     this.unit = "step";
     this.logarithmic = true;
     /** Points and pixel columns of the last drawing. */
@@ -71,7 +75,7 @@ export class Chart extends Plot {
         apart: term === APART,
         colour: this.colour(term),
         raw: columnsOf(values, this.steps, columns, logarithmic),
-        mean: columnsOf(smooth(values), this.steps, columns, logarithmic),
+        mean: columnsOf(this.few ? values : smooth(values), this.steps, columns, logarithmic),
       };
     });
     const places = [false, true].map((apart) => {
@@ -86,21 +90,27 @@ export class Chart extends Plot {
     this.#stepAxis(context, { width, height, ink });
     context.save();
     context.beginPath();
-    context.rect(LEFT, TOP - 2, columns + 2, height - TOP - BOTTOM + 4);
+    context.rect(LEFT - 4, TOP - 4, columns + 8, height - TOP - BOTTOM + 8);
     context.clip();
     context.lineJoin = "round";
     for (const { apart, colour, raw, mean } of curves) {
       const place = places[Number(apart)];
-      context.strokeStyle = colour;
+      context.strokeStyle = context.fillStyle = colour;
       context.globalAlpha = 0.35;
       context.lineWidth = 1;
       this.#line(context, raw, place);
       context.globalAlpha = 1;
       context.lineWidth = 1.75;
       this.#line(context, mean, place);
+      if (this.few) this.#dots(context, mean, place);
     }
     context.restore();
     if (this.at >= 0) this.#cross(context, { height, ink });
+  }
+
+  /** Whether each value counts, and is no sample of something that a mean would show. */
+  get few() {
+    return this.unit === "pass";
   }
 
   /** Room at the right. */
@@ -132,6 +142,20 @@ export class Chart extends Plot {
     if (points === 1) context.lineTo(LEFT + 2, place(high.find((v) => !Number.isNaN(v)) ?? 0));
     context.stroke();
     this.drawn.points += points;
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {Columns} columns
+   * @param {(value: number) => number} place
+   */
+  #dots(context, { high }, place) {
+    high.forEach((value, column) => {
+      if (Number.isNaN(value)) return;
+      context.beginPath();
+      context.arc(LEFT + column, place(value), 3, 0, 2 * Math.PI);
+      context.fill();
+    });
   }
 
   /**
@@ -169,7 +193,7 @@ export class Chart extends Plot {
     context.textAlign = "left";
     context.fillText(String(first), LEFT, height);
     context.textAlign = "right";
-    context.fillText(`${this.unit} ${first + span}`, width - this.#right, height);
+    context.fillText(this.#named(first + span), width - this.#right, height);
   }
 
   /**
@@ -198,15 +222,7 @@ export class Chart extends Plot {
   nearest(event) {
     const [first, span] = spanOf(this.steps);
     const wanted = first + ((event.offsetX - LEFT) / this.#columns) * span;
-    let low = 0;
-    let high = this.steps.length - 1;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.steps[middle] < wanted) low = middle + 1;
-      else high = middle;
-    }
-    const before = low > 0 && wanted - this.steps[low - 1] < this.steps[low] - wanted;
-    return this.steps.length ? low - Number(before) : -1;
+    return nearest(this.steps, wanted);
   }
 
   /** @type {Plot["toward"]} */
@@ -222,23 +238,28 @@ export class Chart extends Plot {
   /** @type {Plot["tell"]} */
   tell(at) {
     const x = this.#x(at);
-    const words = [`${this.unit} ${this.steps[at]}`, ...this.#values(at)].join("\n");
+    const words = [this.#named(this.steps[at]), ...this.#values(at)].join("\n");
     return { content: [words], left: x, right: x };
+  }
+
+  /** @param {number} step or pass */
+  #named(step) {
+    return this.unit === "step" ? say("step {step}", { step }) : say("pass {pass}", { pass: step });
   }
 
   /** @param {number} at */
   #values(at) {
-    return [...this.terms].map(([term, values]) => {
-      const value = values[at] ?? null;
-      return `${term} ${value === null ? "not a number" : short(value)}`;
+    return [...this.terms].map(([name, values]) => {
+      const [term, value] = [say(name), values[at] ?? null];
+      return value === null ? say("{term}: not a number", { term }) : `${term} ${short(value)}`;
     });
   }
 
   /** @type {Plot["describe"]} */
   describe() {
     const last = this.steps.length - 1;
-    if (last < 0) return `${this.name}: empty`;
+    if (last < 0) return say("{name}: empty", { name: this.name });
     const at = this.at < 0 ? last : this.at;
-    return `${this.name}, ${this.unit} ${this.steps[at]}: ${this.#values(at).join(", ")}`;
+    return `${this.name}, ${this.#named(this.steps[at])}: ${this.#values(at).join(", ")}`;
   }
 }

@@ -10,10 +10,10 @@ export const SIGNS = {
 };
 
 /** Of curves: content, style, penalty, others. Told apart by the colour-blind, 3 : 1 and more on
- * their background. */
+ * their background. As in ziplora_core/plots/style.py. */
 export const CURVES = {
   dark: ["#4cc2ff", "#ff9f43", "#9b8cff", "#62d48a", "#f08bb4"],
-  light: ["#0072b2", "#a85400", "#6a4fc4", "#1d7f45", "#b0306f"],
+  light: ["#0a66b7", "#b35300", "#5b46c8", "#1d7f45", "#b0306f"],
 };
 
 /**

@@ -11,7 +11,7 @@
  * @property {number} step
  * @property {number} steps
  * @property {[number, number]} prepared
- * @property {number | null} speed
+ * @property {number | null} speed steps per second; before the first one, evaluations
  * @property {string[]} saved
  * @property {(number | null)[]} errors
  * @property {number[]} samples

@@ -4,6 +4,7 @@ import { between, CURVES, SIGNS, SIZES } from "./colours.js";
 import { make } from "./panel.js";
 import { Plot } from "./plot.js";
 import { short } from "./scales.js";
+import { say } from "./words.js";
 
 const LEFT = 66;
 const BOTTOM = 14;
@@ -63,7 +64,7 @@ export class MapPlot extends Plot {
   paint(context, { height, ink }) {
     context.fillStyle = ink;
     if (!this.map) {
-      context.fillText("The map appears here after a run.", 4, 14);
+      context.fillText(say("The map appears here after a run."), 4, 14);
       return;
     }
     this.explain();
@@ -167,8 +168,10 @@ export class MapPlot extends Plot {
     const [column, row, content, style, before, after] = cells[at];
     return [
       `${blocks[column]} · ${layers[row]}`,
-      `mean |m|: content ${short(content)}, style ${short(style)}`,
-      `layer cosine: ${short(before)} → ${short(after)}`,
+      say("mean |m|: content {content}, style {style}", {
+        content: short(content), style: short(style),
+      }),
+      say("layer cosine: {before} → {after}", { before: short(before), after: short(after) }),
     ].join("\n");
   }
 
@@ -203,8 +206,8 @@ export class MapPlot extends Plot {
 
   /** @type {Plot["describe"]} */
   describe() {
-    if (!this.map) return "Map of the UNet, empty";
+    if (!this.map) return say("Map of the UNet, empty");
     const where = this.at < 0 ? "" : `: ${this.#words(this.at).replaceAll("\n", "; ")}`;
-    return `Map of the UNet, ${this.quantity.label}${where}`;
+    return say("Map of the UNet, {quantity}", { quantity: say(this.quantity.label) }) + where;
   }
 }

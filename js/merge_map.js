@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js";
 import { MapPlot, QUANTITIES } from "./map_plot.js";
 import { also, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
 import { short } from "./scales.js";
+import { say } from "./words.js";
 
 const NODES = new Set(["ZipLoRAOptimize"]);
 const OUTPUT = "ziplora_merge_map";
@@ -13,8 +14,8 @@ class MapPanel {
   /** @param {import("./panel.js").Node} node */
   constructor(node) {
     this.plot = new MapPlot(() => this.explain());
-    this.choice = make("select", { "aria-label": "What the colours show" });
-    this.choice.append(...QUANTITIES.map(({ label }) => make("option", {}, label)));
+    this.choice = make("select", { "aria-label": say("What the colours show") });
+    this.choice.append(...QUANTITIES.map(({ label }) => make("option", {}, say(label))));
     this.choice.disabled = true;
     this.choice.addEventListener("change", () => {
       this.plot.quantity = QUANTITIES[this.choice.selectedIndex];
@@ -28,7 +29,7 @@ class MapPanel {
     const gap = make("span", { class: "grow" });
     this.element = makePanel();
     this.element.append(make("div", { class: "row" }, this.choice, gap, legend), this.plot.element);
-    showOnNode(node, "merge_map", "Map of", this.element, HEIGHT);
+    showOnNode(node, "merge_map", "Map of {title}", this.element, HEIGHT);
   }
 
   /** @param {unknown} output shows the map in a node's output, if there is one */

@@ -4,6 +4,7 @@
  * style sheet, and the way from the server's ids to nodes.
  */
 import { app } from "../../scripts/app.js";
+import { say } from "./words.js";
 
 /** @typedef {any} Node A node of the canvas, with the frontend's own additions. */
 
@@ -17,12 +18,10 @@ const STYLE = `
 .ziplora-panel * { box-sizing: border-box; }
 .ziplora-panel .row { display: flex; align-items: center; gap: 6px; min-width: 0; flex: none; }
 .ziplora-panel .grow { flex: 1; min-width: 0; }
-.ziplora-panel .line {
-  overflow: hidden; white-space: nowrap; text-overflow: ellipsis; flex: none; min-height: 15px;
-}
-.ziplora-panel .words {
+.ziplora-panel .head { flex: none; height: 60px; }
+.ziplora-panel .head > * {
   display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
-  overflow: hidden; overflow-wrap: anywhere; flex: none; height: 30px;
+  overflow: hidden; overflow-wrap: anywhere;
 }
 .ziplora-panel .numbers { font-variant-numeric: tabular-nums; }
 .ziplora-panel button, .ziplora-panel select {
@@ -120,14 +119,14 @@ export function makePanel() {
  * Shows an element on a node, below its other widgets. No workflow file and no prompt has it.
  * @param {Node} node
  * @param {string} name of the widget
- * @param {string} what it is, as a screen reader says it before the node's title
+ * @param {string} what it is, as a screen reader says it; `{title}` is the node's
  * @param {HTMLElement} element
  * @param {number} height the least it needs, in pixels
  * @param {object} [others] further options of the widget
  * @returns {any} the widget
  */
 export function showOnNode(node, name, what, element, height, others = {}) {
-  const call = () => element.setAttribute("aria-label", `${what} ${node.title}`);
+  const call = () => element.setAttribute("aria-label", say(what, { title: node.title }));
   call();
   also(node, "onConfigure", call); // a workflow may have another title
   element.style.minHeight = `${height}px`;

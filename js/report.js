@@ -7,17 +7,18 @@
  */
 import { app } from "../../scripts/app.js";
 import { also, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
+import { say } from "./words.js";
 
 /** Which nodes report, and how many pixels their reports need. */
 const HEIGHTS = new Map([
   ["LoadLoRAPair", 120],
-  ["ZipLoRAOptimize", 256],
+  ["ZipLoRAOptimize", 208],
   ["LoadTrainingImages", 60],
-  ["TrainDreamBoothLoRA", 176],
-  ["TrainConceptSlider", 176],
-  ["TrainConceptSliderFromImages", 176],
+  ["TrainDreamBoothLoRA", 128],
+  ["TrainConceptSlider", 128],
+  ["TrainConceptSliderFromImages", 128],
   ["ConceptSlider", 60],
-  ["UnZipLoRATrain", 176],
+  ["UnZipLoRATrain", 128],
   ["ApplyUnZipLoRA", 60],
   ["RecombineUnZipLoRA", 60],
   ["ImportUnZipLoRA", 100],
@@ -46,9 +47,9 @@ function addReport(node) {
   element.className = "comfy-multiline-input ziplora-report";
   element.readOnly = true;
   element.spellcheck = false;
-  element.placeholder = "The report appears here after a run.";
+  element.placeholder = say("The report appears here after a run.");
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
-  showOnNode(node, WIDGET_NAME, "Report of", element, height, {
+  showOnNode(node, WIDGET_NAME, "Report of {title}", element, height, {
     getValue: () => element.value,
     setValue: (/** @type {string} */ value) => {
       element.value = value;

@@ -2,6 +2,7 @@
 /** The sample pictures that a training has drawn so far, and a scrubber through them. */
 import { api } from "../../scripts/api.js";
 import { make } from "./panel.js";
+import { say } from "./words.js";
 
 export class SamplePictures {
   constructor() {
@@ -9,10 +10,10 @@ export class SamplePictures {
     this.message = null;
     this.picture = make("img", { alt: "", draggable: "false" });
     this.picture.hidden = true;
-    this.none = make("span", {}, "Sample pictures appear here, if any are drawn.");
+    this.none = make("span", {}, say("Sample pictures appear here, if any are drawn."));
     this.when = make("span", { class: "numbers" });
     this.scrub = make("input", { type: "range", min: "0", max: "0", class: "grow" });
-    this.scrub.setAttribute("aria-label", "Sample pictures over time");
+    this.scrub.setAttribute("aria-label", say("Sample pictures over time"));
     this.scrub.disabled = true;
     this.scrub.addEventListener("input", () => this.#show());
     const frame = make("div", { class: "frame" }, this.picture, this.none);
@@ -37,13 +38,13 @@ export class SamplePictures {
   #show() {
     const { picture, when, scrub, message } = this;
     const step = message?.samples[Number(scrub.value)];
-    when.textContent = step === undefined ? "" : `step ${step}`;
+    when.textContent = step === undefined ? "" : say("step {step}", { step });
     scrub.setAttribute("aria-valuetext", when.textContent);
     if (!message || step === undefined) return;
     const place = `/ziplora/training/${encodeURIComponent(message.node_id)}/samples/${step}`;
     const which = new URLSearchParams({ workflow: message.workflow, run: message.run });
     const source = api.apiURL(`${place}?${which}`);
     if (picture.getAttribute("src") !== source) picture.setAttribute("src", source);
-    picture.alt = `Sample pictures of step ${step}`;
+    picture.alt = say("Sample pictures of step {step}", { step });
   }
 }

@@ -19,6 +19,23 @@ export function spanOf(steps) {
 }
 
 /**
+ * Where the step is that comes nearest; −1 without steps.
+ * @param {number[]} steps
+ * @param {number} wanted
+ */
+export function nearest(steps, wanted) {
+  let low = 0;
+  let high = steps.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle] < wanted) low = middle + 1;
+    else high = middle;
+  }
+  const before = low > 0 && wanted - steps[low - 1] < steps[low] - wanted;
+  return steps.length ? low - Number(before) : -1;
+}
+
+/**
  * Takes the extremes of each pixel column.
  * @param {Values} values
  * @param {number[]} steps of each value
@@ -107,20 +124,28 @@ export function scale([least, greatest], logarithmic, top, bottom) {
  * @param {boolean} logarithmic
  */
 export function ticks([least, greatest], logarithmic) {
+  if (!logarithmic) return even(least, greatest);
+  const decades = Math.log10(greatest / least);
+  const steps = decades > 2 ? [1] : decades > 1 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
   const found = [];
-  if (logarithmic) {
-    const decades = Math.log10(greatest / least);
-    const steps = decades > 2 ? [1] : decades > 1 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
-    for (let power = Math.floor(Math.log10(least)); 10 ** power <= greatest; power++) {
-      found.push(...steps.map((step) => step * 10 ** power));
-    }
-  } else {
-    const rough = (greatest - least) / 3;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * ([1, 2, 5].find((s) => s * power >= rough) ?? 10);
-    for (let tick = Math.ceil(least / step) * step; tick <= greatest; tick += step) {
-      found.push(Number(tick.toPrecision(12)));
-    }
+  for (let power = Math.floor(Math.log10(least)); 10 ** power <= greatest; power++) {
+    found.push(...steps.map((step) => Number((step * 10 ** power).toPrecision(12))));
   }
-  return found.filter((tick) => tick >= least && tick <= greatest);
+  const within = found.filter((tick) => tick >= least && tick <= greatest);
+  return within.length > 1 ? within : even(least, greatest); // a short part is nearly even
+}
+
+/**
+ * @param {number} least
+ * @param {number} greatest
+ */
+function even(least, greatest) {
+  const rough = (greatest - least) / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5].find((s) => s * power >= rough) ?? 10);
+  const found = [];
+  for (let n = Math.ceil(least / step); n * step <= greatest; n++) {
+    found.push(Number((n * step).toPrecision(12)));
+  }
+  return found;
 }

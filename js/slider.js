@@ -7,6 +7,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { also, make, makePanel, showOnNode } from "./panel.js";
 import { accessors, Thumb } from "./thumb.js";
+import { say } from "./words.js";
 
 const NODE = "ConceptSlider";
 const NONE = "None";
@@ -23,19 +24,19 @@ class SliderPanel {
     this.waiting = 0;
     this.dragging = false;
     /** Why no trained range is shown. */
-    this.why = "no file is chosen, so no trained range is known";
+    this.why = say("No file is chosen, so no trained range is known");
     /** @type {[number, number] | null} */
     this.range = null;
     this.reach = NEAR;
     const reach = () => /** @type {[number, number]} */ ([-this.reach, this.reach]);
     const all = () => /** @type {[number, number]} */ ([0, 1]);
     /** @type {Thumb} */
-    this.scale = new Thumb(this, "scale", "Scale", reach, () => [-FAR, FAR], 0.05);
+    this.scale = new Thumb(this, "scale", say("Scale"), reach, () => [-FAR, FAR], 0.05);
     /** @type {Thumb} */
-    this.start = new Thumb(this, "start_percent", "Start of the sampling window", all,
+    this.start = new Thumb(this, "start_percent", say("Start of the sampling window"), all,
       () => [0, Math.max(0, this.end.value - LEAST_WINDOW)], 0.01);
     /** @type {Thumb} */
-    this.end = new Thumb(this, "end_percent", "End of the sampling window", all,
+    this.end = new Thumb(this, "end_percent", say("End of the sampling window"), all,
       () => [Math.min(1, this.start.value + LEAST_WINDOW), 1], 0.01);
     this.trained = make("div", { class: "trained" });
     this.moved = make("div", { class: "part" });
@@ -54,11 +55,12 @@ class SliderPanel {
       this.how,
       make("div", { class: "ends numbers" }, this.low, this.middle, this.high),
       this.when,
-      make("div", { class: "ends" }, make("span", {}, "first step"), this.said, make("span", {}, "last")),
+      make("div", { class: "ends" }, make("span", {}, say("first step")), this.said,
+        make("span", {}, say("last"))),
     );
     this.drag(this.how, [this.scale]);
     this.drag(this.when, [this.start, this.end]);
-    showOnNode(node, "slider_control", "Slider of", this.element, HEIGHT);
+    showOnNode(node, "slider_control", "Slider of {title}", this.element, HEIGHT);
     for (const name of ["scale", "start_percent", "end_percent", "slider"]) this.follow(name);
     this.settle();
   }
@@ -102,28 +104,30 @@ class SliderPanel {
   /** Shows what the widgets have, and makes the track as long as it needs to be. */
   settle() {
     const most = Math.max(Math.abs(this.scale.value), ...(this.range ?? []).map(Math.abs));
-    this.reach = most > NEAR ? FAR : NEAR;
+    // It stays long until another file is chosen: it would jump from under the pointer.
+    if (most > NEAR) this.reach = FAR;
     this.show();
     this.read();
   }
 
   show() {
     const { scale, start, end, range } = this;
+    const [low, high] = (range ?? []).map((end) => String(end).replace("-", "−"));
+    const trained = range ? say("trained {low} to {high}", { low, high }) : "";
     const number = scale.value.toFixed(2).replace("-", "−");
-    const trained = range ? `, trained from ${range.join(" to ")}` : "";
-    const share = scale.show(number + trained);
+    const share = scale.show([number, trained].filter(Boolean).join(", "));
     this.between(this.moved, 0.5, share);
     if (range) this.between(this.trained, ...this.shares(range));
     this.trained.hidden = !range;
-    const known = range ? `trained ${range.join(" to ").replaceAll("-", "−")}` : "trained range unknown";
+    const known = trained || say("trained range unknown");
     this.middle.textContent = this.file === NONE ? "0" : `0 · ${known}`;
     this.low.textContent = `−${this.reach}`;
     this.high.textContent = `+${this.reach}`;
-    const words = [start, end].map((thumb) => `${Math.round(100 * thumb.value)} %`);
-    this.between(this.window, start.show(words[0]), end.show(words[1]));
-    this.said.textContent = `on from ${words[0]} to ${words[1]}`;
-    this.mark(this.how, [scale], range ? `trained from ${range.join(" to ")}` : this.why);
-    this.mark(this.when, [start, end], "the part of the sampling in which the slider is on");
+    const [from, to] = [start, end].map((thumb) => `${Math.round(100 * thumb.value)} %`);
+    this.between(this.window, start.show(from), end.show(to));
+    this.said.textContent = say("on from {start} to {end}", { start: from, end: to });
+    this.mark(this.how, [scale], trained || this.why);
+    this.mark(this.when, [start, end], say("the part of the sampling in which the slider is on"));
   }
 
   /** @param {[number, number]} range where it lies on the track */
@@ -145,12 +149,13 @@ class SliderPanel {
   /**
    * @param {HTMLElement} track
    * @param {Thumb[]} thumbs
-   * @param {string | undefined} title
+   * @param {string} what it shows
    */
-  mark(track, thumbs, title) {
+  mark(track, thumbs, what) {
     const linked = thumbs.every((thumb) => thumb.linked);
     track.setAttribute("aria-disabled", String(linked));
-    track.title = linked ? "This number comes from another node." : `${title ?? ""}; double-click: as at first`;
+    track.title = linked ? say("This number comes from another node.")
+      : say("{what}; double-click: as at first", { what });
   }
 
   /** Reads how far the chosen file was trained, if that is another one now. */
@@ -160,13 +165,14 @@ class SliderPanel {
     if (file === this.file) return;
     this.file = file;
     this.range = null;
-    this.why = "no file is chosen, so no trained range is known";
+    this.reach = NEAR;
+    this.why = say("No file is chosen, so no trained range is known");
     if (file !== NONE) {
       const said = await this.ask(file);
       if (file !== this.file) return;
       const known = Array.isArray(said.range) && said.range.length === 2;
       this.range = known && said.range.every(Number.isFinite) ? said.range : null;
-      this.why = String(said.why ?? "The file does not say how far it was trained.");
+      this.why = say(String(said.why ?? "The file does not say how far it was trained to be moved."));
     }
     this.settle();
   }
@@ -177,7 +183,7 @@ class SliderPanel {
       const answer = await api.fetchApi(`/ziplora/slider?${new URLSearchParams({ name: file })}`);
       return await answer.json();
     } catch {
-      return { why: "The server does not say how far this file was trained." };
+      return { why: say("The server does not say how far this file was trained.") };
     }
   }
 
@@ -194,8 +200,9 @@ class SliderPanel {
     };
     /** @type {Thumb | undefined} */
     let held;
+    let pointer = 0;
     track.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || this.dragging) return; // another finger has a thumb already
       event.preventDefault();
       event.stopPropagation();
       const value = valueAt(event);
@@ -204,15 +211,18 @@ class SliderPanel {
       held = free.sort((a, b) => far(a) - far(b) || (value > a.value ? 1 : -1) * (a === thumbs[0] ? 1 : -1))[0];
       if (!held) return;
       this.dragging = true;
+      pointer = event.pointerId;
       app.canvas.emitBeforeChange();
       track.setPointerCapture(event.pointerId);
       held.element.focus({ preventScroll: true });
       held.set(value);
     });
-    track.addEventListener("pointermove", (event) => held?.set(valueAt(event)));
+    track.addEventListener("pointermove", (event) => {
+      if (event.pointerId === pointer) held?.set(valueAt(event));
+    });
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      track.addEventListener(end, () => {
-        if (!held) return;
+      track.addEventListener(end, (event) => {
+        if (!held || /** @type {PointerEvent} */ (event).pointerId !== pointer) return;
         held = undefined;
         this.dragging = false;
         app.canvas.emitAfterChange();
@@ -229,6 +239,7 @@ class SliderPanel {
     }, { passive: false });
     track.addEventListener("dblclick", (event) => {
       event.stopPropagation();
+      this.reach = NEAR;
       // Both at once: the first would otherwise stop at the other's old place.
       this.change(() => [...thumbs, ...thumbs].forEach((thumb) => thumb.set(thumb.standard)));
     });

@@ -9,6 +9,7 @@ import { app } from "../../scripts/app.js";
 import { isWhole } from "./history.js";
 import { isThere, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
+import { say } from "./words.js";
 
 const EVENT = "ziplora.training";
 /** Which nodes train, and whether they draw pictures on the way. */
@@ -35,7 +36,7 @@ function receive(message) {
   const panel = message?.workflow === app.rootGraph.id ? panels.get(node) : undefined;
   if (!panel) return;
   if (!isWhole(message)) {
-    panel.say("The server has sent something that cannot be shown.");
+    panel.warn(say("The server has sent something that cannot be shown."));
   } else if (panel.waiting) {
     panel.waiting.push(message);
   } else if (!panel.update(message)) {
@@ -70,12 +71,14 @@ async function fill() {
       for (const message of [{ ...whole, after: 0 }, ...messages]) receive(message);
     }
     for (const panel of lost) {
-      panel.lose("The server was started anew. Press Run to go on from the last checkpoint.");
+      panel.lose(
+        say("The server was started anew. Press Run: it goes on where a checkpoint was written."),
+      );
     }
   } catch {
     for (const panel of panels.values()) {
       panel.arrived();
-      panel.lose("The server does not answer.");
+      panel.lose(say("The server does not answer."));
     }
   }
 }

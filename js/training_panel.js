@@ -6,8 +6,9 @@ import { History } from "./history.js";
 import { make, makePanel, showOnNode } from "./panel.js";
 import { SamplePictures } from "./sample_pictures.js";
 import { short } from "./scales.js";
+import { say } from "./words.js";
 
-const HEIGHT = 212;
+const HEIGHT = 260;
 const PICTURES = 144;
 const STATES = new Map([
   ["finished", "Finished."],
@@ -32,27 +33,29 @@ export class TrainingPanel {
     this.asked = "";
     /** @type {Message[] | null} what came while all of the run was asked for */
     this.waiting = null;
-    this.chart = new Chart("Loss");
-    this.numbers = make("div", { class: "line numbers" }, "Loss, pace and memory appear here.");
-    this.words = make("div", { class: "words", role: "status" });
+    this.chart = new Chart(say("Loss"));
+    this.chart.element.addEventListener("palette", () => this.showLegend());
+    this.numbers = make("div", { class: "numbers" }, say("Loss, pace and memory appear here."));
+    this.words = make("div", { role: "status" });
     this.legend = make("div", { class: "row numbers legend" });
-    this.log = make("button", { type: "button", "aria-pressed": "true" }, "log");
-    this.log.title = "Logarithmic or linear scale";
+    this.log = make("button", { type: "button", "aria-pressed": "true" }, say("log"));
+    this.log.title = say("Logarithmic or linear scale");
     this.log.addEventListener("click", () => this.toggleScale());
-    this.stop = this.button("Stop and keep", "End now with what was learned", "stop");
-    this.save = this.button("Save now", "Write the LoRA so far, and go on", "save");
+    this.stop = this.button(
+      say("Stop and keep"), say("End now with what was learned"), "stop",
+    );
+    this.save = this.button(say("Save now"), say("Write the LoRA so far, and go on"), "save");
     this.pictures = draws ? new SamplePictures() : null;
     const gap = make("span", { class: "grow" });
     this.element = makePanel();
     this.element.append(
-      this.numbers,
-      this.words,
+      make("div", { class: "head" }, this.numbers, this.words),
       this.chart.element,
       this.legend,
       ...(this.pictures ? [this.pictures.element] : []),
       make("div", { class: "row" }, this.stop, this.save, gap, this.log),
     );
-    showOnNode(node, "training", "Training of", this.element, HEIGHT + (draws ? PICTURES : 0));
+    showOnNode(node, "training", "Training of {title}", this.element, HEIGHT + (draws ? PICTURES : 0));
   }
 
   /** @param {string} [run] begins anew, with another run's points */
@@ -90,16 +93,18 @@ export class TrainingPanel {
   async ask(route) {
     const { last } = this.history;
     if (!last) return;
-    const what = route === "stop" ? "Stopping" : "Saving";
-    this.asked = `${what} after this ${last.steps ? "step" : "pass"} …`;
+    if (route === "save") this.asked = say("Saving after this step …");
+    else this.asked = say(last.steps ? "Stopping after this step …" : "Stopping after this pass …");
     this.showWords();
     try {
       const body = JSON.stringify({ node_id: last.node_id, workflow: last.workflow });
       const answer = await api.fetchApi(`/ziplora/${route}`, { method: "POST", body });
-      if (answer.status === 404) this.asked = "It has ended already.";
-      else if (!answer.ok) this.asked = `The server refuses it (${answer.status}).`;
+      if (answer.status === 404) this.asked = say("It has ended already.");
+      else if (!answer.ok) {
+        this.asked = say("The server refuses it ({status}).", { status: answer.status });
+      }
     } catch {
-      this.asked = "The server does not answer.";
+      this.asked = say("The server does not answer.");
     }
     this.showWords();
   }
@@ -127,18 +132,22 @@ export class TrainingPanel {
     const { steps, drawn, last: message } = this.history;
     if (!message) return;
     if (steps.length || !message.errors.length) {
-      [this.chart.name, this.chart.unit] = ["Loss", "step"];
+      [this.chart.name, this.chart.unit] = [say("Loss"), "step"];
       this.chart.show(steps, drawn);
     } else {
-      [this.chart.name, this.chart.unit] = ["Error of the layers' own outputs", "pass"];
+      [this.chart.name, this.chart.unit] = [say("Error of the layers' own outputs"), "pass"];
       this.chart.show(message.errors.map((_, pass) => pass), new Map([["error", message.errors]]));
     }
-    this.legend.replaceChildren(...[...this.chart.terms.keys()].map((term) => this.name(term)));
+    this.showLegend();
     this.numbers.textContent = pace(message);
     this.stop.disabled = this.save.disabled = this.away || message.state !== "running";
     this.save.disabled ||= message.steps === 0;
     this.showWords();
     this.pictures?.offer(message);
+  }
+
+  showLegend() {
+    this.legend.replaceChildren(...[...this.chart.terms.keys()].map((term) => this.name(term)));
   }
 
   /** @param {string} term its colour, name and mean */
@@ -148,19 +157,23 @@ export class TrainingPanel {
     const { steps, last } = this.history;
     const latest = steps.length ? this.chart.latest(term) : last?.errors.at(-1);
     const value = latest === null || latest === undefined ? "–" : short(latest);
-    return make("span", {}, swatch, `${term} ${value}`);
+    return make("span", {}, swatch, `${say(term)} ${value}`);
   }
 
   showWords() {
     const message = this.history.last;
     const said = [];
-    if (this.away && message?.state === "running") said.push("The server does not answer; waiting for it.");
-    else if (this.lost) said.push(this.lost);
+    if (this.away && message?.state === "running") {
+      said.push(say("The server does not answer; waiting for it."));
+    } else if (this.lost) said.push(this.lost);
     else if (message) {
-      said.push(this.asked, STATES.get(message.state) ?? "");
+      said.push(this.asked, say(STATES.get(message.state) ?? ""));
       const { state, step, saved, status } = message;
-      if (state === "cancelled" && step) said.push("Press Run with the same inputs to go on.");
-      if (saved.length) said.push(`Saved as ${saved.join(" and ")}.`);
+      if (state === "cancelled" && step) said.push(say("Press Run with the same inputs to go on."));
+      if (saved.length) {
+        const files = saved.reduce((file, other) => say("{file} and {other}", { file, other }));
+        said.push(say("Saved as {files}.", { files }));
+      }
       if (state !== "stopped") said.push(status);
     }
     const text = said.filter(Boolean).join(" ");
@@ -174,7 +187,7 @@ export class TrainingPanel {
   }
 
   /** @param {string} words until the server says more */
-  say(words) {
+  warn(words) {
     this.lost = words;
     this.showWords();
   }
@@ -183,22 +196,30 @@ export class TrainingPanel {
   lose(words) {
     if (this.history.last?.state !== "running") return;
     this.stop.disabled = this.save.disabled = true;
-    this.say(words);
+    this.warn(words);
   }
 }
 
 /** @param {Message} message */
-function pace({ state, step, steps, prepared, speed, memory, errors }) {
-  const parts = [];
+function pace({ state, step, steps, prepared: [done, all], speed, memory, errors }) {
+  const running = state === "running";
+  const percent = Math.floor((100 * done) / all);
   const passes = Math.max(0, errors.length - 1); // the first is of the direct merge
-  if (steps && (step || state !== "running")) parts.push(`step ${step} of ${steps}`);
-  else if (state !== "running") parts.push(`${passes} ${passes === 1 ? "pass" : "passes"}`);
-  else if (prepared[1]) parts.push(`preparing ${Math.floor((100 * prepared[0]) / prepared[1])} %`);
-  else parts.push("starting");
-  if (speed) parts.push(speed >= 1 ? `${short(speed)} steps/s` : `${short(1 / speed)} s/step`);
-  if (state === "running") {
-    if (speed && step < steps) parts.push(`${duration((steps - step) / speed)} left`);
-    if (memory) parts.push(`${memory.map(gibibytes).join(" of ")} GiB in use`);
+  const parts = [];
+  if (step || (steps && !running)) parts.push(say("step {step} of {steps}", { step, steps }));
+  else if (steps && all) parts.push(say("preparing {percent} %", { percent }));
+  else if (running && !all) parts.push(say("starting"));
+  else if (running) parts.push(say("{percent} % done", { percent }));
+  if (!steps && passes) parts.push(say(passes === 1 ? "{passes} pass" : "{passes} passes", { passes }));
+  if (step && speed) {
+    parts.push(speed >= 1 ? say("{speed} steps/s", { speed: short(speed) })
+      : say("{speed} s/step", { speed: short(1 / speed) }));
+  }
+  if (running) {
+    const left = steps ? step && steps - step : all - done; // not known before the first step
+    if (speed && left) parts.push(say("{time} left", { time: duration(left / speed) }));
+    const [used, total] = (memory ?? []).map(gibibytes);
+    if (memory) parts.push(say("{used} of {total} GiB in use", { used, total }));
   }
   return parts.join(" · ");
 }
@@ -206,9 +227,10 @@ function pace({ state, step, steps, prepared, speed, memory, errors }) {
 /** @param {number} seconds */
 function duration(seconds) {
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  const [hours, minutes, rest] = [whole / 3600, (whole % 3600) / 60, whole % 60].map(Math.floor);
+  if (hours) return say("{hours} h {minutes} min", { hours, minutes });
+  if (minutes) return say("{minutes} min {seconds} s", { minutes, seconds: rest });
+  return say("{seconds} s", { seconds: rest });
 }
 
 /** @param {number} bytes */

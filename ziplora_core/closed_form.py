@@ -127,6 +127,7 @@ def solve_coefficients(
     device: torch.device,
     on_layer: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_pass: Callable[[Sequence[float]], None] = lambda errors: None,
 ) -> ClosedForm:
     """Solve for the coefficients `(2, in)` of the trained modules, in a few passes.
 
@@ -142,6 +143,7 @@ def solve_coefficients(
         device: where the model computes.
         on_layer: called before each layer is solved; may raise to cancel.
         should_stop: asked before every further pass: stop and keep.
+        on_pass: given, after each pass, what is left of the layers' errors by those so far.
 
     Raises:
         ZipLoRAError: no layer at all could be solved.
@@ -176,6 +178,7 @@ def solve_coefficients(
             error = sum(s.error for s in solutions.values())
             direct = sum(s.direct for s in solutions.values())
             done.errors = [1.0, *done.errors[1:], error / direct if direct > 0 else 1.0]
+            on_pass(done.errors)
     if not solutions:
         raise problem(
             "solver=closed_form",

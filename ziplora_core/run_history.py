@@ -78,14 +78,17 @@ class Run:
                     self._steps.append(step)
                     for name, values in record.history.items():
                         self._terms.setdefault(name, []).append(_plain(values[step - 1]))
+            if not self.step:
+                self._pace.clear()  # of the evaluations
             self._seen, self.step = done, record.step
             if len(self._steps) > MOST_POINTS:
                 self._thin_out()
 
     def tick(self) -> None:
-        """Note the time, for the speed."""
-        if self.step and (not self._pace or self.step > self._pace[-1][1]):
-            self._pace.append((time.perf_counter(), self.step))
+        """Note the time, for the speed: of steps, before the first one of UNet evaluations."""
+        done = self.step or self.prepared[0]
+        if done and (not self._pace or done > self._pace[-1][1]):
+            self._pace.append((time.perf_counter(), done))
 
     def add_picture(self, step: int, jpeg: bytes) -> None:
         """Keep the samples of a step, as one picture."""
@@ -131,7 +134,7 @@ class Run:
             }
 
     def _speed(self) -> float | None:
-        """Steps per second of late; None before the second message."""
+        """Steps, or evaluations, per second of late; None before the second message."""
         if len(self._pace) < 2:
             return None
         (start, first), (end, last) = self._pace[0], self._pace[-1]
@@ -141,6 +144,7 @@ class Run:
         kept = bisect_right(self._steps, step)
         for column in (self._steps, *self._terms.values()):
             del column[kept:]
+        self._pictures = {at: jpeg for at, jpeg in self._pictures.items() if at <= step}
         self._pace.clear()
 
     def _thin_out(self) -> None:

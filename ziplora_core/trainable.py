@@ -120,7 +120,8 @@ class Watch:
         on_prepare: told how many of how many UNet evaluations are done before the first step.
         on_status: told what is going on before the first step, last what memory it will need.
         on_samples: given sample pictures `(h, w, 3)` in 0…1, and their step.
-        on_solved: given what is left of the layers' outputs by the direct merge and by each pass.
+        on_solved: given, after each pass of the closed form, what is left of the layers' errors:
+            1 by the direct merge, then by each pass.
         on_saved: given the names, as LoRA loaders list them, of what was written on the way.
     """
 

@@ -91,8 +91,9 @@ def listen(page: Page, said: list[Said]) -> None:
 def is_ours(line: Said) -> bool:
     """Whether a line on the console is about the pack, or nobody else's; not what the browser says
     of a request while a test has cut the line to the server."""
-    kind, text, script = line
-    return kind == "pageerror" or "ziplora" in text or "/extensions/ziplora/" in script
+    kind, text, address = line
+    cut = text.startswith("Failed to load resource: net::")
+    return kind == "pageerror" or "ziplora" in text or ("/ziplora/" in address and not cut)
 
 
 def drop(page: Page, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from sandbox.locales import written
 from sandbox.server import ComfyServer
 
 from .conftest import open_page
-from .pages import shoot
+from .pages import DISPATCH, message, panel, shoot
 
 NODES = """
     () => {
@@ -70,6 +71,14 @@ def test_nodes_in_chinese_are_named_in_chinese(chinese_page: Page) -> None:
                 assert node["outputs"][int(index)] == output["name"], (node_id, index)
 
     chinese_page.evaluate(SHOW, "ZipLoRAOptimize")
+    training = panel(chinese_page, "ZipLoRA 学习合并 的训练")
+    chinese_page.evaluate(DISPATCH, message(chinese_page, "ZipLoRAOptimize", 100, state="stopped"))
+    expect(training).to_contain_text("第 100 / 400 步")
+    expect(training).to_contain_text("已停止，并保留已学到的内容。")
+    expect(training.get_by_role("button", name="停止并保留")).to_be_disabled()
+    expect(panel(chinese_page, "ZipLoRA 学习合并 的分布图")).to_be_visible()
+    words: str = training.evaluate("(e) => e.innerText")
+    assert not re.search("[a-z]{4}", words), words
     chinese_page.get_by_test_id("info-button").click()
     expect(chinese_page.get_by_role("heading", name="出问题时")).to_be_attached()
     shoot(chinese_page, "chinese")

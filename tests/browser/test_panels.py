@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from playwright.sync_api import (
     Browser,
     Page,
@@ -14,6 +16,10 @@ from playwright.sync_api import (
 )
 
 from sandbox.server import ComfyServer
+from ziplora_core.lora import LoraFactors
+from ziplora_core.merge import MergedLoRA
+from ziplora_core.merge_map import merge_map
+from ziplora_core.pairing import ModulePair
 
 from .conftest import open_page
 from .pages import (
@@ -46,10 +52,35 @@ INTO_SUBGRAPH = """
         return `${outer.id}:${inner.id}`;
     }
 """
+EXECUTED = """
+    ([type, output]) => app.graph.nodes.find((node) => node.type === type).onExecuted(output)
+"""
+SDXL = {
+    "input_blocks_4_1": 2, "input_blocks_5_1": 2, "input_blocks_7_1": 10, "input_blocks_8_1": 10,
+    "middle_block_1": 10, "output_blocks_0_1": 10, "output_blocks_1_1": 10,
+    "output_blocks_2_1": 10, "output_blocks_3_1": 2, "output_blocks_4_1": 2,
+    "output_blocks_5_1": 2,
+}  # fmt: skip
+"""Transformer blocks in each of its blocks."""
 COLOURS = """
     async (panel, palette) => {
         const { between, CURVES } = await import("/extensions/ziplora/colours.js");
         return [getComputedStyle(panel).color, ...CURVES[palette].map((c) => between([c, c], 0))];
+    }
+"""
+SWATCHES = "(found) => found.map((swatch) => getComputedStyle(swatch).backgroundColor)"
+TICKS = """
+    async () => {
+        const { ticks } = await import("/extensions/ziplora/scales.js");
+        const counts = new Set();
+        for (let low = 1e-6; low < 100; low *= 1.7) {
+            for (let more = 0.02; more < 1000; more *= 1.3) {
+                for (const logarithmic of [true, false]) {
+                    counts.add(ticks([low, low * (1 + more)], logarithmic).length);
+                }
+            }
+        }
+        return [Math.min(...counts), Math.max(...counts)];
     }
 """
 NEXT_MESSAGES = """
@@ -125,7 +156,7 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
     more = {"step": [100, 101, 102], "loss": [1, 1, None], "content": [5, 5, None],
             "style": [1, 1, 1]}  # fmt: skip
     tab.evaluate(DISPATCH, message(tab, node_type, 100, step=102, after=100, points=more))
-    expect(chart).to_have_attribute("aria-label", contains("step 102: content not a number"))
+    expect(chart).to_have_attribute("aria-label", contains("step 102: content: not a number"))
     chart.focus()
     tab.keyboard.press("Home")
     expect(shown.locator(".tip")).to_have_text("step 1\ncontent 1\nstyle 1")
@@ -154,10 +185,65 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
     tab.evaluate(DISPATCH, last)
 
 
-def test_training_panel_in_a_subgraph_hears_its_messages_and_is_readable_in_both_palettes(
-    tab: Page,
+def test_training_panel_shows_each_pass_of_the_closed_form_while_it_goes_on(
+    tab: Page, renderer: str
 ) -> None:
-    tab.evaluate(SET_VUE, False)
+    drop(tab, MERGE)
+    look_at(tab, "ZipLoRAOptimize")
+    said = message(tab, "ZipLoRAOptimize", 0, run="of passes", points={"step": []})
+    said |= {"steps": 0, "prepared": [0, 0]}
+    shown = panel(tab, "Training of ZipLoRA Optimize")
+    tab.evaluate(DISPATCH, said | {"speed": None})
+    expect(shown).to_contain_text("starting · 1.0 of 8.0 GiB in use")
+    tab.evaluate(DISPATCH, said | {"errors": [1, 0.62, 0.31], "prepared": [90, 120]})
+    expect(shown).to_contain_text("75 % done · 2 passes · 15 s left · 1.0 of 8.0 GiB in use")
+    expect(shown).to_contain_text("error 0.31")
+    expect(chart_of(shown)).to_have_attribute("aria-label", contains("pass 2: error 0.31"))
+    expect(shown.get_by_text("Stop and keep")).to_be_enabled()
+    expect(shown.get_by_text("Save now")).to_be_disabled()  # there is nothing to save yet
+    shoot(tab, f"{renderer}_passes")
+
+
+def test_map_of_a_merge_has_room_for_all_of_sdxl(tab: Page, renderer: str) -> None:
+    drop(tab, MERGE)
+    look_at(tab, "ZipLoRAOptimize")
+    drawn = sdxl_map()
+    assert len(drawn["cells"]) == 560 and len(drawn["blocks"]) == 70
+    tab.evaluate(EXECUTED, ["ZipLoRAOptimize", {"ziplora_merge_map": [drawn]}])
+    shown = panel(tab, "Map of ZipLoRA Optimize")
+    mapped = shown.locator(".plot > canvas")
+    mapped.focus()
+    for key in ("ArrowDown", "ArrowDown", *["ArrowRight"] * 24):
+        tab.keyboard.press(key)
+    tip = shown.locator(".tip")
+    expect(tip).to_contain_text("middle_block.1 · 0 · attn1.to_k")
+    expect(tip.locator("canvas")).to_be_visible()
+    shoot(tab, f"{renderer}_map_of_sdxl")
+    before = mapped.evaluate("(canvas) => canvas.toDataURL()")
+    shown.get_by_role("combobox").select_option("layer cosine after")
+    expect(mapped).to_have_attribute("aria-label", contains("layer cosine after"))
+    assert mapped.evaluate("(canvas) => canvas.toDataURL()") != before
+
+
+def sdxl_map() -> dict[str, Any]:
+    """What ZipLoRA Optimize puts out after a merge of all of SDXL's attention, of narrow layers."""
+    coefficients = {}
+    for block, depth in SDXL.items():
+        for turn in range(depth):
+            for row, layer in enumerate(("q", "k", "v", "out_0") * 2):
+                name = f"{block}_transformer_blocks_{turn}_attn{1 + row // 4}_to_{layer}"
+                seed = torch.Generator().manual_seed(len(coefficients))
+                coefficients[f"lora_unet_{name}"] = torch.rand(2, 8, generator=seed) * (2 - row / 8)
+    factors = LoraFactors(torch.ones(1, 8), torch.ones(8, 1))
+    pair = ModulePair(factors, factors)
+    drawn = merge_map(MergedLoRA(dict.fromkeys(coefficients, pair), coefficients))
+    assert drawn is not None
+    return drawn
+
+
+def test_training_panel_in_a_subgraph_hears_its_messages_and_is_readable_in_both_palettes(
+    tab: Page, renderer: str
+) -> None:
     drop(tab, TRAININGS["ZipLoRAOptimize"])
     said = message(tab, "ZipLoRAOptimize", 7)
     said["node_id"] = tab.evaluate(INTO_SUBGRAPH)
@@ -170,6 +256,8 @@ def test_training_panel_in_a_subgraph_hears_its_messages_and_is_readable_in_both
         expect(shown).to_have_css("background-color", background)
         ink, *curves = shown.evaluate(COLOURS, palette)
         assert contrast(ink, background) >= 4.5
+        swatches = shown.locator(".legend i").evaluate_all(SWATCHES)
+        assert swatches == curves[:2]  # of content and of style, as the chart draws them
         assert min(contrast(curve, background) for curve in curves) >= 3  # WCAG 2, 1.4.11
     tab.evaluate("() => app.canvas.setGraph(app.rootGraph)")
 
@@ -200,6 +288,11 @@ def test_chart_of_ten_thousand_points_draws_a_few_for_each_pixel_column(tab: Pag
         f"10,000 points of 3 terms: {drawn['milliseconds']:.2f} ms a drawing, "
         f"{taken:.2f} ms a message"
     )
+
+
+def test_scale_of_any_values_has_two_to_seven_numbers(tab: Page) -> None:
+    least, most = tab.evaluate(TICKS)
+    assert least >= 2 and most <= 7
 
 
 def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(

@@ -53,7 +53,7 @@ def test_slider_control_moves_the_queued_numbers(
     expect(shown.locator(".track").first).to_have_attribute("title", contains("no such file"))
     tab.evaluate(SET, ["slider", "ranged.safetensors"])
     expect(shown.locator(".trained")).to_be_visible()
-    expect(scale).to_have_attribute("aria-valuetext", "1.50, trained from -2 to 2")
+    expect(scale).to_have_attribute("aria-valuetext", "1.50, trained −2 to 2")
 
     drag(tab, scale, -0.25)
     assert -1.5 < values(tab)["scale"] < -0.5

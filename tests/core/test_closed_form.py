@@ -233,8 +233,13 @@ def test_a_stop_leaves_out_further_passes_and_in_the_last_one_comes_too_late(dur
             run.stop.set()
 
     settings = ClosedFormSettings(3, RIDGE, 8)
-    done = solve_coefficients(model, pairs, ["a"], states, settings, CPU, on_layer, run.take_stop)
+    told: list[list[float]] = []
+    done = solve_coefficients(
+        model, pairs, ["a"], states, settings, CPU, on_layer, run.take_stop,
+        lambda errors: told.append(list(errors)),
+    )  # fmt: skip
     assert len(done.errors) == 1 + during
+    assert told == [done.errors[: passes + 1] for passes in range(1, during + 1)]
     left_out = during < 3
     assert done.notes == ([f"stopped after pass {during} as asked"] if left_out else [])
     assert run.ending() == ("stopped" if left_out else "finished")

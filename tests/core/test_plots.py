@@ -45,7 +45,7 @@ def test_loss_curves_without_steps_is_an_empty_chart() -> None:
 @pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
 def test_theme_colours_have_the_contrast_that_text_needs(theme: Theme) -> None:
     ground = luminance(theme.ground)
-    for colour in (theme.ink, theme.content, theme.style, theme.penalty):
+    for colour in (theme.ink, theme.content, theme.style, theme.penalty, theme.other):
         light, dark = sorted((ground, luminance(colour)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
 

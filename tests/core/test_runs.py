@@ -80,11 +80,37 @@ def test_snapshot_after_a_step_has_only_what_is_new_as_json_knows_it() -> None:
 def test_update_after_a_roll_back_forgets_the_steps_that_went_wrong() -> None:
     run = Run("7", steps=40)
     run.update(recorded(25))
+    for step in (5, 10, 20):
+        run.add_picture(step, b"")
     run.update(recorded(10))
+    assert run.snapshot()["samples"] == [5, 10]
     shown = run.snapshot(after=25)
     assert (shown["step"], shown["after"], run.last()) == (10, 10, 10)
     run.update(recorded(12))
     assert run.snapshot(after=10)["points"]["loss"] == [11, 12]
+
+
+def test_speed_is_of_evaluations_before_the_first_step_then_of_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("ziplora_core.run_history.time.perf_counter", lambda: now)
+    run = Run("7", steps=40)
+
+    def speed(seconds: float) -> float | None:
+        nonlocal now
+        now += seconds
+        run.tick()
+        return run.snapshot()["speed"]
+
+    run.prepared = (4, 80)
+    assert speed(1) is None
+    run.prepared = (34, 80)
+    assert speed(3) == 10
+    run.update(recorded(21))  # one that was resumed
+    assert speed(1) is None
+    run.update(recorded(23))
+    assert speed(4) == 0.5
 
 
 def test_update_of_a_long_run_is_thinned_out_evenly() -> None:

@@ -17,6 +17,11 @@ TRANSLATED = [language for language in languages() if language != "en"]
 NUMBER = re.compile(r"\d+(?:\.\d+)*(?:e-?\d+)?")
 MESSAGE_SYNTAX = set("@{}|")
 """The frontend compiles names and descriptions as messages of vue-i18n, where these command."""
+TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+SAID = re.compile(rf"\bsay\(\s*{TEXT.pattern}")
+TERMS = {"content", "style", "penalty", "joint", "instance", "prior", "slider", "high", "low"}
+"""Of losses, as they come from the server."""
+VALUE = re.compile(r"{\w+}")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -90,3 +95,14 @@ def test_help_in_chinese_names_what_the_node_shows(nodes: Json) -> None:
         for name, words in node["inputs"].items():
             if words["name"].lower() != name:
                 assert f"**{name}**「{words['name']}」" in page, (node_id, name)
+
+
+def test_panels_have_chinese_for_all_they_say_and_no_stale_one() -> None:
+    sources = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "js").glob("*.js")}
+    entries = re.findall(rf"^  {TEXT.pattern}:\s+{TEXT.pattern},$", sources.pop("words.js"), re.M)
+    words, panels = dict(entries), "".join(sources.values())
+    assert set(SAID.findall(panels)) <= set(words)
+    assert set(words) - set(TEXT.findall(panels)) <= TERMS
+    for text, translated in words.items():
+        assert HAN.search(translated), text
+        assert sorted(VALUE.findall(translated)) == sorted(VALUE.findall(text))

@@ -13,6 +13,7 @@ from ..errors import problem
 from ..options import ZipSettings
 from ..pairing import ModulePair
 from ..states import TEACHERS, State
+from ..trainable import Watch
 from .memory import room_for_moments
 from .targets import unet_targets
 from .training_model import TrainingModel
@@ -24,7 +25,7 @@ def solve_on_model(
     trained: Sequence[str],
     states: Sequence[Sequence[State]],
     settings: ZipSettings,
-    should_stop: Callable[[], bool],
+    watch: Watch,
 ) -> ClosedForm:
     """Solve for the coefficients of the trained modules, by kohya name, if settings ask for it.
 
@@ -36,7 +37,7 @@ def solve_on_model(
         trained: those that get coefficients.
         states: of content, style and, where it counts, joint.
         settings: solver, passes, calibration_states, memory.
-        should_stop: asked between passes.
+        watch: asked between passes whether to stop, told how well each has done.
 
     Raises:
         ZipLoRAError: memory runs out twice, or no layer could be solved.
@@ -56,7 +57,8 @@ def solve_on_model(
             how,
             opened.device,
             lambda: opened.on_evaluation(opened.evaluations),
-            should_stop,
+            watch.should_stop,
+            watch.on_solved,
         )
 
     frugal = ClosedFormSettings(settings.passes, batch=1, room=0.0)

@@ -125,11 +125,7 @@ class ZipSession:
             states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
-            solved = solve_on_model(
-                opened, self.pairs, self.trained, states, settings, watch.should_stop
-            )
-            if solved.errors:
-                watch.on_solved(solved.errors)
+            solved = solve_on_model(opened, self.pairs, self.trained, states, settings, watch)
             task.coefficients.set(solved.columns)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels, say
 _BINS = 240
 _TAIL = 5e-4
 """The share of the coefficients at either end that is only named: a few are very large."""
-_ROOM = 0.06
-"""The share of the width a block needs to have its name written across; else all stand upright."""
+_ROOM, _LEAST_ROOM = 0.06, 0.025
+"""The share of the width that a block's name needs across, and upright: when one block is too
+narrow for the first, all stand upright; beside a wider one's name there may be no room for its."""
 
 
 def entries_histogram(
@@ -112,14 +114,17 @@ def _name_axes(axes: Axes, x: str, y: str, theme: Theme) -> None:
 
 def _name_blocks(axes: Axes, names: list[str], theme: Theme) -> None:
     """Put the blocks' names where their layers are, and a line between them."""
-    labels = {}
-    end, narrow = 0, False
+    blocks, end = [], 0
     for block, inside in groupby(names, short_block):
         start, end = end, end + len(list(inside))
         axes.axvline(end, color=theme.faint, linewidth=0.8)
-        labels[(start + end) / 2] = block
-        narrow |= end - start < _ROOM * len(names)
-    axes.set_xticks(list(labels), list(labels.values()), fontsize=7, rotation=90 if narrow else 0)
+        blocks.append((end - start, (start + end) / 2, block))
+    labels: dict[float, str] = {}
+    for _, middle, block in sorted(blocks, key=itemgetter(0), reverse=True):
+        if all(abs(middle - other) >= _LEAST_ROOM * len(names) for other in labels):
+            labels[middle] = block
+    upright = min(width for width, *_ in blocks) < _ROOM * len(names)
+    axes.set_xticks(list(labels), list(labels.values()), fontsize=7, rotation=90 if upright else 0)
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
 

@@ -23,7 +23,7 @@ class Theme:
 
     Args:
         ground, ink, faint: behind everything, of text, of grid lines.
-        content, style, penalty: of the curves, and of whatever takes their place.
+        content, style, penalty, other: of the curves, and of whatever takes their place.
     """
 
     ground: str
@@ -32,15 +32,20 @@ class Theme:
     content: str
     style: str
     penalty: str
+    other: str
 
     def of(self, term: str) -> str:
         """Give the colour of a loss term by its name."""
-        same = {"instance": "content", "prior": "style", "slider": "content", "high": "content"}
-        return getattr(self, same.get(term, "style" if term == "low" else term), self.ink)
+        if term in ("content", "instance", "slider", "high"):
+            return self.content
+        if term in ("style", "prior", "low"):
+            return self.style
+        return self.penalty if term == "penalty" else self.other
 
 
-DARK = Theme("#1e1e22", "#d8d8dc", "#3a3a40", "#4cc2ff", "#ff9f43", "#9b8cff")
-LIGHT = Theme("#ffffff", "#26262b", "#d8d8de", "#0a66b7", "#b35300", "#5b46c8")
+# As in js/colours.js.
+DARK = Theme("#1e1e22", "#d8d8dc", "#3a3a40", "#4cc2ff", "#ff9f43", "#9b8cff", "#62d48a")
+LIGHT = Theme("#ffffff", "#26262b", "#d8d8de", "#0a66b7", "#b35300", "#5b46c8", "#1d7f45")
 THEMES = {"dark": DARK, "light": LIGHT}
 
 
@@ -63,7 +68,8 @@ def legend_above(axes: Axes, theme: Theme, handles: list | None = None) -> None:
     """Put the names of the curves in one row above the chart, where they hide nothing."""
     axes.legend(
         **({} if handles is None else {"handles": handles}), loc="lower center",
-        bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, labelcolor=theme.ink, frameon=False,
+        bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, labelcolor=theme.ink, frameon=False,
+        handlelength=1.2, columnspacing=1.2,
     )  # fmt: skip
 
 
