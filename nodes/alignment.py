@@ -11,6 +11,7 @@ from ..ziplora_core.alignment import HEADING, Alignment, as_csv
 from ..ziplora_core.comfy_adapter.alignment_scores import Compared, score
 from ..ziplora_core.comfy_adapter.pictures import split_pictures
 from ..ziplora_core.plots import THEMES, table
+from .outputs import report_output
 from .training_inputs import one_of_each
 from .types import as_image, theme_input
 
@@ -61,12 +62,14 @@ class AlignmentScores(io.ComfyNode):
                 theme_input(),
             ],
             outputs=[
-                io.Float.Output("style_alignment"),
-                io.Float.Output("subject_alignment"),
-                io.Float.Output("text_alignment"),
-                io.Image.Output("table"),
-                io.String.Output("csv"),
-                io.String.Output("report"),
+                io.Float.Output("style_alignment", tooltip="CLIP-I, mean cosine with the style's."),
+                io.Float.Output(
+                    "subject_alignment", tooltip="DINO, mean cosine with the subject's."
+                ),
+                io.Float.Output("text_alignment", tooltip="CLIP-T, mean cosine with the prompt."),
+                io.Image.Output("table", tooltip="The scores as a picture."),
+                io.String.Output("csv", tooltip="The scores as text, for a spreadsheet."),
+                report_output(),
             ],
         )  # fmt: skip
 

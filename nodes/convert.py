@@ -13,6 +13,7 @@ from ..ziplora_core.errors import ZipLoRAError
 from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.metadata import inherited
 from ..ziplora_core.files.writer import lora_model
+from .outputs import lora_output, report_output
 from .save import dtype_input, saved
 from .types import bias_and_norm_input, describe_lora, file_fingerprint
 
@@ -40,7 +41,7 @@ class ImportLoRA(io.ComfyNode):
                 ),
                 bias_and_norm_input(),
             ],
-            outputs=[io.LoraModel.Output("lora"), io.String.Output("report")],
+            outputs=[lora_output(), report_output()],
         )
 
     @classmethod
@@ -85,7 +86,7 @@ class ExportLoRA(io.ComfyNode):
                 dtype_input(),
                 bias_and_norm_input(),
             ],
-            outputs=[io.String.Output("path")],
+            outputs=[io.String.Output("path", tooltip="Of the file that was written.")],
         )
 
     @classmethod

@@ -19,6 +19,7 @@ from ..ziplora_core.plots import (
     loss_curves,
 )
 from ..ziplora_core.weight_entries import count_entries
+from .outputs import report_output
 from .sampling_inputs import counted
 from .types import (
     NONE,
@@ -49,7 +50,7 @@ class PlotLoss(io.ComfyNode):
                 io.LossMap.Input("loss", tooltip="From any training node, also ComfyUI's own."),
                 theme_input(),
             ],
-            outputs=[io.Image.Output("image")],
+            outputs=[io.Image.Output("image", tooltip="The figure the node shows.")],
         )
 
     @classmethod
@@ -86,7 +87,10 @@ class PlotWeights(io.ComfyNode):
                 ),
                 theme_input(),
             ],
-            outputs=[io.Image.Output("image"), io.String.Output("report")],
+            outputs=[
+                io.Image.Output("image", tooltip="The figure the node shows."),
+                report_output(),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -121,8 +125,14 @@ class PlotMerge(io.ComfyNode):
             "the plain sum and in this merge (ZipLoRA paper, Fig. 3), and its coefficients.",
             search_aliases=["ziplora", "layer cosine", "merger coefficients", "merge chart"],
             is_output_node=True,
-            inputs=[MergedLoRAType.Input("merged"), theme_input()],
-            outputs=[io.Image.Output("cosines"), io.Image.Output("coefficients")],
+            inputs=[
+                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
+                theme_input(),
+            ],
+            outputs=[
+                io.Image.Output("cosines", tooltip="Of each layer, before and after."),
+                io.Image.Output("coefficients", tooltip="How many have which value."),
+            ],
         )
 
     @classmethod

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..ziplora_core.comfy_adapter.pruned_lora import with_pruned_lora
 from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, strength_grid
 from ..ziplora_core.merge import MergedLoRA
+from .outputs import grid_outputs, report_output
 from .sampling_inputs import as_grid, counted, drawing_inputs, sampling_inputs
 from .types import (
     NONE,
@@ -32,7 +33,7 @@ class StrengthGrid(io.ComfyNode):
             search_aliases=["ziplora", "xy plot", "style strength grid", "content strength"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint, without the merge on it."),
-                MergedLoRAType.Input("merged"),
+                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
                 *drawing_inputs(),
                 io.String.Input(
                     "content_strengths",
@@ -47,7 +48,7 @@ class StrengthGrid(io.ComfyNode):
                 *sampling_inputs(),
                 theme_input(),
             ],
-            outputs=[io.Image.Output("grid"), io.Image.Output("images")],
+            outputs=grid_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -82,7 +83,7 @@ class PruneLoRA(io.ComfyNode):
             "most of them hardly matter (ZipLoRA paper, Fig. 2).",
             search_aliases=["ziplora", "sparse lora", "zero small weights", "magnitude pruning"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The checkpoint to draw with."),
                 lora_file_input("lora", "A LoRA's file; None when lora_model is connected."),
                 io.Float.Input(
                     "prune",
@@ -107,7 +108,10 @@ class PruneLoRA(io.ComfyNode):
                     tooltip="A LoRA straight from a training or merging node, in place of a file.",
                 ),
             ],
-            outputs=[io.Model.Output("MODEL"), io.String.Output("report")],
+            outputs=[
+                io.Model.Output("MODEL", tooltip="With what is left of the LoRA on it."),
+                report_output(),
+            ],
         )
 
     @classmethod

@@ -15,10 +15,10 @@ from ..ziplora_core.files.merged import merged_from_lora
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.lora import LoRA
 from ..ziplora_core.pairing import LoRAPair, scaled
+from .outputs import merged_output, report_output
 from .types import (
     NONE,
     LoRAPairType,
-    MergedLoRAType,
     bias_and_norm_input,
     describe_lora,
     file_fingerprint,
@@ -78,10 +78,12 @@ class LoadLoRAPair(io.ComfyNode):
                 bias_and_norm_input(),
             ],
             outputs=[
-                LoRAPairType.Output("pair"),
+                LoRAPairType.Output(
+                    "pair", tooltip="Both LoRAs: for ZipLoRA Optimize or Merge LoRAs."
+                ),
                 io.Clip.Output("content_clip", tooltip="For the subject's own prompt."),
                 io.Clip.Output("style_clip", tooltip="For the style's own prompt."),
-                io.String.Output("report"),
+                report_output(),
             ],
         )
 
@@ -137,7 +139,7 @@ class LoadMergedLoRA(io.ComfyNode):
                 )
             ],
             outputs=[
-                MergedLoRAType.Output("merged"),
+                merged_output(),
                 io.LoraModel.Output(
                     "lora", tooltip="The same as one LoRA: to be half of another pair."
                 ),

@@ -17,6 +17,7 @@ from ..ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
 from ..ziplora_core.pairing import LoRAPair
 from ..ziplora_core.trainable import Watch
 from .merge_inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
+from .outputs import lora_output, merged_output, report_output
 from .progress import log_warnings, progress_bar
 from .types import LoRAPairType, MergedLoRAType, no_clip
 
@@ -54,7 +55,7 @@ class MergeLoRAs(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the LoRAs belong to."),
-                LoRAPairType.Input("pair"),
+                LoRAPairType.Input("pair", tooltip="Both LoRAs, from Load LoRA Pair."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
@@ -108,9 +109,9 @@ class MergeLoRAs(io.ComfyNode):
                 *calibration_inputs(),
             ],
             outputs=[
-                MergedLoRAType.Output("merged"),
-                io.LoraModel.Output("lora"),
-                io.String.Output("report"),
+                merged_output(),
+                lora_output(),
+                report_output(),
             ],
         )
 
@@ -170,8 +171,8 @@ class ApplyMergedLoRA(io.ComfyNode):
             "the ZipLoRA paper. Encode the joint prompt with the CLIP from here.",
             search_aliases=["ziplora", "style strength", "content strength"],
             inputs=[
-                io.Model.Input("model"),
-                MergedLoRAType.Input("merged"),
+                io.Model.Input("model", tooltip="The checkpoint to draw with."),
+                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
                 io.Clip.Input("clip", optional=True, tooltip="For LoRAs with a text-encoder part."),
                 io.Float.Input(
                     "content_strength",
@@ -192,7 +193,10 @@ class ApplyMergedLoRA(io.ComfyNode):
                 ),
                 *block_inputs("", "all"),
             ],
-            outputs=[io.Model.Output("MODEL"), io.Clip.Output("CLIP")],
+            outputs=[
+                io.Model.Output("MODEL", tooltip="With the merge on it."),
+                io.Clip.Output("CLIP", tooltip="With both LoRAs' text-encoder parts."),
+            ],
         )
 
     @classmethod

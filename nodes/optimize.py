@@ -16,9 +16,10 @@ from ..ziplora_core.merge_map import merge_map
 from ..ziplora_core.objective import SIMILARITIES
 from ..ziplora_core.options import SOLVERS, TrainingOptions, ZipSettings
 from ..ziplora_core.pairing import LoRAPair
+from .outputs import lora_output, loss_output, merged_output, report_output
 from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, seed_input, size_input
-from .types import LoRAPairType, MergedLoRAType, OptionsType
+from .types import LoRAPairType, OptionsType
 
 _NO_LATENT = "in pixels of the pictures each LoRA draws for itself. Only used without a latent."
 
@@ -39,7 +40,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     "model",
                     tooltip="The checkpoint both LoRAs belong to. LoRAs on it count as part of it.",
                 ),
-                LoRAPairType.Input("pair"),
+                LoRAPairType.Input("pair", tooltip="Both LoRAs, from Load LoRA Pair."),
                 io.Conditioning.Input(
                     "content_conditioning",
                     tooltip="The subject LoRA's own prompt, e.g. 'a photo of sks dog', encoded "
@@ -138,10 +139,10 @@ class ZipLoRAOptimize(io.ComfyNode):
                 ),
             ],
             outputs=[
-                MergedLoRAType.Output("merged"),
-                io.LoraModel.Output("lora"),
-                io.LossMap.Output("loss"),
-                io.String.Output("report"),
+                merged_output(),
+                lora_output(),
+                loss_output(),
+                report_output(),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )

@@ -135,7 +135,7 @@ class TrainingOptionsNode(io.ComfyNode):
                     "three lines, in the order of its prompts.",
                 ),
             ],
-            outputs=[OptionsType.Output("options")],
+            outputs=[OptionsType.Output("options", tooltip="For any training node.")],
         )
 
     @classmethod

@@ -8,6 +8,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.picture_files import caption_file, picture_files, read_pictures
+from .outputs import report_output
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -28,9 +29,13 @@ class LoadTrainingImages(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.Image.Output("images", is_output_list=True),
-                io.String.Output("captions", is_output_list=True),
-                io.String.Output("report"),
+                io.Image.Output(
+                    "images", is_output_list=True, tooltip="One by one, in their own sizes."
+                ),
+                io.String.Output(
+                    "captions", is_output_list=True, tooltip="One of each picture; may be empty."
+                ),
+                report_output(),
             ],
         )
 

@@ -22,10 +22,10 @@ Axis = tuple[str, Sequence[float]]
 def drawing_inputs() -> list[Any]:
     """Prompts, size and VAE of every picture, without the model."""
     return [
-        io.Conditioning.Input("positive"),
-        io.Conditioning.Input("negative"),
+        io.Conditioning.Input("positive", tooltip="The prompt, encoded."),
+        io.Conditioning.Input("negative", tooltip="What the pictures are to be without."),
         io.Latent.Input("latent", tooltip="Empty Latent Image; its first picture."),
-        io.Vae.Input("vae"),
+        io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
     ]
 
 

@@ -14,6 +14,7 @@ from ..ziplora_core.files.metadata import inherited
 from ..ziplora_core.files.writer import DTYPES, WrittenFile
 from ..ziplora_core.merge import MergedLoRA, truncated
 from ..ziplora_core.report import truncation_line
+from .outputs import lora_name_output
 from .types import MergedLoRAType, bias_and_norm_input
 
 
@@ -73,7 +74,7 @@ class SaveMergedLoRA(io.ComfyNode):
             search_aliases=["ziplora", "export lora", "save lora"],
             is_output_node=True,
             inputs=[
-                MergedLoRAType.Input("merged"),
+                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
                 _prefix_input("ziplora"),
                 io.Int.Input(
                     "rank",
@@ -85,7 +86,7 @@ class SaveMergedLoRA(io.ComfyNode):
                 ),
                 dtype_input(),
             ],
-            outputs=[io.String.Output("lora_name")],
+            outputs=[lora_name_output()],
         )
 
     @classmethod
@@ -124,7 +125,7 @@ class SaveTrainedLoRA(io.ComfyNode):
                 dtype_input(),
                 bias_and_norm_input(),
             ],
-            outputs=[io.String.Output("lora_name")],
+            outputs=[lora_name_output()],
         )
 
     @classmethod

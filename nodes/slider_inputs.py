@@ -41,7 +41,9 @@ class ConceptSliderImagePairs(io.ComfyNode):
                     tooltip="Pairs at another scale, e.g. 2 for stronger ones.",
                 ),
             ],
-            outputs=[SliderPairsType.Output("pairs")],
+            outputs=[
+                SliderPairsType.Output("pairs", tooltip="For the training, or the next pairs.")
+            ],
         )
 
     @classmethod
@@ -76,7 +78,8 @@ class SliderPrompts(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.String.Output(name) for name in ("target", "positive", "negative", "preserve")
+                io.String.Output(name, tooltip=f"For {name} of the training.")
+                for name in ("target", "positive", "negative", "preserve")
             ],
         )
 

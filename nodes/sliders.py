@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.concept_slider import with_slider
 from ..ziplora_core.comfy_adapter.sweep import Sampling, Swept, parse_scales, sweep
+from .outputs import grid_outputs
 from .progress import log_warnings
 from .sampling_inputs import as_grid, counted, drawing_inputs, sampling_inputs
 from .types import NONE, file_fingerprint, lora_file_input, read_either, theme_input
@@ -61,7 +62,7 @@ class ConceptSlider(io.ComfyNode):
             "sampling. Any number can follow each other.",
             search_aliases=["ziplora", "slider", "lora slider", "concept sliders", "lora schedule"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The checkpoint, or another Concept Slider."),
                 lora_file_input(
                     "slider", "The slider's file; None when slider_model is connected."
                 ),
@@ -80,7 +81,7 @@ class ConceptSlider(io.ComfyNode):
                     tooltip="A slider straight from its training, in place of a file.",
                 ),
             ],
-            outputs=[io.Model.Output("MODEL")],
+            outputs=[io.Model.Output("MODEL", tooltip="With the slider on it.")],
         )
 
     @classmethod
@@ -115,7 +116,7 @@ class SliderSweep(io.ComfyNode):
             "them into one grid.",
             search_aliases=["ziplora", "slider grid", "xy plot", "lora strength grid"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The checkpoint, without the slider on it."),
                 *drawing_inputs(),
                 lora_file_input(
                     "slider", "The slider's file; None when slider_model is connected."
@@ -147,7 +148,7 @@ class SliderSweep(io.ComfyNode):
                 *_second_window_inputs(),
                 theme_input(),
             ],
-            outputs=[io.Image.Output("grid"), io.Image.Output("images")],
+            outputs=grid_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 

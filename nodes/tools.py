@@ -18,6 +18,7 @@ from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.low_rank import RESIZE_METHODS, resized
 from ..ziplora_core.report import resize_report
 from ..ziplora_core.states import generator
+from .outputs import lora_output, report_output
 from .training_inputs import seed_input
 from .types import bias_and_norm_input
 
@@ -62,7 +63,7 @@ class ResizeLoRA(io.ComfyNode):
                 ),
                 bias_and_norm_input(),
             ],
-            outputs=[io.LoraModel.Output("lora"), io.String.Output("report")],
+            outputs=[lora_output(), report_output()],
         )
 
     @classmethod
@@ -118,7 +119,7 @@ class ExtractLoRA(io.ComfyNode):
                 ),
                 io.Clip.Input("clip_base", optional=True, tooltip="The base CLIP."),
             ],
-            outputs=[io.LoraModel.Output("lora"), io.String.Output("report")],
+            outputs=[lora_output(), report_output()],
         )
 
     @classmethod

@@ -12,6 +12,7 @@ from ..ziplora_core.comfy_adapter.paths import work_root
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.options import DreamBoothSettings
+from .outputs import lora_output, loss_output, report_output
 from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
 from .types import OptionsType
@@ -150,9 +151,9 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.LoraModel.Output("lora"),
-                io.LossMap.Output("loss"),
-                io.String.Output("report"),
+                lora_output(),
+                loss_output(),
+                report_output(),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )

@@ -26,6 +26,7 @@ from ..ziplora_core.options import (
 )
 from ..ziplora_core.plots import grid
 from ..ziplora_core.slider_presets import PRESETS
+from .outputs import lora_output, loss_output, report_output
 from .progress import followed, log_warnings
 from .training_inputs import (
     memory_input,
@@ -38,9 +39,9 @@ from .types import OptionsType, SliderPairsType, as_image
 
 def _outputs() -> list[Any]:
     return [
-        io.LoraModel.Output("lora"),
-        io.LossMap.Output("loss"),
-        io.String.Output("report"),
+        lora_output(),
+        loss_output(),
+        report_output(),
         io.Image.Output("effect", tooltip="The same noise with the slider down, off and up."),
     ]
 

@@ -12,6 +12,7 @@ from ..ziplora_core.comfy_adapter.unzip_session import train_unzip
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.options import MERGERS, UnZipSettings
+from .outputs import loss_output, report_output
 from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
 from .types import MergedLoRAType, OptionsType
@@ -212,8 +213,8 @@ class UnZipLoRATrain(io.ComfyNode):
                 MergedLoRAType.Output("merged", tooltip="Both, for Apply UnZipLoRA."),
                 io.LoraModel.Output("content_lora", tooltip="The subject, for any LoRA loader."),
                 io.LoraModel.Output("style_lora", tooltip="The style, for any LoRA loader."),
-                io.LossMap.Output("loss"),
-                io.String.Output("report"),
+                loss_output(),
+                report_output(),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )

@@ -13,6 +13,7 @@ from ..ziplora_core.comfy_adapter.unzip_import import import_unzip
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.unzip import CONCEPTS
 from ..ziplora_core.unzip_merges import recombine, recombine_report
+from .outputs import merged_output, report_output
 from .progress import log_warnings
 from .types import NONE, MergedLoRAType, describe_lora, file_fingerprint
 
@@ -40,7 +41,7 @@ class ApplyUnZipLoRA(io.ComfyNode):
             "joint prompt.",
             search_aliases=["ziplora", "unziplora", "prompt separation", "subject and style"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The checkpoint to draw with."),
                 MergedLoRAType.Input(
                     "merged", tooltip="From UnZipLoRA Train, Recombine, Import or Load Merged LoRA."
                 ),
@@ -57,7 +58,9 @@ class ApplyUnZipLoRA(io.ComfyNode):
                 _strength_input("content", "subject"),
                 _strength_input("style", "style"),
             ],
-            outputs=[io.Model.Output("MODEL")],
+            outputs=[
+                io.Model.Output("MODEL", tooltip="With both LoRAs on it, each with its own prompt.")
+            ],
         )
 
     @classmethod
@@ -95,7 +98,7 @@ class RecombineUnZipLoRA(io.ComfyNode):
                 MergedLoRAType.Input("content_from", tooltip="Whose subject."),
                 MergedLoRAType.Input("style_from", tooltip="Whose style."),
             ],
-            outputs=[MergedLoRAType.Output("merged")],
+            outputs=[merged_output()],
         )
 
     @classmethod
@@ -141,7 +144,7 @@ class ImportUnZipLoRA(io.ComfyNode):
                 *loras,
                 *mergers,
             ],
-            outputs=[MergedLoRAType.Output("merged"), io.String.Output("report")],
+            outputs=[merged_output(), report_output()],
         )
 
     @classmethod

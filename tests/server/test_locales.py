@@ -42,6 +42,15 @@ def test_locales_in_english_are_the_nodes_own_words(nodes: Json, served: Json) -
     assert served["en"]["nodeDefs"].items() >= written("en").items()
 
 
+def test_nodes_explain_every_input_and_output(nodes: Json) -> None:
+    for node_id, node in nodes.items():
+        words = english(nodes)[node_id]
+        assert [name for name, said in words["inputs"].items() if "tooltip" not in said] == []
+        outputs = words.get("outputs", {})
+        assert len(outputs) == len(node["output"])
+        assert [index for index, said in outputs.items() if "tooltip" not in said] == [], node_id
+
+
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_locales_translated_have_every_word_and_no_stale_one(
     nodes: Json, served: Json, language: str
@@ -83,6 +92,16 @@ def test_locales_name_every_category_and_the_pack_in_the_template_browser(nodes:
 def numbers(text: str) -> list[str]:
     """The numbers of a text, in any order."""
     return sorted(NUMBER.findall(text))
+
+
+def test_help_in_english_names_every_input_and_output(nodes: Json) -> None:
+    for node_id, node in nodes.items():
+        page = (ROOT / "js" / "docs" / node_id / "en.md").read_text(encoding="utf-8")
+        inputs = [
+            name for group in ("required", "optional") for name in node["input"].get(group, {})
+        ]
+        missing = [name for name in [*inputs, *node["output_name"]] if f"**{name}**" not in page]
+        assert missing == [], node_id
 
 
 def test_help_in_chinese_names_what_the_node_shows(nodes: Json) -> None:

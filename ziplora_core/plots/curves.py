@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels
 
+_FEW = 9
+"""So many values have no mean that would say more."""
+
 
 def loss_curves(
     history: Mapping[str, Sequence[float]],
@@ -22,7 +25,8 @@ def loss_curves(
 
     The errors are logarithmic, on the left; a penalty has its own linear axis on the right. One
     step's error mostly tells which timestep was drawn, so each faint curve carries its running
-    mean. The total is drawn where it is all there is.
+    mean. A few values, as of the closed form's passes, are drawn as they are. The total is drawn
+    where it is all there is.
     """
     figure, (axes,) = make_figure(width, height, theme)
     axes.set_xlim(0, 1.01 * max(steps, 1))
@@ -37,11 +41,11 @@ def loss_curves(
             continue
         colour, x = theme.of(name), np.arange(1, len(values) + 1)
         smooth = np.asarray(values)
-        if name != "penalty":
+        if name != "penalty" and len(values) > _FEW:
             on.plot(x, smooth, color=colour, alpha=0.3, linewidth=0.8)
             smooth = _running_mean(smooth)
         label = f"{name} {smooth[-1]:.3g}"
-        marker = "." if len(values) == 1 else None
+        marker = "." if len(values) <= _FEW else None
         lines += on.plot(x, smooth, color=colour, linewidth=1.6, label=label, marker=marker)
     if right:
         right.spines[:].set_color(theme.faint)
