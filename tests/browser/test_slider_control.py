@@ -24,6 +24,7 @@ WIDGETS = """
         return node.inputs;
     }
 """
+CHANGES = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.changeCount"
 OFFSET = "() => [...app.canvas.ds.offset, app.canvas.ds.scale]"
 SET = """
     ([name, value]) => {
@@ -73,6 +74,12 @@ def test_slider_control_moves_the_queued_numbers(
     tab.evaluate(SET, ["scale", -3.5])
     expect(scale).to_have_attribute("aria-valuenow", "-3.5")
 
+    drag(tab, scale, 1)  # beyond the end of the track, which then is longer
+    assert values(tab)["scale"] > 6
+    expect(shown.get_by_text("+10")).to_be_visible()
+    shown.locator(".track").first.dblclick()
+    expect(shown.get_by_text("+5")).to_be_visible()
+
     drag(tab, end, -0.3)
     assert 0.6 < values(tab)["end_percent"] < 0.8
     start.press("End")
@@ -116,6 +123,23 @@ def test_slider_is_moved_by_a_finger_and_the_canvas_stays(
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         assert values(page)["scale"] == pytest.approx(-1, abs=0.1)
         assert page.evaluate(OFFSET) == offset
+
+        # A second finger, on another thumb, while the first one drags: it is not heard.
+        first, second = (
+            {"x": box["x"] + 0.4 * box["width"], "y": y, "id": 1},
+            {"x": box["x"] + 0.9 * box["width"], "y": y + box["height"] + 16, "id": 2},
+        )
+        before = values(page)
+        for kind, points in (
+            ("touchStart", [first]), ("touchStart", [first, second]),
+            ("touchMove", [first | {"x": places[1]}, second | {"x": places[0]}]),
+            ("touchEnd", [first | {"x": places[1]}]), ("touchEnd", []),
+        ):  # fmt: skip
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        assert values(page)["scale"] == pytest.approx(-2, abs=0.1)
+        window = ("start_percent", "end_percent")
+        assert [values(page)[name] for name in window] == [before[name] for name in window]
+        assert page.evaluate(CHANGES) == 0
         page.evaluate(SET_VUE, False)
 
 
