@@ -16,6 +16,7 @@ Said = tuple[str, str, str]
 """Of a line on the console: kind, text, address of the script."""
 SHOTS = SANDBOX / "shots"
 MERGE = ROOT / "workflows" / "ziplora_merge.json"
+SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
 DREAMBOOTH = ROOT / "workflows" / "dreambooth_subject.json"
 RUN_MS = 180_000
 

@@ -10,7 +10,19 @@ from playwright.sync_api import Page, expect
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 
-from .pages import COMMAND, RUN_MS, chart_of, contains, look_at, override, panel, report, run, shoot
+from .pages import (
+    COMMAND,
+    RUN_MS,
+    SET_VUE,
+    chart_of,
+    contains,
+    look_at,
+    override,
+    panel,
+    report,
+    run,
+    shoot,
+)
 
 Json = dict[str, Any]
 
@@ -104,6 +116,12 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     expect(mapped).to_have_attribute("aria-label", contains("mean |m_c|"))
     look_at(page, "ZipLoRAOptimize")
     shoot(page, "blueprint_inside")
+    page.evaluate(SET_VUE, True)
+    expect(chart_of(shown)).to_have_attribute("aria-label", errors)
+    expect(mapped).to_be_visible()
+    look_at(page, "ZipLoRAOptimize")
+    shoot(page, "blueprint_inside_vue")
+    page.evaluate(SET_VUE, False)
 
 
 def inputs(prompt: Json, class_type: str) -> list[Json]:

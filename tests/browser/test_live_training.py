@@ -70,6 +70,14 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         shoot(page, f"{renderer}_refilled")
         page.keyboard.press("Escape")
 
+        before = last_step(chart.get_attribute("aria-label") or "")
+        page.evaluate(NEW_BLANK_WORKFLOW)
+        expect(shown).to_have_count(0)
+        page.wait_for_timeout(1000)  # it learns on, and nobody looks
+        tab_to(page, MERGE.stem)
+        see_step(shown, before + 3)
+        look_at(page, "ZipLoRAOptimize")
+
         line.cut()
         expect(shown).to_contain_text("The server does not answer")
         before = last_step(chart.get_attribute("aria-label") or "")

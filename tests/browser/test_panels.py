@@ -27,7 +27,9 @@ from .pages import (
     DREAMBOOTH,
     INK,
     MERGE,
+    RENDERERS,
     SET_VUE,
+    SLIDERS,
     Said,
     chart_of,
     contains,
@@ -40,8 +42,8 @@ from .pages import (
 )
 
 TRAININGS = {"ZipLoRAOptimize": MERGE, "TrainDreamBoothLoRA": DREAMBOOTH}
-OUR_SCRIPTS = re.compile("/extensions/ziplora/|/scripts/(app|api).js$")
-"""And what of the frontend they import; there are no others."""
+OURS = re.compile("/extensions/ziplora/|/api/ziplora/|/scripts/(app|api).js$")
+"""Our scripts, what of the frontend they import, and our routes; there are no others."""
 EXTENSIONS = re.compile("/(api/)?extensions$")
 INTO_SUBGRAPH = """
     () => {
@@ -298,7 +300,8 @@ def test_scale_of_any_values_has_two_to_seven_numbers(tab: Page) -> None:
 def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(
     browser: Browser, server: ComfyServer
 ) -> None:
-    """The frontend's part of the pack, that is: without it, no script of ours is served."""
+    """The frontend's part of the pack, that is: without it, no script of ours is served. Our nodes
+    are used in both: the server knows them anyway."""
     said: dict[bool, list[Said]] = {}
     asked: dict[bool, set[str]] = {}
     for ours in (False, True):
@@ -311,9 +314,17 @@ def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_n
                 page.route(EXTENSIONS, without_ours)
 
         with open_page(browser, server, prepare) as page:
-            page.wait_for_timeout(2000)
+            for vue in RENDERERS.values():
+                page.evaluate(SET_VUE, vue)
+                for path in (MERGE, DREAMBOOTH, SLIDERS):
+                    drop(page, path)
+                    page.wait_for_timeout(1000)
+                page.evaluate("() => app.graph.remove(app.graph.nodes[3])")
+                page.keyboard.press("Control+z")
+                page.wait_for_timeout(1000)
+            page.evaluate(SET_VUE, False)
         asked[ours] = {urlsplit(url).path for url in requests if url.startswith("http")}
-        asked[ours] = {path for path in asked[ours] if not OUR_SCRIPTS.match(path)}
+        asked[ours] = {path for path in asked[ours] if not OURS.match(path)}
     assert asked[True] - asked[False] == set()
     assert set(said[True]) - set(said[False]) == set()
 

@@ -11,6 +11,7 @@ from .pages import (
     MISSING,
     OVERRIDE,
     RUN_MS,
+    SET_VUE,
     chart_of,
     contains,
     drop,
@@ -28,6 +29,7 @@ STEPS = {"Train the subject": 12, "Train the style": 8, "Learn the merge": 6}
 
 def test_each_of_three_trainings_is_shown_on_its_own_node(page: Page, server: ComfyServer) -> None:
     server.free()
+    page.evaluate(SET_VUE, False)
     drop(page, FROM_SCRATCH)
     assert page.evaluate(MISSING) == []
     override(page, {title: {"steps": steps} for title, steps in STEPS.items()})
@@ -47,3 +49,9 @@ def test_each_of_three_trainings_is_shown_on_its_own_node(page: Page, server: Co
         seen.add(label)
     assert len(seen) == len(STEPS)
     shoot(page, "several_trainers")
+    page.evaluate(SET_VUE, True)
+    for title, steps in STEPS.items():
+        shown = panel(page, f"Training of {title}")
+        expect(shown).to_contain_text(f"step {steps} of {steps}")
+    shoot(page, "several_trainers_vue")
+    page.evaluate(SET_VUE, False)

@@ -8,15 +8,13 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 from ziplora_core.files.writer import lora_bytes
 from ziplora_core.lora import LoraFactors
 
 from .conftest import open_page
-from .pages import RENDERERS, SET_VUE, contains, drop, look_at, panel, shoot
+from .pages import RENDERERS, SET_VUE, SLIDERS, contains, drop, look_at, panel, shoot
 
-SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
 WIDGETS = """
     async () => {
         const { output } = await app.graphToPrompt();
