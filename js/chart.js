@@ -4,16 +4,13 @@
  * mean; over passes, which are few, dots. However many points there are, each pixel column draws
  * its extremes only.
  */
-import { CURVES } from "./colours.js";
+import { colourOf } from "./colours.js";
 import { Plot } from "./plot.js";
 import {
   columnsOf, MEAN_OVER, nearest, scale, short, smooth, spanOf, ticks, valueRange,
 } from "./scales.js";
 import { say } from "./words.js";
 
-const NAMED = ["content", "style", "penalty"];
-const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
-  ["prior", "style"], ["low", "style"]]);
 /** Not an error: another scale, linear, on the right. */
 const APART = "penalty";
 const LEFT = 44;
@@ -52,11 +49,7 @@ export class Chart extends Plot {
 
   /** @param {string} term */
   colour(term) {
-    const known = CURVES[this.light ? "light" : "dark"];
-    const place = NAMED.indexOf(SAME.get(term) ?? term);
-    if (place >= 0) return known[place];
-    const others = [...this.terms.keys()].filter((t) => !NAMED.includes(SAME.get(t) ?? t));
-    return known[3 + (Math.max(0, others.indexOf(term)) % 2)];
+    return colourOf(term, [...this.terms.keys()], this.light);
   }
 
   /** @param {string} term the mean of its last values */

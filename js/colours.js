@@ -16,6 +16,25 @@ export const CURVES = {
   light: ["#0a66b7", "#b35300", "#5b46c8", "#1d7f45", "#b0306f"],
 };
 
+/** The terms of a loss that have a colour of their own, and those that have the same. */
+const NAMED = ["content", "style", "penalty"];
+const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
+  ["prior", "style"], ["low", "style"]]);
+
+/**
+ * The colour of a curve.
+ * @param {string} term of the loss
+ * @param {string[]} terms all that are drawn
+ * @param {boolean} light whether that is on light ground
+ */
+export function colourOf(term, terms, light) {
+  const known = CURVES[light ? "light" : "dark"];
+  const place = (/** @type {string} */ name) => NAMED.indexOf(SAME.get(name) ?? name);
+  if (place(term) >= 0) return known[place(term)];
+  const others = terms.filter((name) => place(name) < 0);
+  return known[3 + (Math.max(0, others.indexOf(term)) % 2)];
+}
+
 /**
  * The colour at a share of the way through some.
  * @param {string[]} colours `#rrggbb`

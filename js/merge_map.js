@@ -2,7 +2,7 @@
 /** Shows what ZipLoRA Optimize has learned as a map of the UNet, and what its colours mean. */
 import { app } from "../../scripts/app.js";
 import { MapPlot, QUANTITIES } from "./map_plot.js";
-import { also, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
+import { also, classOf, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
 import { short } from "./scales.js";
 import { say } from "./words.js";
 
@@ -66,8 +66,8 @@ const panels = new WeakMap();
 
 app.registerExtension({
   name: "ziplora.merge_map",
-  nodeCreated(/** @type {any} */ node) {
-    if (!NODES.has(node.comfyClass)) return;
+  nodeCreated(node) {
+    if (!NODES.has(classOf(node))) return;
     const panel = new MapPanel(node);
     panels.set(node, panel);
     also(node, "onExecuted", (output) => panel.show(output));

@@ -1,89 +1,16 @@
 // @ts-check
 /**
- * What all panels of the pack share: a DOM widget that both renderers show and no file keeps, one
- * style sheet, and the way from the server's ids to nodes.
+ * What all panels of the pack share: a DOM widget that both renderers show and no file keeps, and
+ * the way from the server's ids to nodes.
  */
 import { app } from "../../scripts/app.js";
+import { addStyle } from "./style.js";
 import { say } from "./words.js";
 
-/** @typedef {any} Node A node of the canvas, with the frontend's own additions. */
-
-const STYLE = `
-.ziplora-panel {
-  --ziplora-accent: #3b9eff;
-  box-sizing: border-box; display: flex; flex-direction: column; gap: 4px; height: 100%;
-  padding: 6px; overflow: hidden; border-radius: 4px; color: var(--fg-color);
-  background: var(--comfy-input-bg); font: 11px/1.35 system-ui, sans-serif;
-}
-.ziplora-panel * { box-sizing: border-box; }
-.ziplora-panel .row { display: flex; align-items: center; gap: 6px; min-width: 0; flex: none; }
-.ziplora-panel .grow { flex: 1; min-width: 0; }
-.ziplora-panel .head { flex: none; height: 60px; }
-.ziplora-panel .head > * {
-  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
-  overflow: hidden; overflow-wrap: anywhere;
-}
-.ziplora-panel .numbers { font-variant-numeric: tabular-nums; }
-.ziplora-panel button, .ziplora-panel select {
-  min-height: 24px; padding: 0 8px; border: 1px solid var(--border-color); border-radius: 4px;
-  color: var(--fg-color); background: var(--comfy-menu-bg, transparent); font: inherit;
-  cursor: pointer;
-}
-.ziplora-panel button:hover:enabled { border-color: currentColor; }
-.ziplora-panel button:disabled { opacity: 0.55; cursor: default; }
-.ziplora-panel button[aria-pressed="true"] {
-  border-color: var(--ziplora-accent);
-  background: color-mix(in srgb, var(--ziplora-accent) 30%, transparent);
-}
-.ziplora-panel :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
-.ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
-.ziplora-panel .plot { position: relative; flex: 2 1 80px; min-height: 60px; }
-.ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
-.ziplora-panel .legend { gap: 4px 8px; overflow: hidden; height: 15px; white-space: nowrap; }
-.ziplora-panel .legend i {
-  display: inline-block; width: 10px; height: 3px; margin-right: 3px; vertical-align: middle;
-}
-.ziplora-panel .pictures { display: flex; flex-direction: column; flex: 3 1 110px; min-height: 0; }
-.ziplora-panel .frame {
-  display: flex; flex: 1; min-height: 0; align-items: center; justify-content: center;
-}
-.ziplora-panel .frame img { height: 100%; max-width: 100%; object-fit: contain; }
-.ziplora-panel [hidden] { display: none !important; }
-.ziplora-panel .tip {
-  position: absolute; z-index: 1; padding: 3px 6px; border: 1px solid var(--border-color);
-  border-radius: 4px; color: var(--fg-color); background: var(--comfy-menu-bg);
-  white-space: pre; pointer-events: none;
-}
-.ziplora-panel .tip:empty { display: none; }
-.ziplora-panel .tip canvas { display: block; position: static; }
-.ziplora-panel .track {
-  position: relative; flex: 1; height: 24px; margin: 0 12px; touch-action: none; cursor: pointer;
-}
-.ziplora-panel .track > * { position: absolute; }
-.ziplora-panel .track .rail, .ziplora-panel .track .part {
-  top: 10px; height: 4px; border-radius: 2px;
-}
-.ziplora-panel .track .rail { left: 0; right: 0; background: currentColor; opacity: 0.25; }
-.ziplora-panel .track .part { background: var(--ziplora-accent); }
-.ziplora-panel .track .trained {
-  top: 5px; height: 14px; border: 1px solid currentColor; border-radius: 3px; opacity: 0.5;
-}
-.ziplora-panel .track .zero { left: 50%; top: 4px; width: 1px; height: 16px; background: currentColor; }
-.ziplora-panel .track .thumb {
-  top: 0; width: 24px; height: 24px; margin-left: -12px; border-radius: 50%; touch-action: none;
-}
-.ziplora-panel .track .thumb::after {
-  content: ""; position: absolute; inset: 5px; border-radius: 50%;
-  background: var(--ziplora-accent); border: 2px solid var(--fg-color);
-}
-.ziplora-panel .track[aria-disabled="true"] { opacity: 0.45; cursor: default; }
-.ziplora-panel .ends { display: flex; justify-content: space-between; padding: 0 12px; }
-`;
+/** @typedef {NonNullable<ReturnType<typeof app.rootGraph.getNodeById>>} Node Of the canvas. */
 
 /** Of our widgets on a node, after all others. */
 const ORDER = ["slider_control", "training", "merge_map", "report"];
-
-let styled = false;
 
 /**
  * Makes an element.
@@ -105,11 +32,7 @@ export function make(tag, attributes = {}, ...children) {
  * @returns {HTMLElement}
  */
 export function makePanel() {
-  if (!styled) {
-    document.head.append(make("style", { "data-ziplora": "" }, STYLE));
-    followPalette();
-  }
-  styled = true;
+  addStyle();
   const panel = make("div", { class: "ziplora-panel", role: "group" });
   panel.addEventListener("wheel", zoomThrough, { passive: false });
   return panel;
@@ -133,7 +56,8 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   element.dataset.captureWheel = "true";
   element.dataset.ziploraWidget = name; // for js/remount.js
   // No type of the frontend's own: it would show its own widget instead of our element.
-  const widget = node.addDOMWidget(name, `ZIPLORA_${name.toUpperCase()}`, element, {
+  // What the published types leave out: it is the frontend's addition to the node.
+  const widget = /** @type {any} */ (node).addDOMWidget(name, `ZIPLORA_${name.toUpperCase()}`, element, {
     serialize: false,
     hideInPanel: true, // the side panel would take the element away from the node
     hideOnZoom: false,
@@ -142,7 +66,7 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   });
   widget.serialize = false;
   // The frontend loads extensions in no certain order; ours are to stand in this one.
-  node.widgets.sort((/** @type {any} */ a, /** @type {any} */ b) => rank(a) - rank(b));
+  node.widgets?.sort((a, b) => rank(a) - rank(b));
   const needed = node.computeSize();
   node.setSize([Math.max(needed[0], node.size[0]), Math.max(needed[1], node.size[1])]);
   return widget;
@@ -162,6 +86,11 @@ export function zoomThrough(event) {
   event.preventDefault();
   event.stopPropagation();
   app.canvas.processMouseWheel(event);
+}
+
+/** @param {Node} node the id of what it is; of a note, which is the frontend's own, nothing */
+export function classOf({ comfyClass = "" }) {
+  return comfyClass;
 }
 
 /**
@@ -186,8 +115,9 @@ export function nodeOfRun(id) {
  */
 export function isThere({ graph, id }) {
   const { rootGraph } = app;
-  const known = graph === rootGraph || rootGraph.subgraphs.get(graph?.id) === graph;
-  return known && graph?.getNodeById(id)?.id === id;
+  if (!graph) return false;
+  const known = graph === rootGraph || rootGraph.subgraphs.get(graph.id) === graph;
+  return known && graph.getNodeById(id)?.id === id;
 }
 
 /**
@@ -216,18 +146,6 @@ function nodeOfOutput(locator) {
   return graph?.getNodeById(id) ?? undefined;
 }
 
-/** Tells every plot on the page that the person has chosen another palette. */
-function followPalette() {
-  const observer = new MutationObserver(() => {
-    for (const plot of document.querySelectorAll(".ziplora-panel .plot")) {
-      plot.dispatchEvent(new Event("palette"));
-    }
-  });
-  for (const element of [document.documentElement, document.body]) {
-    observer.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
-  }
-}
-
 /**
  * Whether what an element stands on is light.
  * @param {Element} element
@@ -238,8 +156,8 @@ export function isLight(element) {
 }
 
 /**
- * Calls `act` before `method` of a node's own, which stays in place.
- * @param {Node} node
+ * Calls `act` before `method` of a node's own, or a widget's, which stays in place.
+ * @param {any} node
  * @param {string} method
  * @param {(...values: any[]) => void} act
  */

@@ -12,9 +12,9 @@ function putInPlace() {
   for (const shown of document.querySelectorAll("[data-node-id] [data-ziplora-widget]")) {
     const { dataset } = /** @type {HTMLElement} */ (shown);
     const holder = /** @type {HTMLElement} */ (shown.closest("[data-node-id]"));
-    /** @type {any} */
     const node = app.canvas.graph?.getNodeById(holder.dataset.nodeId ?? "");
-    const widget = node?.widgets?.find((/** @type {any} */ w) => w.name === dataset.ziploraWidget);
+    /** @type {any} */
+    const widget = node?.widgets?.find((w) => w.name === dataset.ziploraWidget);
     if (widget?.element && widget.element !== shown) shown.replaceWith(widget.element);
   }
 }

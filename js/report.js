@@ -6,7 +6,7 @@
  * both renderers show it, and it is kept out of the workflow file and of the prompt.
  */
 import { app } from "../../scripts/app.js";
-import { also, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
+import { also, classOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
 import { say } from "./words.js";
 
 /** Which nodes report, and how many pixels their reports need. */
@@ -39,10 +39,10 @@ const WIDGET_NAME = "report";
 
 /**
  * Adds an empty report below the node's other widgets.
- * @param {any} node
+ * @param {import("./panel.js").Node} node
  */
 function addReport(node) {
-  const height = HEIGHTS.get(node.comfyClass) ?? 0;
+  const height = HEIGHTS.get(classOf(node)) ?? 0;
   const element = document.createElement("textarea");
   element.className = "comfy-multiline-input ziplora-report";
   element.readOnly = true;
@@ -72,23 +72,23 @@ function scrollOrZoom(event, element) {
 
 /**
  * Fills the report of a node; outputs without text leave it as it is.
- * @param {any} node
+ * @param {import("./panel.js").Node} node
  * @param {NodeOutput} output
  */
 function showReport(node, output) {
-  const widget = node?.widgets?.find((/** @type {any} */ w) => w.name === WIDGET_NAME);
+  const widget = node.widgets?.find((w) => w.name === WIDGET_NAME);
   if (!widget || output?.text === undefined) return;
   widget.value = [output.text].flat().join("\n\n");
 }
 
 app.registerExtension({
   name: "ziplora.report",
-  nodeCreated(/** @type {any} */ node) {
-    if (!HEIGHTS.has(node.comfyClass)) return;
+  nodeCreated(node) {
+    if (!HEIGHTS.has(classOf(node))) return;
     addReport(node);
     also(node, "onExecuted", (output) => showReport(node, output));
   },
   ...showsOutputs((node, output) => {
-    if (HEIGHTS.has(node.comfyClass)) showReport(node, output);
+    if (HEIGHTS.has(classOf(node))) showReport(node, output);
   }),
 });

@@ -5,7 +5,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { also, make, makePanel, showOnNode } from "./panel.js";
+import { also, classOf, make, makePanel, showOnNode } from "./panel.js";
 import { accessors, Thumb } from "./thumb.js";
 import { say } from "./words.js";
 
@@ -70,7 +70,7 @@ class SliderPanel {
    * @param {string} name
    */
   follow(name) {
-    const widget = this.node.widgets.find((/** @type {any} */ w) => w.name === name);
+    const widget = this.node.widgets?.find((w) => w.name === name);
     if (!widget) return;
     const { get, set } = accessors(widget);
     Object.defineProperty(widget, "value", {
@@ -160,7 +160,7 @@ class SliderPanel {
 
   /** Reads how far the chosen file was trained, if that is another one now. */
   async read() {
-    const widget = this.node.widgets.find((/** @type {any} */ w) => w.name === "slider");
+    const widget = this.node.widgets?.find((w) => w.name === "slider");
     const file = String(widget?.value ?? NONE);
     if (file === this.file) return;
     this.file = file;
@@ -248,8 +248,8 @@ class SliderPanel {
 
 app.registerExtension({
   name: "ziplora.slider",
-  nodeCreated(/** @type {any} */ node) {
-    if (node.comfyClass !== NODE) return;
+  nodeCreated(node) {
+    if (classOf(node) !== NODE) return;
     const panel = new SliderPanel(node);
     also(node, "onConnectionsChange", () => panel.changed());
     also(node, "onConfigure", () => panel.changed());

@@ -31,7 +31,7 @@ export class Thumb {
   }
 
   get widget() {
-    return this.panel.node.widgets.find((/** @type {any} */ w) => w.name === this.name);
+    return this.panel.node.widgets?.find((w) => w.name === this.name);
   }
 
   get value() {
@@ -39,14 +39,16 @@ export class Thumb {
   }
 
   get standard() {
-    const { required = {}, optional = {} } = this.panel.node.constructor.nodeData?.input ?? {};
+    /** @type {any} */
+    const { nodeData } = this.panel.node.constructor;
+    const { required = {}, optional = {} } = nodeData?.input ?? {};
     return (required[this.name] ?? optional[this.name])?.[1]?.default ?? 0;
   }
 
   /** Whether the number comes from another node. */
   get linked() {
     const inputs = this.panel.node.inputs ?? [];
-    return inputs.some((/** @type {any} */ i) => i.widget?.name === this.name && i.link != null);
+    return inputs.some((i) => i.widget?.name === this.name && i.link != null);
   }
 
   /** @param {number} value is rounded to a step, and kept within the limits */

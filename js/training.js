@@ -7,7 +7,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { isWhole } from "./history.js";
-import { isThere, nodeOfRun } from "./panel.js";
+import { classOf, isThere, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
 import { say } from "./words.js";
 
@@ -33,7 +33,7 @@ let asked = Promise.resolve();
 function receive(message) {
   if (!panels.size) return;
   const node = typeof message?.node_id === "string" ? nodeOfRun(message.node_id) : undefined;
-  const panel = message?.workflow === app.rootGraph.id ? panels.get(node) : undefined;
+  const panel = node && message.workflow === app.rootGraph.id ? panels.get(node) : undefined;
   if (!panel) return;
   if (!isWhole(message)) {
     panel.warn(say("The server has sent something that cannot be shown."));
@@ -59,7 +59,8 @@ async function fill() {
   try {
     const { runs = [] } = await get("/ziplora/training");
     for (const { node_id, workflow } of runs) {
-      const panel = workflow === app.rootGraph.id ? panels.get(nodeOfRun(node_id)) : undefined;
+      const node = workflow === app.rootGraph.id ? nodeOfRun(node_id) : undefined;
+      const panel = node && panels.get(node);
       if (!panel) continue;
       panel.waiting = [];
       const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
@@ -106,9 +107,9 @@ app.registerExtension({
       refill();
     });
   },
-  nodeCreated(/** @type {any} */ node) {
-    if (!DRAWS.has(node.comfyClass)) return;
-    panels.set(node, new TrainingPanel(node, DRAWS.get(node.comfyClass) ?? false));
+  nodeCreated(node) {
+    if (!DRAWS.has(classOf(node))) return;
+    panels.set(node, new TrainingPanel(node, DRAWS.get(classOf(node)) ?? false));
     refill();
   },
 });
