@@ -23,6 +23,7 @@ from sandbox.server import ComfyServer
 from sandbox.workflow import to_prompt
 
 from .conftest import open_page
+from .miniature import KEPT, OVERRIDES, write_inputs
 from .pages import OVERRIDE, run
 
 Json = dict[str, Any]
@@ -30,42 +31,46 @@ Box = dict[str, float]
 
 DOCS = ROOT / "js" / "docs"
 README = ROOT / "docs" / "images" / "workflow.jpg"
+FIRST = "concept_slider_train_text"
+"""It trains the slider that others show."""
 SHOWN_IN = {
     "ZipLoRAOptimize": "ziplora_merge",
     "PlotMerge": "look_at_a_merge",
     "PlotLoss": "look_at_a_merge",
     "StrengthGrid": "look_at_a_merge",
     "TrainDreamBoothLoRA": "dreambooth_subject",
+    "TrainConceptSlider": FIRST,
+    "TrainConceptSliderFromImages": "concept_slider_train_images",
+    "ConceptSlider": "concept_slider_apply",
+    "UnZipLoRATrain": "unziplora_train",
+    "PlotWeights": "prune_lora",
+    "PruneLoRA": "prune_lora",
 }
 """Where it has its usual values; a smaller workflow shows the other nodes."""
-SUBJECT, BOTH = {"text": "a sks shape"}, {"text": "a sks shape in ohwx style"}
-STYLE = {"text": "a heart in ohwx style"}
-MINIATURE: dict[str, Json] = {
-    "CheckpointLoaderSimple": {"ckpt_name": "mini_sdxl.safetensors"},
-    "LoadTrainingImages": {"folder": "ziplora_mini_subject"},
-    "TrainingOptions": {"sample_prompts": "a sks shape", "sample_every": 100},
-    "TrainDreamBoothLoRA": {"prompt": "a sks shape", "layers": "extended", "rank": 16,
-                            "alpha": 16, "steps": 400, "learning_rate": 1e-3, "resolution": 128},
-    "ZipLoRAOptimize": {"solver": "adam", "width": 128, "height": 128},
-    "EmptyLatentImage": {"width": 128, "height": 128},
-    **dict.fromkeys(("Content prompt: the subject alone", "Prompt of the subject alone"), SUBJECT),
-    **dict.fromkeys(("Style prompt: the style alone", "Prompt of the style alone"), STYLE),
-    **dict.fromkeys(("Joint prompt: the subject in the style", "Prompt: subject and style",
-                     "Prompt of the picture"), BOTH),
-    "Prompt: your subject somewhere else": SUBJECT,
-    "Negative prompt": {"text": ""},
-    "KSampler": {"seed": 1, "steps": 16, "cfg": 3, "sampler_name": "euler", "scheduler": "normal"},
-    "StrengthGrid": {"seed": 1, "steps": 16, "cfg": 3, "sampler_name": "euler",
-                     "scheduler": "normal"},
-}  # fmt: skip
 VALUES = "() => app.graph.nodes.map((node) => (node.widgets ?? []).map((w) => w.value))"
 PUT_BACK = """
-    ([values, folder]) => app.graph.nodes.forEach((node, n) => {
+    ([values, kept, names]) => app.graph.nodes.forEach((node, n) => {
         for (const [k, w] of (node.widgets ?? []).entries()) {
-            if (w.name === "report") w.value = w.value.replaceAll(folder, "ComfyUI");
-            else if (!["training", "merge_map"].includes(w.name)) w.value = values[n][k];
+            if (w.name === "report") {
+                for (const [name, usual] of names) w.value = w.value.replaceAll(name, usual);
+                continue;
+            }
+            const ours = w.element?.dataset.ziploraWidget;
+            if (!ours && !kept.includes(`${node.type}.${w.name}`)) w.value = values[n][k];
         }
     })
+"""
+UNLINK = """
+    () => app.graph.nodes.filter((node) => node.type === "SliderPrompts").flatMap((node) =>
+        node.outputs.flatMap(({ links }, out) => [...(links ?? [])].map((id) => {
+            const { target_id, target_slot } = app.graph.links.get(id);
+            app.graph.getNodeById(target_id).disconnectInput(target_slot);
+            return [node.id, out, target_id, target_slot];
+        })))
+"""
+LINK = """
+    (links) => links.forEach(([from, out, to, slot]) =>
+        app.graph.getNodeById(from).connect(out, app.graph.getNodeById(to), slot))
 """
 ALL = """
     () => {
@@ -139,22 +144,32 @@ def tidy_page(browser: Browser, mini_server: ComfyServer) -> Iterator[Page]:
 
 
 def test_pictures(tidy_page: Page, mini_server: ComfyServer) -> None:
-    made = mini_server.output / "loras"
-    loras = [max(made.glob(f"mini_{part}_0*")).name for part in ("subject", "style")]
-    pair = dict(zip(("content_lora", "style_lora"), loras, strict=True))
+    write_inputs(mini_server.base / "input")
+    subject, style = (newest(mini_server, f"mini_{part}") for part in ("subject", "style"))
+    usual = [[str(BASE), "ComfyUI"], [subject, "my_subject.safetensors"],
+             [style, "my_style.safetensors"]]  # fmt: skip
+    pruned = {"lora": subject}
+    loras: dict[str, Json] = {
+        "LoadLoRAPair": {"content_lora": subject, "style_lora": style},
+        "PlotWeights": pruned, "PruneLoRA": pruned, "The whole LoRA": {"lora_name": subject},
+    }  # fmt: skip
     shown = shown_in()
-    for name in sorted(set(shown.values())):
+    for name in sorted(set(shown.values()), key=lambda name: (name != FIRST, name)):
         workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
         tidy_page.evaluate(LOAD, workflow)
         tidy_page.wait_for_timeout(1500)
         if name in SHOWN_IN.values():
             shipped = tidy_page.evaluate(VALUES)
-            tidy_page.evaluate(OVERRIDE, {**MINIATURE, "LoadLoRAPair": pair})
+            links = tidy_page.evaluate(UNLINK)
+            if name == "concept_slider_apply":
+                loras["ConceptSlider"] = {"slider": newest(mini_server, "age_slider")}
+            tidy_page.evaluate(OVERRIDE, {**OVERRIDES, **loras})
             tidy_page.evaluate(ALL)  # panels that are not seen draw nothing
             run(tidy_page)
             wait_until_idle(mini_server)
             tidy_page.wait_for_timeout(3000)
-            tidy_page.evaluate(PUT_BACK, [shipped, str(BASE)])
+            tidy_page.evaluate(PUT_BACK, [shipped, KEPT, usual])
+            tidy_page.evaluate(LINK, links)
         if name == "ziplora_merge":
             tidy_page.evaluate(ALL)
             tidy_page.wait_for_timeout(2000)
@@ -167,6 +182,11 @@ def test_pictures(tidy_page: Page, mini_server: ComfyServer) -> None:
             tidy_page.evaluate(NO_FRAMES)
             tidy_page.wait_for_timeout(500)
             save(node_id, tidy_page.screenshot(clip=box))
+
+
+def newest(server: ComfyServer, prefix: str) -> str:
+    """The LoRA that was saved last under this prefix."""
+    return max((server.output / "loras").glob(f"{prefix}_0*")).name
 
 
 def wait_until_idle(server: ComfyServer) -> None:

@@ -1,0 +1,69 @@
+"""What the shipped workflows need to show something with the miniature SDXL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from miniworld.scenes import Scene, render
+from quality.sheet import as_image
+from quality.sliders.attributes import BRIGHTNESS, STRETCH
+from quality.subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD
+
+Json = dict[str, Any]
+
+PICTURE, LOW, HIGH = "ziplora_mini_picture.png", "ziplora_mini_low", "ziplora_mini_high"
+PAIR_COUNT = 12
+TARGET = "a shape"
+LESS, MORE = BRIGHTNESS.edited(TARGET)
+SUBJECT, BOTH = {"text": "a sks shape"}, {"text": "a sks shape in ohwx style"}
+STYLE = {"text": "a heart in ohwx style"}
+ALONE = f"a shape in {STYLE_WORD} style"
+KSAMPLER = {"seed": 1, "steps": 16, "cfg": 3, "sampler_name": "euler", "scheduler": "normal"}
+OVERRIDES: dict[str, Json] = {
+    "CheckpointLoaderSimple": {"ckpt_name": "mini_sdxl.safetensors"},
+    "LoadTrainingImages": {"folder": "ziplora_mini_subject"},
+    "Less of it": {"folder": LOW},
+    "More of it": {"folder": HIGH},
+    "The picture": {"image": PICTURE},
+    "TrainingOptions": {"sample_prompts": "a sks shape", "sample_every": 100},
+    "TrainDreamBoothLoRA": {"prompt": "a sks shape", "layers": "extended", "rank": 16,
+                            "alpha": 16, "steps": 400, "learning_rate": 1e-3, "resolution": 128},
+    "ZipLoRAOptimize": {"solver": "adam", "width": 128, "height": 128},
+    "TrainConceptSlider": {"target": TARGET, "positive": MORE, "negative": LESS, "preserve": "",
+                           "alpha": 4, "steps": 200, "learning_rate": 3e-4, "resolution": 128,
+                           "trajectory": "reused"},
+    "TrainConceptSliderFromImages": {"positive": TARGET, "neutral": TARGET, "alpha": 4,
+                                     "steps": 300, "learning_rate": 3e-4, "resolution": 128},
+    "UnZipLoRATrain": {"prompt": JOINT_PROMPT, "content_prompt": CONTENT_PROMPT,
+                       "style_prompt": ALONE, "steps": 200, "content_learning_rate": 5e-4,
+                       "style_learning_rate": 5e-4, "resolution": 128, "layers": "extended",
+                       "images_per_validation": True},
+    "EmptyLatentImage": {"width": 128, "height": 128},
+    "CLIPTextEncode": {"text": "a heart"},
+    **dict.fromkeys(("Content prompt: the subject alone", "Prompt of the subject alone"), SUBJECT),
+    **dict.fromkeys(("Style prompt: the style alone", "Prompt of the style alone"), STYLE),
+    **dict.fromkeys(("Joint prompt: the subject in the style", "Prompt: subject and style",
+                     "Prompt of the picture"), BOTH),
+    "Prompt: your subject somewhere else": SUBJECT,
+    "Negative prompt": {"text": ""},
+    "KSampler": KSAMPLER,
+    "StrengthGrid": KSAMPLER,
+    "SliderSweep": KSAMPLER,
+}  # fmt: skip
+"""By class type or by node title, in this order."""
+KEPT = [
+    "ZipLoRAOptimize.solver", "TrainDreamBoothLoRA.steps", "TrainConceptSlider.steps",
+    "TrainConceptSliderFromImages.steps", "UnZipLoRATrain.steps", "ConceptSlider.slider",
+    "UnZipLoRATrain.images_per_validation",
+]  # fmt: skip
+"""Of these, a picture shows what has run; of all others what the workflow ships with."""
+
+
+def write_inputs(folder: Path) -> None:
+    """Write the pictures of the trainings that the demo does not have."""
+    as_image(render(Scene(PAIRS[0].subject, PAIRS[0].style, radius=0.55))).save(folder / PICTURE)
+    for name, pictures in zip((LOW, HIGH), STRETCH.pictures(2.0), strict=True):
+        (folder / name).mkdir(exist_ok=True)
+        for number, picture in enumerate(pictures[:PAIR_COUNT]):
+            as_image(picture.movedim(-1, 0)).save(folder / name / f"{number:02}.png")
