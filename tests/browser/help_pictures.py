@@ -161,9 +161,10 @@ def test_pictures(tidy_page: Page, mini_server: ComfyServer) -> None:
         if name in SHOWN_IN.values():
             shipped = tidy_page.evaluate(VALUES)
             links = tidy_page.evaluate(UNLINK)
+            more = {**OVERRIDES, **loras}
             if name == "concept_slider_apply":
-                loras["ConceptSlider"] = {"slider": newest(mini_server, "age_slider")}
-            tidy_page.evaluate(OVERRIDE, {**OVERRIDES, **loras})
+                more["ConceptSlider"] = {"slider": newest(mini_server, "age_slider")}
+            tidy_page.evaluate(OVERRIDE, more)
             tidy_page.evaluate(ALL)  # panels that are not seen draw nothing
             run(tidy_page)
             wait_until_idle(mini_server)
@@ -190,10 +191,12 @@ def newest(server: ComfyServer, prefix: str) -> str:
 
 
 def wait_until_idle(server: ComfyServer) -> None:
-    """Wait until nothing is queued any more."""
+    """Wait until nothing is queued any more, and all went well."""
     time.sleep(2)
     while any(server.get("/queue").values()):
         time.sleep(1)
+    last = list(server.get("/history").values())[-1]["status"]
+    assert last["status_str"] == "success", last["messages"][-1]
 
 
 def shown_in() -> dict[str, str]:
