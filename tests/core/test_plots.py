@@ -38,6 +38,16 @@ def test_loss_curves_has_the_size_and_draws_each_term() -> None:
     assert (0x9B, 0x8C, 0xFF) not in colours  # a penalty of zero is not drawn
 
 
+def test_loss_curves_leave_out_a_dip_and_draw_a_few_values_as_they_are() -> None:
+    losses = [0.1 + n % 3 for n in range(40)]
+    shallow, deep = (loss_curves({"loss": [dip, *losses[1:]]}, 40) for dip in (1e-4, 1e-12))
+    assert np.array_equal(shallow[:, 310:], deep[:, 310:])
+    assert not np.array_equal(shallow, loss_curves({"loss": losses}, steps=40))
+    jump = loss_curves({"loss": [1.0, 1.0, 0.01]}, steps=3)
+    ends = [row for row in range(320) if (jump[row, 440:] == rgb(DARK.other)).all(1).any()]
+    assert max(ends) > 240  # no mean, which would end at 0.67
+
+
 def test_loss_curves_without_steps_is_an_empty_chart() -> None:
     assert loss_curves({}, steps=0).shape == (320, 512, 3)
 
@@ -103,12 +113,12 @@ def test_grid_keeps_every_picture_and_names_both_axes() -> None:
 
 
 def test_grid_of_large_pictures_has_letters_as_large_at_a_nodes_width() -> None:
-    small, large = (grid(torch.zeros(1, 2, 8, side, 3), ["-1", "1"]) for side in (252, 1020))
+    small, large = (grid(torch.zeros(1, 2, 8, side, 3), ["-1", "1"]) for side in (206, 836))
     assert len(small) - 12 == 22 and len(large) - 12 == 22 * 4
 
 
 def test_table_has_a_row_for_each_and_its_words() -> None:
     rows = [("metric", "cosine"), ("style (CLIP-I)", "0.6990")]
     one, two = table(rows), table([*rows, ("subject", "0.4200")])
-    assert one.shape[1] == two.shape[1] == 1024 and len(two) - len(one) == 52
-    assert (two[-52:] > 150).any() and tuple(two[0, 0]) == rgb(DARK.ground)
+    assert one.shape[1] == two.shape[1] == 1024 and len(two) - len(one) == 63
+    assert (two[-63:] > 150).any() and tuple(two[0, 0]) == rgb(DARK.ground)

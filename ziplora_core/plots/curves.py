@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels
 
+_DECADES = 3
+"""Powers of ten on the axis at most, as in js/scales.js."""
 _FEW = 9
 """So many values have no mean that would say more."""
 
@@ -34,6 +37,7 @@ def loss_curves(
     axes.set_xlabel("step", color=theme.ink, fontsize=9)
     right = axes.twinx() if any(history.get("penalty", ())) else None
     lines: list[Line2D] = []
+    errors: list[float] = []
     for name, values in history.items():
         on = right if name == "penalty" else axes
         total = name == "loss" and len(history) > 1
@@ -41,7 +45,9 @@ def loss_curves(
             continue
         colour, x = theme.of(name), np.arange(1, len(values) + 1)
         smooth = np.asarray(values)
-        if name != "penalty" and len(values) > _FEW:
+        if on is axes:
+            errors += values
+        if on is axes and len(values) > _FEW:
             on.plot(x, smooth, color=colour, alpha=0.3, linewidth=0.8)
             smooth = _running_mean(smooth)
         label = f"{name} {smooth[-1]:.3g}"
@@ -52,8 +58,16 @@ def loss_curves(
         right.tick_params(labelsize=8)
         right.set_ylim(bottom=0)
         right.tick_params(colors=theme.penalty)
+    _leave_out_dips(axes, errors)
     legend_above(axes, theme, lines)
     return pixels(figure)
+
+
+def _leave_out_dips(axes: Axes, errors: Sequence[float]) -> None:
+    """Show so many powers of ten and no more: a step without an error would flatten the rest."""
+    greatest = max(errors, default=0.0)
+    if any(0 < error < greatest / 10**_DECADES for error in errors):
+        axes.set_ylim(greatest / 10**_DECADES, 1.5 * greatest)
 
 
 def _running_mean(values: NDArray[np.float64], window: int = 20) -> NDArray[np.float64]:

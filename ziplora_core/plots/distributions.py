@@ -20,7 +20,7 @@ from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels, say
 _BINS = 240
 _TAIL = 5e-4
 """The share of the coefficients at either end that is only named: a few are very large."""
-_ROOM, _LEAST_ROOM = 0.06, 0.025
+_ROOM, _LEAST_ROOM = 0.07, 0.032
 """The share of the width that a block's name needs across, and upright: when one block is too
 narrow for the first, all stand upright; beside a wider one's name there may be no room for its."""
 

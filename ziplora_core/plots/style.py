@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 """A picture `(height, width, 3)`."""
 
-NODE_WIDTH = 512
+NODE_WIDTH = 420
 """Pixels at which a figure is meant to be read; a wider one has larger letters, not more."""
 
 
@@ -68,8 +68,8 @@ def legend_above(axes: Axes, theme: Theme, handles: list | None = None) -> None:
     """Put the names of the curves in one row above the chart, where they hide nothing."""
     axes.legend(
         **({} if handles is None else {"handles": handles}), loc="lower center",
-        bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, labelcolor=theme.ink, frameon=False,
-        handlelength=1.2, columnspacing=1.2,
+        bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=7.5, labelcolor=theme.ink, frameon=False,
+        handlelength=1, columnspacing=1, handletextpad=0.5, borderaxespad=0.2,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def table(rows: Sequence[Sequence[str]], width: int = 1024, theme: Theme = DARK)
     """
     dpi, height = 100 * width / NODE_WIDTH, _LINE * (len(rows) + 0.5)
     figure = Figure(figsize=(NODE_WIDTH / 100, height / 100), dpi=dpi, facecolor=theme.ground)
-    widest = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    widest = [max(map(len, column)) + 3 for column in zip(*rows, strict=True)]
     ends = [sum(widest[: n + 1]) / sum(widest) for n in range(len(widest))]
     for r, row in enumerate(rows):
         y = 1 - _LINE * (r + 0.75) / height
