@@ -7,7 +7,7 @@
 import { colourOf } from "./colours.js";
 import { Plot } from "./plot.js";
 import {
-  columnsOf, MEAN_OVER, nearest, scale, short, smooth, spanOf, ticks, valueRange,
+  columnsOf, distinct, MEAN_OVER, nearest, scale, short, smooth, spanOf, ticks, valueRange,
 } from "./scales.js";
 import { say } from "./words.js";
 
@@ -162,9 +162,10 @@ export class Chart extends Plot {
     context.lineWidth = 1;
     context.textBaseline = "middle";
     context.textAlign = apart ? "left" : "right";
-    for (const value of values) {
+    const words = distinct(values);
+    for (const [n, value] of values.entries()) {
       const y = Math.round(place(value)) + 0.5;
-      context.fillText(short(value), apart ? width - this.#right + 5 : LEFT - 5, y);
+      context.fillText(words[n], apart ? width - this.#right + 5 : LEFT - 5, y);
       if (apart) continue;
       context.globalAlpha = 0.15;
       context.beginPath();

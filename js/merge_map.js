@@ -43,7 +43,7 @@ class MapPanel {
   /** Says which values have which colours. */
   explain() {
     this.bar.style.background = `linear-gradient(to right, ${this.plot.colours.join(", ")})`;
-    [this.low.textContent, this.high.textContent] = this.plot.range.map(short);
+    [this.low.textContent, this.high.textContent] = this.plot.range.map((value) => short(value));
   }
 }
 

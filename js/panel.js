@@ -49,9 +49,9 @@ export function makePanel() {
  * @returns {any} the widget
  */
 export function showOnNode(node, name, what, element, height, others = {}) {
-  const call = () => element.setAttribute("aria-label", say(what, { title: node.title }));
-  call();
-  also(node, "onConfigure", call); // a workflow may have another title
+  const nameIt = () => element.setAttribute("aria-label", say(what, { title: node.title }));
+  nameIt();
+  also(node, "onConfigure", nameIt); // a workflow may have another title
   element.style.minHeight = `${height}px`;
   element.dataset.captureWheel = "true";
   element.dataset.ziploraWidget = name; // for js/remount.js

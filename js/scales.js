@@ -76,13 +76,23 @@ export function smooth(values) {
 /**
  * A number in few characters.
  * @param {number} value
+ * @param {number} [digits]
  */
-export function short(value) {
+export function short(value, digits = 3) {
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
-    return value.toExponential(2).replace(/\.?0*e/, "e").replace("e+", "e");
+    return value.toExponential(digits - 1).replace(/\.?0*e/, "e").replace("e+", "e");
   }
-  return String(Number(value.toPrecision(3)));
+  return String(Number(value.toPrecision(digits)));
+}
+
+/**
+ * Numbers in few characters, but in so many that each is another one.
+ * @param {number[]} values
+ */
+export function distinct(values) {
+  const written = [3, 4, 5, 6].map((digits) => values.map((value) => short(value, digits)));
+  return written.find((words) => new Set(words).size === words.length) ?? written[3];
 }
 
 /**

@@ -22,7 +22,8 @@ class SliderPanel {
     this.node = node;
     this.file = NONE;
     this.waiting = 0;
-    this.dragging = false;
+    /** @type {{ thumb: Thumb, track: HTMLElement, pointer: number } | null} what is dragged */
+    this.held = null;
     /** Why no trained range is shown. */
     this.why = say("No file is chosen, so no trained range is known");
     /** @type {[number, number] | null} */
@@ -89,8 +90,15 @@ class SliderPanel {
   changed() {
     this.waiting ||= requestAnimationFrame(() => {
       this.waiting = 0;
-      if (!this.dragging) this.settle();
+      if (!this.held) this.settle();
     });
+  }
+
+  /** Ends a drag. */
+  release() {
+    this.held = null;
+    app.canvas.emitAfterChange();
+    this.settle();
   }
 
   /** @param {() => void} act changes something, as one step that can be undone */
@@ -155,7 +163,7 @@ class SliderPanel {
     const linked = thumbs.every((thumb) => thumb.linked);
     track.setAttribute("aria-disabled", String(linked));
     track.title = linked ? say("This number comes from another node.")
-      : say("{what}; double-click: as at first", { what });
+      : say("{what}; double-click: as at first", { what: what.replace(/[.。]$/, "") });
   }
 
   /** Reads how far the chosen file was trained, if that is another one now. */
@@ -198,35 +206,30 @@ class SliderPanel {
       const [low, high] = thumbs[0].ends();
       return low + ((event.clientX - left) / width) * (high - low);
     };
-    /** @type {Thumb | undefined} */
-    let held;
-    let pointer = 0;
     track.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || this.dragging) return; // another finger has a thumb already
+      // Where another finger has a thumb already, this one does nothing.
+      if (event.button !== 0 || this.held?.track.hasPointerCapture(this.held.pointer)) return;
+      if (this.held) this.release(); // its track was taken away from under the pointer
       event.preventDefault();
       event.stopPropagation();
       const value = valueAt(event);
       const free = thumbs.filter((thumb) => !thumb.linked);
       const far = (/** @type {Thumb} */ thumb) => Math.abs(thumb.value - value);
-      held = free.sort((a, b) => far(a) - far(b) || (value > a.value ? 1 : -1) * (a === thumbs[0] ? 1 : -1))[0];
-      if (!held) return;
-      this.dragging = true;
-      pointer = event.pointerId;
+      const [thumb] = free.sort((a, b) => far(a) - far(b) || (value > a.value ? 1 : -1) * (a === thumbs[0] ? 1 : -1));
+      if (!thumb) return;
+      this.held = { thumb, track, pointer: event.pointerId };
       app.canvas.emitBeforeChange();
       track.setPointerCapture(event.pointerId);
-      held.element.focus({ preventScroll: true });
-      held.set(value);
+      thumb.element.focus({ preventScroll: true });
+      thumb.set(value);
     });
     track.addEventListener("pointermove", (event) => {
-      if (event.pointerId === pointer) held?.set(valueAt(event));
+      if (event.pointerId === this.held?.pointer) this.held.thumb.set(valueAt(event));
     });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      track.addEventListener(end, (event) => {
-        if (!held || /** @type {PointerEvent} */ (event).pointerId !== pointer) return;
-        held = undefined;
-        this.dragging = false;
-        app.canvas.emitAfterChange();
-        this.settle();
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+      track.addEventListener(name, (event) => {
+        const { pointerId } = /** @type {PointerEvent} */ (event);
+        if (pointerId === this.held?.pointer) this.release();
       });
     }
     track.addEventListener("wheel", (event) => {

@@ -217,7 +217,7 @@ function pace({ state, step, steps, prepared: [done, all], speed, memory, errors
   }
   if (running) {
     const left = steps ? step && steps - step : all - done; // not known before the first step
-    if (speed && left) parts.push(say("{time} left", { time: duration(left / speed) }));
+    if (speed && left > 0) parts.push(say("{time} left", { time: duration(left / speed) }));
     const [used, total] = (memory ?? []).map(gibibytes);
     if (memory) parts.push(say("{used} of {total} GiB in use", { used, total }));
   }

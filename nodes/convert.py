@@ -86,7 +86,7 @@ class ExportLoRA(io.ComfyNode):
                 dtype_input(),
                 bias_and_norm_input(),
             ],
-            outputs=[io.String.Output("path", tooltip="Of the file that was written.")],
+            outputs=[io.String.Output("path", tooltip="The path of the file that was written.")],
         )
 
     @classmethod

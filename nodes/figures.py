@@ -130,8 +130,10 @@ class PlotMerge(io.ComfyNode):
                 theme_input(),
             ],
             outputs=[
-                io.Image.Output("cosines", tooltip="Of each layer, before and after."),
-                io.Image.Output("coefficients", tooltip="How many have which value."),
+                io.Image.Output("cosines", tooltip="Figure: the layer cosines, before and after."),
+                io.Image.Output(
+                    "coefficients", tooltip="Figure: how many coefficients have which value."
+                ),
             ],
         )
 

@@ -12,7 +12,7 @@ from .types import MergedLoRAType
 def lora_output() -> io.LoraModel.Output:
     """A LoRA that is in no file yet."""
     return io.LoraModel.Output(
-        "lora", tooltip="For Save Trained LoRA, or straight to Load LoRA Model."
+        "lora", tooltip="For Save Trained LoRA, or any node that takes a LORA_MODEL."
     )
 
 
@@ -25,7 +25,7 @@ def merged_output() -> Any:
 
 def loss_output() -> io.LossMap.Output:
     """The loss of a training."""
-    return io.LossMap.Output("loss", tooltip="Every term of every step: for Plot Loss.")
+    return io.LossMap.Output("loss", tooltip="The loss, term by term: for Plot Loss.")
 
 
 def report_output() -> io.String.Output:

@@ -78,7 +78,7 @@ class SliderPrompts(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.String.Output(name, tooltip=f"For {name} of the training.")
+                io.String.Output(name, tooltip=f"For the training's {name}.")
                 for name in ("target", "positive", "negative", "preserve")
             ],
         )

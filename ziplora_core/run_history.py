@@ -87,6 +87,8 @@ class Run:
     def tick(self) -> None:
         """Note the time, for the speed: of steps, before the first one of UNet evaluations."""
         done = self.step or self.prepared[0]
+        if self._pace and done < self._pace[-1][1]:
+            self._pace.clear()  # some of it is done again
         if done and (not self._pace or done > self._pace[-1][1]):
             self._pace.append((time.perf_counter(), done))
 

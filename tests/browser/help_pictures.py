@@ -56,7 +56,7 @@ PUT_BACK = """
                 continue;
             }
             const ours = w.element?.dataset.ziploraWidget;
-            if (!ours && !kept.includes(`${node.type}.${w.name}`)) w.value = values[n][k];
+            if (!ours && !kept[node.type]?.includes(w.name)) w.value = values[n][k];
         }
     })
 """
@@ -135,10 +135,11 @@ def mini_server() -> Iterator[ComfyServer]:
 
 @pytest.fixture
 def tidy_page(browser: Browser, mini_server: ComfyServer) -> Iterator[Page]:
-    """A page in a high window, without the small map over the canvas."""
+    """A page in a high window, without what lies over the canvas: small map, notifications."""
     with open_page(browser, mini_server, device_scale_factor=2) as page:
         page.set_viewport_size(WINDOW)
         page.evaluate(TIDY, False)
+        page.add_style_tag(content=".p-toast { display: none }")
         yield page
         page.evaluate(TIDY, True)
 

@@ -52,12 +52,11 @@ OVERRIDES: dict[str, Json] = {
     "SliderSweep": KSAMPLER,
 }  # fmt: skip
 """By class type or by node title, in this order."""
-KEPT = [
-    "ZipLoRAOptimize.solver", "TrainDreamBoothLoRA.steps", "TrainConceptSlider.steps",
-    "TrainConceptSliderFromImages.steps", "UnZipLoRATrain.steps", "ConceptSlider.slider",
-    "UnZipLoRATrain.images_per_validation",
-]  # fmt: skip
-"""Of these, a picture shows what has run; of all others what the workflow ships with."""
+KEPT = {
+    "ZipLoRAOptimize": ["solver"],
+    **{trainer: list(OVERRIDES[trainer]) for trainer in OVERRIDES if "Train" in trainer},
+}
+"""Of these, a picture shows what has run, and is in the report; of all others, what ships."""
 
 
 def write_inputs(folder: Path) -> None:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from sandbox.server import ComfyServer
+
+from .conftest import open_page
 from .pages import (
     DISPATCH,
     DREAMBOOTH,
     MERGE,
+    RENDERERS,
+    SET_VUE,
     SLIDERS,
+    Said,
     chart_of,
     drop,
+    listen,
     look_at,
     message,
     panel,
     shoot,
 )
 
+OURS = re.compile("/extensions/ziplora/|/api/ziplora/|/scripts/(app|api).js$")
+"""Our scripts, what of the frontend they import, and our routes; there are no others."""
+EXTENSIONS = re.compile("/(api/)?extensions$")
 FOCUSED = """
     () => {
         const { activeElement: e } = document;
@@ -82,3 +93,41 @@ def test_nothing_on_a_panel_moves_by_itself_and_our_styles_stay_within_panels(ta
     rules = tab.evaluate(RULES)
     assert len(rules) > 20
     assert [rule for rule in rules if not rule.startswith(".ziplora-panel")] == []
+
+
+def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(
+    browser: Browser, server: ComfyServer
+) -> None:
+    """The frontend's part of the pack, that is: without it, no script of ours is served. Our nodes
+    are used in both: the server knows them anyway."""
+    said: dict[bool, list[Said]] = {}
+    asked: dict[bool, set[str]] = {}
+    for ours in (False, True):
+        requests: list[str] = []
+
+        def prepare(page: Page, ours: bool = ours, requests: list[str] = requests) -> None:
+            listen(page, said.setdefault(ours, []))
+            page.on("request", lambda request: requests.append(request.url))
+            if not ours:
+                page.route(EXTENSIONS, without_ours)
+
+        with open_page(browser, server, prepare) as page:
+            for vue in RENDERERS.values():
+                page.evaluate(SET_VUE, vue)
+                for path in (MERGE, DREAMBOOTH, SLIDERS):
+                    drop(page, path)
+                    page.wait_for_timeout(1000)
+                page.evaluate("() => app.graph.remove(app.graph.nodes[3])")
+                page.keyboard.press("Control+z")
+                page.wait_for_timeout(1000)
+            page.evaluate(SET_VUE, False)
+        asked[ours] = {urlsplit(url).path for url in requests if url.startswith("http")}
+        asked[ours] = {path for path in asked[ours] if not OURS.match(path)}
+    assert asked[True] - asked[False] == set()
+    assert set(said[True]) - set(said[False]) == set()
+
+
+def without_ours(route: Route) -> None:
+    """Leave our scripts out of the list of those that the frontend loads."""
+    listed = route.fetch().json()
+    route.fulfill(json=[path for path in listed if "/ziplora/" not in path])

@@ -139,6 +139,7 @@ def test_memory_that_runs_out_costs_a_second_try(
     failed: list[int] = []
 
     def run_out(done: int, total: int) -> None:
+        assert done <= total
         if done > total - measured - 10 and not failed:
             failed.append(done)
             raise torch.OutOfMemoryError

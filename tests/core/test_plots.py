@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,8 @@ def test_loss_curves_leave_out_a_dip_and_draw_a_few_values_as_they_are() -> None
     shallow, deep = (loss_curves({"loss": [dip, *losses[1:]]}, 40) for dip in (1e-4, 1e-12))
     assert np.array_equal(shallow[:, 310:], deep[:, 310:])
     assert not np.array_equal(shallow, loss_curves({"loss": losses}, steps=40))
+    for odd in (float("inf"), float("nan")):
+        assert loss_curves({"loss": [odd, 1.0, 1e-9]}, steps=3).shape == (320, 512, 3)
     jump = loss_curves({"loss": [1.0, 1.0, 0.01]}, steps=3)
     ends = [row for row in range(320) if (jump[row, 440:] == rgb(DARK.other)).all(1).any()]
     assert max(ends) > 240  # no mean, which would end at 0.67
@@ -58,6 +63,15 @@ def test_theme_colours_have_the_contrast_that_text_needs(theme: Theme) -> None:
     for colour in (theme.ink, theme.content, theme.style, theme.penalty, theme.other):
         light, dark = sorted((ground, luminance(colour)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+
+
+@pytest.mark.parametrize(("name", "theme"), THEMES.items(), ids=THEMES)
+def test_theme_has_the_colours_of_the_page(name: str, theme: Theme) -> None:
+    source = (Path(__file__).resolve().parents[2] / "js" / "colours.js").read_text(encoding="utf-8")
+    curves = source[source.index("export const CURVES") :]
+    (line,) = re.findall(rf"^  {name}: \[(.+)\],$", curves, re.MULTILINE)
+    ours = [theme.content, theme.style, theme.penalty, theme.other]
+    assert re.findall(r"#[0-9a-f]{6}", line)[:4] == ours
 
 
 def luminance(colour: str) -> float:

@@ -107,6 +107,10 @@ def test_speed_is_of_evaluations_before_the_first_step_then_of_steps(
     assert speed(1) is None
     run.prepared = (34, 80)
     assert speed(3) == 10
+    run.prepared = (4, 80)  # memory ran out, and it is done again
+    assert speed(1) is None
+    run.prepared = (9, 80)
+    assert speed(1) == 5
     run.update(recorded(21))  # one that was resumed
     assert speed(1) is None
     run.update(recorded(23))

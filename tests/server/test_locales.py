@@ -10,6 +10,8 @@ import pytest
 from sandbox.locales import differences, english, languages, our_nodes, texts, written
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
+from ziplora_core.dreambooth import INSTANCE, PRIOR
+from ziplora_core.zip_objective import TERMS
 
 Json = dict[str, Any]
 
@@ -19,8 +21,8 @@ MESSAGE_SYNTAX = set("@{}|")
 """The frontend compiles names and descriptions as messages of vue-i18n, where these command."""
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 SAID = re.compile(rf"\bsay\(\s*{TEXT.pattern}")
-TERMS = {"content", "style", "penalty", "joint", "instance", "prior", "slider", "high", "low"}
-"""Of losses, as they come from the server."""
+LOSSES = {*TERMS, INSTANCE, PRIOR, "penalty", "slider", "high", "low"}
+"""Their terms, as they come from the server."""
 VALUE = re.compile(r"{\w+}")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
@@ -120,9 +122,12 @@ def test_panels_have_chinese_for_all_they_say_and_no_stale_one() -> None:
     sources = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "js").glob("*.js")}
     entries = re.findall(rf"^  {TEXT.pattern}:\s+{TEXT.pattern},$", sources.pop("words.js"), re.M)
     words, panels = dict(entries), "".join(sources.values())
-    sentences = [text for text in TEXT.findall(panels) if re.match("[A-Z][a-z].* ", text)]
-    assert {*SAID.findall(panels), *sentences} <= set(words)
-    assert set(words) - set(TEXT.findall(panels)) <= TERMS
+    texts = TEXT.findall(panels)
+    others = [text for text in texts if re.match(r"[A-Z][a-z].*[ .]|.*{\w+}", text)]
+    labels = re.findall(rf"\blabel: {TEXT.pattern}", panels)
+    assert labels
+    assert {*SAID.findall(panels), *others, *labels, *LOSSES, "loss", "error"} <= set(words)
+    assert set(words) - set(texts) <= LOSSES
     for text, translated in words.items():
         assert HAN.search(translated), text
         assert sorted(VALUE.findall(translated)) == sorted(VALUE.findall(text))

@@ -63,8 +63,10 @@ def solve_on_model(
 
     frugal = ClosedFormSettings(settings.passes, batch=1, room=0.0)
     first = ClosedFormSettings(settings.passes, room=room_for_moments(opened))
+    before = opened.evaluations
     solved = _unless_out_of_memory(solve, frugal if settings.memory == "low" else first)
     if solved is None:
+        opened.evaluations = before  # the second try does them again
         comfy.model_management.soft_empty_cache()
         solved = _unless_out_of_memory(solve, frugal)
         if solved is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -46,7 +47,7 @@ def loss_curves(
         colour, x = theme.of(name), np.arange(1, len(values) + 1)
         smooth = np.asarray(values)
         if on is axes:
-            errors += values
+            errors += filter(math.isfinite, values)
         if on is axes and len(values) > _FEW:
             on.plot(x, smooth, color=colour, alpha=0.3, linewidth=0.8)
             smooth = _running_mean(smooth)
