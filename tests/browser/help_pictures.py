@@ -122,18 +122,19 @@ NO_FRAMES = """
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mini_server() -> Iterator[ComfyServer]:
-    """The demo's ComfyUI, after the demo: with its two LoRAs."""
+    """The demo's ComfyUI, after the demo: with its two LoRAs, and pictures to train on."""
     demo.prepare()
     with ComfyServer(BASE) as server:
         workflow = json.loads(demo.WORKFLOW.read_text(encoding="utf-8"))
         result = server.run(to_prompt(workflow, server.object_info(), {}), timeout=1800)
         assert result.status == "success", result.error
+        write_inputs(server.base / "input")
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tidy_page(browser: Browser, mini_server: ComfyServer) -> Iterator[Page]:
     """A page in a high window, without what lies over the canvas: small map, notifications."""
     with open_page(browser, mini_server, device_scale_factor=2) as page:
@@ -142,62 +143,6 @@ def tidy_page(browser: Browser, mini_server: ComfyServer) -> Iterator[Page]:
         page.add_style_tag(content=".p-toast { display: none }")
         yield page
         page.evaluate(TIDY, True)
-
-
-def test_pictures(tidy_page: Page, mini_server: ComfyServer) -> None:
-    write_inputs(mini_server.base / "input")
-    subject, style = (newest(mini_server, f"mini_{part}") for part in ("subject", "style"))
-    usual = [[str(BASE), "ComfyUI"], [subject, "my_subject.safetensors"],
-             [style, "my_style.safetensors"]]  # fmt: skip
-    pruned = {"lora": subject}
-    loras: dict[str, Json] = {
-        "LoadLoRAPair": {"content_lora": subject, "style_lora": style},
-        "PlotWeights": pruned, "PruneLoRA": pruned, "The whole LoRA": {"lora_name": subject},
-    }  # fmt: skip
-    shown = shown_in()
-    for name in sorted(set(shown.values()), key=lambda name: (name != FIRST, name)):
-        workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-        tidy_page.evaluate(LOAD, workflow)
-        tidy_page.wait_for_timeout(1500)
-        if name in SHOWN_IN.values():
-            shipped = tidy_page.evaluate(VALUES)
-            links = tidy_page.evaluate(UNLINK)
-            more = {**OVERRIDES, **loras}
-            if name == "concept_slider_apply":
-                more["ConceptSlider"] = {"slider": newest(mini_server, "age_slider")}
-            tidy_page.evaluate(OVERRIDE, more)
-            tidy_page.evaluate(ALL)  # panels that are not seen draw nothing
-            run(tidy_page)
-            wait_until_idle(mini_server)
-            tidy_page.wait_for_timeout(3000)
-            tidy_page.evaluate(PUT_BACK, [shipped, KEPT, usual])
-            tidy_page.evaluate(LINK, links)
-        if name == "ziplora_merge":
-            tidy_page.evaluate(ALL)
-            tidy_page.wait_for_timeout(2000)
-            canvas = Image.open(io.BytesIO(tidy_page.screenshot(clip=tidy_page.evaluate(ALL))))
-            canvas.thumbnail((1700, 1700), Image.Resampling.LANCZOS)
-            canvas.convert("RGB").save(README, quality=80)
-        for node_id in sorted(node for node, place in shown.items() if place == name):
-            box: Box = tidy_page.evaluate(LOOK_AT, node_id)
-            tidy_page.wait_for_timeout(1000)
-            tidy_page.evaluate(NO_FRAMES)
-            tidy_page.wait_for_timeout(500)
-            save(node_id, tidy_page.screenshot(clip=box))
-
-
-def newest(server: ComfyServer, prefix: str) -> str:
-    """The LoRA that was saved last under this prefix."""
-    return max((server.output / "loras").glob(f"{prefix}_0*")).name
-
-
-def wait_until_idle(server: ComfyServer) -> None:
-    """Wait until nothing is queued any more, and all went well."""
-    time.sleep(2)
-    while any(server.get("/queue").values()):
-        time.sleep(1)
-    last = list(server.get("/history").values())[-1]["status"]
-    assert last["status_str"] == "success", last["messages"][-1]
 
 
 def shown_in() -> dict[str, str]:
@@ -214,6 +159,71 @@ def shown_in() -> dict[str, str]:
     return {
         folder.name: SHOWN_IN.get(folder.name) or found(folder.name) for folder in DOCS.iterdir()
     }
+
+
+def places() -> list[str]:
+    """The workflows that nodes are shown in, the one that trains for others first."""
+    return sorted(set(shown_in().values()), key=lambda name: (name != FIRST, name))
+
+
+@pytest.mark.parametrize("name", places())
+def test_pictures(tidy_page: Page, mini_server: ComfyServer, name: str) -> None:
+    workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    tidy_page.evaluate(LOAD, workflow)
+    tidy_page.wait_for_timeout(1500)
+    if name in SHOWN_IN.values():
+        run_small(tidy_page, mini_server, name)
+    if name == "ziplora_merge":
+        tidy_page.evaluate(ALL)
+        tidy_page.wait_for_timeout(2000)
+        canvas = Image.open(io.BytesIO(tidy_page.screenshot(clip=tidy_page.evaluate(ALL))))
+        canvas.thumbnail((1700, 1700), Image.Resampling.LANCZOS)
+        canvas.convert("RGB").save(README, quality=80)
+    for node_id in sorted(node for node, place in shown_in().items() if place == name):
+        box: Box = tidy_page.evaluate(LOOK_AT, node_id)
+        tidy_page.wait_for_timeout(1000)
+        tidy_page.evaluate(NO_FRAMES)
+        tidy_page.wait_for_timeout(500)
+        save(node_id, tidy_page.screenshot(clip=box))
+
+
+def run_small(page: Page, server: ComfyServer, name: str) -> None:
+    """Run a workflow with the miniature SDXL; then it looks as shipped, with what came out."""
+    subject, style = newest(server, "mini_subject"), newest(server, "mini_style")
+    usual = [[str(BASE), "ComfyUI"], [subject, "my_subject.safetensors"],
+             [style, "my_style.safetensors"]]  # fmt: skip
+    loras: dict[str, Json] = {
+        "LoadLoRAPair": {"content_lora": subject, "style_lora": style},
+        "PlotWeights": {"lora": subject}, "PruneLoRA": {"lora": subject},
+        "The whole LoRA": {"lora_name": subject},
+    }  # fmt: skip
+    if name == "concept_slider_apply":
+        trained = newest(server, "age_slider")
+        loras["ConceptSlider"] = {"slider": trained}
+        usual += [[trained, "age_slider_00001_.safetensors"]]
+    shipped = page.evaluate(VALUES)
+    links = page.evaluate(UNLINK)
+    page.evaluate(OVERRIDE, {**OVERRIDES, **loras})
+    page.evaluate(ALL)  # panels that are not seen draw nothing
+    run(page)
+    wait_until_idle(server)
+    page.wait_for_timeout(3000)
+    page.evaluate(PUT_BACK, [shipped, KEPT, usual])
+    page.evaluate(LINK, links)
+
+
+def newest(server: ComfyServer, prefix: str) -> str:
+    """The LoRA that was saved last under this prefix."""
+    return max((server.output / "loras").glob(f"{prefix}_0*")).name
+
+
+def wait_until_idle(server: ComfyServer) -> None:
+    """Wait until nothing is queued any more, and all went well."""
+    time.sleep(2)
+    while any(server.get("/queue").values()):
+        time.sleep(1)
+    last = list(server.get("/history").values())[-1]["status"]
+    assert last["status_str"] == "success", last["messages"][-1]
 
 
 def save(node_id: str, screenshot: bytes) -> None:

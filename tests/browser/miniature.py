@@ -25,7 +25,7 @@ OVERRIDES: dict[str, Json] = {
     "LoadTrainingImages": {"folder": "ziplora_mini_subject"},
     "Less of it": {"folder": LOW},
     "More of it": {"folder": HIGH},
-    "The picture": {"image": PICTURE},
+    "LoadImage": {"image": PICTURE},
     "TrainingOptions": {"sample_prompts": "a sks shape", "sample_every": 100},
     "TrainDreamBoothLoRA": {"prompt": "a sks shape", "layers": "extended", "rank": 16,
                             "alpha": 16, "steps": 400, "learning_rate": 1e-3, "resolution": 128},
