@@ -12,7 +12,7 @@ import { say } from "./words.js";
 /** Which nodes report, and how many pixels their reports need. */
 const HEIGHTS = new Map([
   ["LoadLoRAPair", 120],
-  ["ZipLoRAOptimize", 208],
+  ["ZipLoRAOptimize", 256],
   ["LoadTrainingImages", 60],
   ["TrainDreamBoothLoRA", 128],
   ["TrainConceptSlider", 128],
