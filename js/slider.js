@@ -120,7 +120,7 @@ class SliderPanel {
 
   show() {
     const { scale, start, end, range } = this;
-    const [low, high] = (range ?? []).map((end) => String(end).replace("-", "−"));
+    const [low, high] = (range ?? []).map((limit) => String(limit).replace("-", "−"));
     const trained = range ? say("trained {low} to {high}", { low, high }) : "";
     const number = scale.value.toFixed(2).replace("-", "−");
     const share = scale.show([number, trained].filter(Boolean).join(", "));
@@ -215,7 +215,9 @@ class SliderPanel {
       const value = valueAt(event);
       const free = thumbs.filter((thumb) => !thumb.linked);
       const far = (/** @type {Thumb} */ thumb) => Math.abs(thumb.value - value);
-      const [thumb] = free.sort((a, b) => far(a) - far(b) || (value > a.value ? 1 : -1) * (a === thumbs[0] ? 1 : -1));
+      // Of two in one place, the one that can go there.
+      const first = (/** @type {Thumb} */ thumb) => (thumb === thumbs[0] ? 1 : -1);
+      const [thumb] = free.sort((a, b) => far(a) - far(b) || Math.sign(value - a.value) * first(a));
       if (!thumb) return;
       this.held = { thumb, track, pointer: event.pointerId };
       app.canvas.emitBeforeChange();

@@ -23,10 +23,10 @@ from .outputs import report_output
 from .sampling_inputs import counted
 from .types import (
     NONE,
-    MergedLoRAType,
     as_image,
     file_fingerprint,
     lora_file_input,
+    merged_input,
     read_either,
     theme_input,
 )
@@ -126,7 +126,7 @@ class PlotMerge(io.ComfyNode):
             search_aliases=["ziplora", "layer cosine", "merger coefficients", "merge chart"],
             is_output_node=True,
             inputs=[
-                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
+                merged_input(),
                 theme_input(),
             ],
             outputs=[

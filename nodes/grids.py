@@ -11,14 +11,7 @@ from ..ziplora_core.comfy_adapter.sweep import Sampling, parse_scales, strength_
 from ..ziplora_core.merge import MergedLoRA
 from .outputs import grid_outputs, report_output
 from .sampling_inputs import as_grid, counted, drawing_inputs, sampling_inputs
-from .types import (
-    NONE,
-    MergedLoRAType,
-    file_fingerprint,
-    lora_file_input,
-    read_either,
-    theme_input,
-)
+from .types import NONE, file_fingerprint, lora_file_input, merged_input, read_either, theme_input
 
 
 class StrengthGrid(io.ComfyNode):
@@ -33,7 +26,7 @@ class StrengthGrid(io.ComfyNode):
             search_aliases=["ziplora", "xy plot", "style strength grid", "content strength"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint, without the merge on it."),
-                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
+                merged_input(),
                 *drawing_inputs(),
                 io.String.Input(
                     "content_strengths",

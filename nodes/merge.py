@@ -19,7 +19,7 @@ from ..ziplora_core.trainable import Watch
 from .merge_inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
 from .outputs import lora_output, merged_output, report_output
 from .progress import log_warnings, progress_bar
-from .types import LoRAPairType, MergedLoRAType, no_clip
+from .types import merged_input, no_clip, pair_input
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class MergeLoRAs(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the LoRAs belong to."),
-                LoRAPairType.Input("pair", tooltip="Both LoRAs, from Load LoRA Pair."),
+                pair_input(),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
@@ -172,7 +172,7 @@ class ApplyMergedLoRA(io.ComfyNode):
             search_aliases=["ziplora", "style strength", "content strength"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint to draw with."),
-                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
+                merged_input(),
                 io.Clip.Input("clip", optional=True, tooltip="For LoRAs with a text-encoder part."),
                 io.Float.Input(
                     "content_strength",

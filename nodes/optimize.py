@@ -19,7 +19,7 @@ from ..ziplora_core.pairing import LoRAPair
 from .outputs import lora_output, loss_output, merged_output, report_output
 from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, seed_input, size_input
-from .types import LoRAPairType, OptionsType
+from .types import OptionsType, pair_input
 
 _NO_LATENT = "in pixels of the pictures each LoRA draws for itself. Only used without a latent."
 
@@ -40,7 +40,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     "model",
                     tooltip="The checkpoint both LoRAs belong to. LoRAs on it count as part of it.",
                 ),
-                LoRAPairType.Input("pair", tooltip="Both LoRAs, from Load LoRA Pair."),
+                pair_input(),
                 io.Conditioning.Input(
                     "content_conditioning",
                     tooltip="The subject LoRA's own prompt, e.g. 'a photo of sks dog', encoded "

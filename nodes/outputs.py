@@ -23,6 +23,11 @@ def merged_output() -> Any:
     )
 
 
+def unzipped_output() -> Any:
+    """The two LoRAs of one picture."""
+    return MergedLoRAType.Output("merged", tooltip="Both, for Apply UnZipLoRA.")
+
+
 def loss_output() -> io.LossMap.Output:
     """The loss of a training."""
     return io.LossMap.Output("loss", tooltip="The loss, term by term: for Plot Loss.")

@@ -15,7 +15,7 @@ from ..ziplora_core.files.writer import DTYPES, WrittenFile
 from ..ziplora_core.merge import MergedLoRA, truncated
 from ..ziplora_core.report import truncation_line
 from .outputs import lora_name_output
-from .types import MergedLoRAType, bias_and_norm_input
+from .types import bias_and_norm_input, merged_input
 
 
 def _prefix_input(default: str) -> io.String.Input:
@@ -74,7 +74,7 @@ class SaveMergedLoRA(io.ComfyNode):
             search_aliases=["ziplora", "export lora", "save lora"],
             is_output_node=True,
             inputs=[
-                MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA."),
+                merged_input(),
                 _prefix_input("ziplora"),
                 io.Int.Input(
                     "rank",

@@ -12,10 +12,10 @@ from ..ziplora_core.comfy_adapter.unzip_session import train_unzip
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.options import MERGERS, UnZipSettings
-from .outputs import loss_output, report_output
+from .outputs import loss_output, report_output, unzipped_output
 from .progress import followed, log_warnings
 from .training_inputs import learning_rate_input, memory_input, one_of_each, seed_input
-from .types import MergedLoRAType, OptionsType
+from .types import OptionsType
 
 
 def _prompt_input(name: str, example: str, tooltip: str) -> io.String.Input:
@@ -210,7 +210,7 @@ class UnZipLoRATrain(io.ComfyNode):
                 *_last_inputs(),
             ],
             outputs=[
-                MergedLoRAType.Output("merged", tooltip="Both, for Apply UnZipLoRA."),
+                unzipped_output(),
                 io.LoraModel.Output("content_lora", tooltip="The subject, for any LoRA loader."),
                 io.LoraModel.Output("style_lora", tooltip="The style, for any LoRA loader."),
                 loss_output(),

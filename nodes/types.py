@@ -33,6 +33,16 @@ def no_clip(output: str) -> ExecutionBlocker:
     )
 
 
+def pair_input() -> Any:
+    """A content and a style LoRA."""
+    return LoRAPairType.Input("pair", tooltip="Both LoRAs, from Load LoRA Pair.")
+
+
+def merged_input() -> Any:
+    """A merge of two LoRAs."""
+    return MergedLoRAType.Input("merged", tooltip="From a merge, or Load Merged LoRA.")
+
+
 def bias_and_norm_input() -> io.Combo.Input:
     """What to do with the parts of a LoRA that are no factors."""
     return io.Combo.Input(

@@ -13,7 +13,7 @@ from ..ziplora_core.comfy_adapter.unzip_import import import_unzip
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.unzip import CONCEPTS
 from ..ziplora_core.unzip_merges import recombine, recombine_report
-from .outputs import report_output
+from .outputs import report_output, unzipped_output
 from .progress import log_warnings
 from .types import NONE, MergedLoRAType, describe_lora, file_fingerprint
 
@@ -98,7 +98,7 @@ class RecombineUnZipLoRA(io.ComfyNode):
                 MergedLoRAType.Input("content_from", tooltip="Whose subject."),
                 MergedLoRAType.Input("style_from", tooltip="Whose style."),
             ],
-            outputs=[MergedLoRAType.Output("merged", tooltip="Both, for Apply UnZipLoRA.")],
+            outputs=[unzipped_output()],
         )
 
     @classmethod
@@ -145,7 +145,7 @@ class ImportUnZipLoRA(io.ComfyNode):
                 *mergers,
             ],
             outputs=[
-                MergedLoRAType.Output("merged", tooltip="Both, for Apply UnZipLoRA."),
+                unzipped_output(),
                 report_output(),
             ],
         )
