@@ -20,13 +20,40 @@ PYTHON = VENV / "bin" / "python"
 BASE = SANDBOX / "base"
 """ComfyUI's base directory: models, custom_nodes, input, output and user."""
 
+DEVICE = os.environ.get("DEVICE", "cpu")
+"""What ComfyUI computes on: `cpu`, `pretend` (tests/accelerator/pretend), else the card it finds."""
+PRETEND = ROOT / "tests" / "accelerator" / "pretend"
+"""To be on the path of a process that has the pretend accelerator."""
+
 
 def use_comfyui() -> None:
-    """Make `import comfy` work in this process, on the CPU; call it before any such import."""
+    """Make `import comfy` work in this process, on DEVICE; call it before any such import.
+
+    A card computes in float32 unless a test's MODEL says otherwise: what is compared is exact.
+    """
     if not (COMFYUI / "comfy").is_dir():
         raise FileNotFoundError("There is no ComfyUI in the sandbox yet. Run `make setup` first.")
     if str(COMFYUI) not in sys.path:
         sys.path.insert(0, str(COMFYUI))
+    if DEVICE == "pretend":
+        sys.path.append(str(PRETEND))
+        os.environ.setdefault("PRETEND_BUILD", str(SANDBOX / "pretend"))
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = DEVICE == "cpu"
+    args.force_fp32 = DEVICE != "cpu"
+
+
+def device_options(force_float32: bool = True) -> list[str]:
+    """ComfyUI's command line for DEVICE."""
+    if DEVICE == "cpu":
+        return ["--cpu"]
+    return ["--force-fp32"] if force_float32 else []
+
+
+def device_environment() -> dict[str, str]:
+    """What a ComfyUI process needs in its environment to find DEVICE."""
+    if DEVICE != "pretend":
+        return {}
+    path = os.pathsep.join(filter(None, [str(PRETEND), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, "PRETEND_BUILD": str(SANDBOX / "pretend")}

@@ -18,7 +18,7 @@ from typing import IO, Any
 import websocket
 
 from .link import fresh_base
-from .paths import COMFYUI, PYTHON
+from .paths import COMFYUI, PYTHON, device_environment, device_options
 from .result import Result
 
 __all__ = ["ComfyServer", "PromptRejected", "Result", "ServerError", "fresh_base"]
@@ -48,16 +48,25 @@ class PromptRejected(ValueError):  # noqa: N818 (it is the server's answer, not 
 
 
 class ComfyServer:
-    """`with ComfyServer(base) as server:` runs ComfyUI's main.py on the CPU over that directory."""
+    """`with ComfyServer(base) as server:` runs ComfyUI's main.py on DEVICE over that directory.
 
-    def __init__(self, base: Path, port: int | None = None, *arguments: str) -> None:
+    Args:
+        base: ComfyUI's base directory.
+        port: None for a free one.
+        arguments: more of the command line.
+        force_float32: on a card; without it in the dtype that ComfyUI chooses there.
+    """
+
+    def __init__(
+        self, base: Path, port: int | None = None, *arguments: str, force_float32: bool = True
+    ) -> None:
         self.base = base
         self.output = base / "output"
         self.models = base / "models"
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client_id = uuid.uuid4().hex
-        self._arguments = arguments
+        self._arguments, self._force_float32 = arguments, force_float32
         self._log_path = base / f"server-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -69,9 +78,10 @@ class ComfyServer:
 
     def command(self) -> list[str]:
         """The command line that starts the server."""
-        options = f"--cpu --database-url sqlite:///:memory: --disable-api-nodes --port {self.port}"
+        options = f"--database-url sqlite:///:memory: --disable-api-nodes --port {self.port}".split()
         command = [PYTHON, COMFYUI / "main.py", "--base-directory", self.base]
-        return [str(part) for part in (*command, *options.split(), *self._arguments)]
+        device = device_options(self._force_float32)
+        return [str(part) for part in (*command, *device, *options, *self._arguments)]
 
     def __enter__(self) -> ComfyServer:
         with self._log_path.open("wb") as log:
@@ -93,6 +103,7 @@ class ComfyServer:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
+            **device_environment(),
         }
         stderr = subprocess.STDOUT if log else None
         return subprocess.Popen(self.command(), stdout=log, stderr=stderr, env=environment)

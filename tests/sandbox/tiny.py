@@ -47,8 +47,8 @@ def tiny_sdxl(
     config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     model = config.get_model(prediction_keys(prediction, zsnr), device=torch.device("cpu"))
     initialise_unet(model.diffusion_model, PASS_THROUGH[prediction], seed)
-    cpu = torch.device("cpu")
-    patcher = ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    device = comfy.model_management.get_torch_device()
+    patcher = ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
     patcher.cached_patcher_init = (
         lambda disable_dynamic=False: tiny_sdxl(prediction, zsnr, seed, dtype),
         (),
@@ -177,15 +177,16 @@ def predict(model: ModelPatcher, x: Tensor, sigma: float, conditioning: list[lis
     """Predict what the model itself predicts, eps or v, for `x` `(b, 4, h, w)` at one sigma."""
     comfy.model_management.load_models_gpu([model], force_full_load=True)
     context, options = conditioning[0]
+    device = model.load_device
     height, width = (8 * side for side in x.shape[-2:])
-    adm = model.model.encode_adm(width=width, height=height, device=x.device, **options)
+    adm = model.model.encode_adm(width=width, height=height, device=device, **options)
     denoised = model.model.apply_model(
-        x,
-        torch.full((len(x),), float(sigma)),
-        c_crossattn=context.expand(len(x), -1, -1),
+        x.to(device),
+        torch.full((len(x),), float(sigma), device=device),
+        c_crossattn=context.expand(len(x), -1, -1).to(device),
         y=adm.expand(len(x), -1),
         transformer_options={},
-    )
+    ).to(x.device)
     if model.model.model_type == comfy.model_base.ModelType.V_PREDICTION:
         return (x / (sigma**2 + 1) - denoised) * (sigma**2 + 1) ** 0.5 / sigma
     return (x - denoised) / sigma

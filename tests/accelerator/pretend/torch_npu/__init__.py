@@ -1,0 +1,76 @@
+"""The pretend accelerator as ComfyUI finds it: by `import torch_npu`, its way to a third-party card.
+
+With the folder above this one on the path, and without `--cpu`, ComfyUI takes it for its card;
+nothing of ComfyUI is patched. `device.cpp` says what it does. Environment: PRETEND_BUILD, where the
+compiled device is kept; PRETEND_GIB, the card's memory (24).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import torch
+from torch.utils.cpp_extension import load
+
+_SOURCE = Path(__file__).resolve().parents[1] / "device.cpp"
+_GIB = 2**30
+
+
+def _compiled() -> types.ModuleType:
+    """Compile the device, or load what was compiled before: the build is kept by its source."""
+    build = Path(os.environ.get("PRETEND_BUILD") or Path.home() / ".cache/pretend_accelerator")
+    build.mkdir(parents=True, exist_ok=True)
+    beside = f"{Path(sys.executable).parent}{os.pathsep}"  # ninja, of this environment
+    if not os.environ["PATH"].startswith(beside):
+        os.environ["PATH"] = beside + os.environ["PATH"]
+    return load("pretend_device", [str(_SOURCE)], build_directory=str(build), extra_cflags=["-O1"])
+
+
+device = _compiled()
+device.set_limit(int(float(os.environ.get("PRETEND_GIB", "24")) * _GIB))
+"""Counts and limits: `counts()`, `reset()`, `set_limit(bytes)`, `refuse(from, until)`, ..."""
+
+torch.version.cuda = None  # a PyTorch that was built for another card
+torch.utils.rename_privateuse1_backend("npu")
+
+
+def _total() -> int:
+    return int(float(os.environ.get("PRETEND_GIB", "24")) * _GIB)
+
+
+class _Properties:
+    name = "Pretend NPU"
+    total_memory = _total()
+
+
+def _stats(_device: object = None) -> dict[str, int]:
+    used = device.counts()["used"]
+    return {"active_bytes.all.current": used, "reserved_bytes.all.current": used}
+
+
+_module = types.ModuleType("torch.npu")
+_module.__dict__.update(
+    device_count=lambda: 1,
+    is_available=lambda: True,
+    current_device=lambda: 0,
+    set_device=lambda _device: None,
+    synchronize=lambda _device=None: None,
+    empty_cache=lambda: None,
+    get_device_name=lambda _device=None: _Properties.name,
+    get_device_properties=lambda _device=None: _Properties,
+    mem_get_info=lambda _device=None: (_total() - device.counts()["used"], _total()),
+    memory_stats=_stats,
+    manual_seed_all=lambda _seed: None,
+    get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
+    get_rng_state=lambda _device=None: torch.get_rng_state(),
+    set_rng_state=lambda state, _device=None: torch.set_rng_state(state),
+    _is_in_bad_fork=lambda: False,
+)
+torch._register_device_module("npu", _module)
+sys.modules["torch.npu"] = _module
+torch.utils.generate_methods_for_privateuse1_backend(
+    for_tensor=True, for_module=True, for_storage=True
+)
