@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,11 +24,18 @@ class Gates:
         prompts: `(sample, branch, token, width)`: what each branch reads where the layer's own
             input is the prompt; None: that prompt. Zeros: nothing comes from the branch there;
             where all are zero, one token is enough.
+        teachers: so many samples at the beginning read the columns as one all the same.
     """
 
     values: Tensor | None = None
     learned: bool = True
     prompts: Tensor | None = None
+    teachers: int = 0
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Gates:
+        """Change every tensor: move it to where the layers compute, once a forward."""
+        values, prompts = (None if t is None else change(t) for t in (self.values, self.prompts))
+        return replace(self, values=values, prompts=prompts)
 
     def of(self, samples: Sequence[int]) -> Gates:
         """Keep the rows of some samples; of prompts that are all zero, one token: it goes with
@@ -36,7 +44,7 @@ class Gates:
         values, prompts = (t if t is None else t[rows] for t in (self.values, self.prompts))
         if prompts is not None and not prompts.any():
             prompts = prompts[..., :1, :]
-        return Gates(values, self.learned, prompts)
+        return Gates(values, self.learned, prompts, sum(i < self.teachers for i in rows))
 
     def for_guidance(self, samples: int) -> Gates:
         """Repeat a batch for its unconditional half, where a branch's own prompt is zero."""
@@ -84,31 +92,33 @@ class Branches:
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move to where the layer computes, in its dtype; `down` stays float32, to fold."""
-        self.down = self.down.to(device)
-        self.up = self.up.to(device, dtype)
+        """Move to where the layer computes, in its dtype: a model's own branches are there once."""
+        self.down, self.up = (part.to(device, dtype) for part in (self.down, self.up))
         self.branch_of_row = self.branch_of_row.to(device)
         if self._folded is not None:
             self._folded = self._folded.to(device, dtype)
 
+    def on(self, device: torch.device, dtype: torch.dtype) -> Branches:
+        """Copy to where a layer computes; these stay where they are, as exact as they are."""
+        placed = copy(self)
+        placed.to(device, dtype)
+        return placed
+
     def fold(self, columns: Tensor) -> None:
-        """Fold `columns` `(branch, in)` into `down`; gradients flow back to them."""
-        rows = columns.to(self.down.device).index_select(0, self.branch_of_row)  # (Σ rank, in)
-        folded = self.down * rows.view(*rows.shape, *(1,) * (self.down.ndim - 2))
-        self._folded = folded.to(self.up.dtype)
+        """Fold float32 `columns` `(branch, in)` into `down`; gradients flow back to them."""
+        parts = zip(self.down.split(self.ranks), columns.to(self.down.device), strict=True)
+        rest = (1,) * (self.down.ndim - 2)
+        folded = [part * column.view(1, -1, *rest) for part, column in parts]
+        self._folded = torch.cat(folded).to(self.up.dtype)
 
     def delta(self, x: Tensor, gates: Gates, layer: nn.Module) -> Tensor:
         """Compute what the branches add to the layer's output for its input `x`."""
-        down = self.down if self._folded is None or not gates.learned else self._folded
-        down, up = down.to(x.dtype), self.up.to(x.dtype)
-        if isinstance(layer, nn.Conv2d):
-            z = F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
-        elif gates.prompts is not None and self.reads_prompt:
+        if gates.prompts is not None and self.reads_prompt:
             prompts = as_long(gates.prompts.to(x), x.shape[1]).unbind(1)
-            parts = zip(prompts, down.split(self.ranks), strict=True)
+            parts = zip(prompts, self.down.to(x.dtype).split(self.ranks), strict=True)
             z = torch.cat([F.linear(own, part) for own, part in parts], dim=-1)
         else:
-            z = F.linear(x, down)
+            z = self._middle(x, gates, layer)
         if gates.values is not None:
             rows = gates.values.to(z)  # (sample, branch)
             if len(self.ranks) > 1:
@@ -116,7 +126,24 @@ class Branches:
             middle = (1,) * (z.ndim - 2)
             shape = (*rows.shape, *middle) if z.ndim == 4 else (len(rows), *middle, rows.shape[1])
             z = z * rows.view(shape)
+        up = self.up.to(x.dtype)
         return F.conv2d(z, up) if isinstance(layer, nn.Conv2d) else F.linear(z, up)
+
+    def _middle(self, x: Tensor, gates: Gates, layer: nn.Module) -> Tensor:
+        """down(x), with the learned columns where the gates say so."""
+
+        def product(x: Tensor, down: Tensor) -> Tensor:
+            if isinstance(layer, nn.Conv2d):
+                return F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+            return F.linear(x, down)
+
+        down = self.down.to(x.dtype)
+        if self._folded is None or not gates.learned:
+            return product(x, down)
+        folded = self._folded.to(x.dtype)
+        if not (n := gates.teachers):
+            return product(x, folded)
+        return torch.cat([product(x[:n], down), product(x[n:], folded)])
 
 
 def as_long(prompts: Tensor, tokens: int) -> Tensor:
@@ -139,5 +166,8 @@ def as_long(prompts: Tensor, tokens: int) -> Tensor:
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """Concatenate; one part alone is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+    """Concatenate. One part alone is copied only where autograd could not keep it: a file's tensors
+    are made in inference mode, in which ComfyUI runs nodes."""
+    if len(parts) > 1:
+        return torch.cat(list(parts), dim)
+    return parts[0].clone() if parts[0].is_inference() else parts[0]

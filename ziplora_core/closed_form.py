@@ -14,7 +14,6 @@ from .branches import Branches, Gates
 from .errors import problem
 from .layer_moments import Moments, Solution
 from .observation import ObservableModel, places, tokens
-from .pairing import ModulePair
 from .states import TEACHERS, Denoise, State, Teacher, batches, predict
 
 WIDEST = 6144
@@ -62,20 +61,15 @@ class Collector:
     """Collects the moments of all layers while states go through the model.
 
     Args:
-        pairs: the modules that are solved for, by the model's name for them.
-        device: where the model computes.
-        room: bytes of it that the sums may take.
+        branches: of the modules that are solved for, by the model's name for them.
+        room: bytes of the model's device that the sums may take.
         with_student: every batch has the teachers first and the students behind them.
     """
 
     def __init__(
-        self,
-        pairs: Mapping[str, ModulePair],
-        device: torch.device,
-        room: float = math.inf,
-        with_student: bool = False,
+        self, branches: Mapping[str, Branches], room: float = math.inf, with_student: bool = False
     ) -> None:
-        self.moments = {name: Moments(pair, device) for name, pair in pairs.items()}
+        self.moments = {name: Moments(both) for name, both in branches.items()}
         self.room, self.with_student = room, with_student
         self.teacher = TEACHERS[0]
         self._seen = WeakTensorKeyDictionary()  # input → the first layer that has read it
@@ -90,13 +84,13 @@ class Collector:
         if moments is None:
             return
         half = len(x) // 2 if self.with_student else len(x)
-        if self.with_student and not moments.drifted:
-            moments.drifted = not torch.equal(x[:half], x[half:])
+        if self.with_student:  # a maximum that stays where it is: to ask would be to wait
+            moments.drift = torch.maximum(moments.drift, (x[:half] - x[half:]).abs().max().float())
         seen = tokens(x, layer)
         seen = seen * seen.shape[1] ** -0.5  # a mean over the places
         student = seen[-half:].flatten(0, 1)
         first: Moments | None = self._seen.get(x)
-        if first is None or first.downs[0].shape[1] != student.shape[1]:
+        if first is None or first.second is None or len(first.second) != student.shape[1]:
             moments.add_input(student, self._place(moments))
             self._seen[x] = moments
         else:  # to_q, to_k and to_v read one input
@@ -111,7 +105,7 @@ class Collector:
         """Where a layer's S lives: on the device as long as there is room."""
         if moments.second is not None:
             return moments.second.device
-        size = 4 * moments.downs[0].shape[1] ** 2
+        size = 4 * moments.branches.down[0].numel() ** 2
         if size > self.room:
             return torch.device("cpu")
         self.room -= size
@@ -120,11 +114,9 @@ class Collector:
 
 def solve_coefficients(
     model: ObservableModel,
-    pairs: Mapping[str, ModulePair],
     trained: Sequence[str],
     states: Sequence[tuple[Teacher, Sequence[State]]],
     settings: ClosedFormSettings,
-    device: torch.device,
     on_layer: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_pass: Callable[[Sequence[float]], None] = lambda errors: None,
@@ -136,11 +128,10 @@ def solve_coefficients(
     not change, as the prompt for keys and values, has its solution from pass 1.
 
     Args:
-        model: with the pairs' branches on it.
-        pairs: all modules, by the model's name for them.
-        trained: those that get coefficients.
+        model: with the pairs' branches on it; what is solved for is folded into them.
+        trained: the modules that get coefficients, by the model's name for them; both LoRAs have
+            them.
         states: of each teacher; no targets are needed.
-        device: where the model computes.
         on_layer: called before each layer is solved; may raise to cancel.
         should_stop: asked before every further pass: stop and keep.
         on_pass: given, after each pass, what is left of the layers' errors by those so far.
@@ -148,9 +139,10 @@ def solve_coefficients(
     Raises:
         ZipLoRAError: no layer at all could be solved.
     """
-    solvable = {n: pairs[n] for n in trained if pairs[n].one.down[0].numel() <= WIDEST}
+    branches = {name: model.branches[name] for name in trained}
+    solvable = {name: b for name, b in branches.items() if b.down[0].numel() <= WIDEST}
     done = ClosedForm(
-        {n: torch.ones(2, pairs[n].one.down.shape[1], device=device) for n in trained}
+        {name: torch.ones(2, b.width, device=b.down.device) for name, b in branches.items()}
     )
     solutions: dict[str, Solution] = {}
     lost: set[str] = set()
@@ -159,15 +151,19 @@ def solve_coefficients(
         if student and should_stop():
             done.notes.append(f"stopped after pass {turn} as asked")
             break
-        collector = Collector(solvable, device, settings.room, student)
+        collector = Collector(solvable, settings.room, student)
         shown = states if student or settings.passes == 1 else _thinned(states)
-        with model.observed(_teacher_and_student(pairs, done.columns), collector.observe):
+        if student:
+            for name, columns in done.columns.items():
+                branches[name].fold(columns)
+        with model.observed(collector.observe):
             for collector.teacher, of_teacher in shown:
                 for batch in batches(of_teacher, settings.batch):
                     _forward(model.denoise, batch, collector.teacher, student)
-        for name, moments in collector.moments.items():
+        drifts = torch.stack([moments.drift for moments in collector.moments.values()]).tolist()
+        for (name, moments), drift in zip(collector.moments.items(), drifts, strict=True):
             on_layer()
-            if student and not moments.drifted:
+            if student and drift == 0:
                 continue
             solution = moments.solve(settings.ridge)
             if solution is not None:
@@ -203,24 +199,14 @@ def _thinned(
     return [(teacher, of_teacher[::FIRST]) for teacher, of_teacher in states]
 
 
-def _teacher_and_student(
-    pairs: Mapping[str, ModulePair], columns: Mapping[str, Tensor]
-) -> dict[str, Branches]:
-    """Four branches a layer: content and style with coefficient 1, and as they are merged."""
-    branches = {name: Branches((*pair.factors, *pair.factors)) for name, pair in pairs.items()}
-    for name, column in columns.items():
-        branches[name].fold(torch.cat([torch.ones_like(column), column]))
-    return branches
-
-
 @torch.no_grad()
 def _forward(denoise: Denoise, batch: list[State], teacher: Teacher, with_student: bool) -> None:
     """Send teachers, and students behind them, through the model."""
-    rows = torch.tensor([[*teacher, 0.0, 0.0]]).expand(len(batch), -1)
+    teachers = len(batch)
+    rows = torch.tensor([teacher]).expand(teachers, -1)
     if with_student:
-        students = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(batch), -1)
-        rows, batch = torch.cat([rows, students]), [*batch, *batch]
-    predict(denoise, batch, Gates(rows))
+        rows, batch = torch.cat([rows, torch.ones_like(rows)]), [*batch, *batch]
+    predict(denoise, batch, Gates(rows, with_student, teachers=teachers))
 
 
 def _notes(too_wide: int, unsolved: Sequence[str], lost: Sequence[str]) -> list[str]:

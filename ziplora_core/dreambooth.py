@@ -53,7 +53,8 @@ class NoisingModel(DenoisingModel, Protocol):
     def timesteps(self) -> int: ...
 
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right."""
+        """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right, where
+        the model computes."""
         ...
 
 
@@ -149,10 +150,11 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
             for group in in_batches(self._draws(first), self.alike):
                 self.fold()
                 errors = self._errors(group)
-                scale = torch.tensor([weights[draw.term] for draw in group]).to(errors)
-                (scale * errors).sum().div(samples).backward()
-                for draw, error in zip(group, errors.detach(), strict=True):
-                    terms[draw.term] += error / samples
+                each = [(draw.term, error) for draw, error in zip(group, errors, strict=True)]
+                total = torch.stack([weights[term] * error for term, error in each]).sum()
+                (total / samples).backward()
+                for term, error in each:
+                    terms[term] += error.detach() / samples
         loss = sum(weights[term] * value for term, value in terms.items())
         return {"loss": torch.as_tensor(loss), **terms}
 

@@ -8,7 +8,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from .pairing import ModulePair
+from .branches import Branches
 from .states import Teacher
 
 
@@ -43,20 +43,26 @@ class Moments:
     channel, so their entries of H and b are summed.
 
     Args:
-        pair: the factors.
-        device: where the layer computes.
+        branches: content's and style's beside the layer: the factors as it computes with them.
     """
 
-    def __init__(self, pair: ModulePair, device: torch.device) -> None:
-        assert pair.content is not None and pair.style is not None
-        halves = (pair.content, pair.style)
-        self.width = pair.content.down.shape[1]
-        self.downs = [f.down.flatten(1).to(device) for f in halves]  # (rank, in · taps)
-        self.ups = [(f.scale * f.up).flatten(1).to(device) for f in halves]  # (out, rank)
+    def __init__(self, branches: Branches) -> None:
+        self.branches, self.width = branches, branches.width
+        device = branches.down.device
         self.second: Tensor | None = None  # S, shared by layers that read the same input
         self.linear = torch.zeros(2, self.width, device=device)  # b
         self.energy = torch.zeros((), device=device)  # E‖y‖²
-        self.drifted = False  # some input of the merge was not its teacher's
+        self.drift = torch.zeros((), device=device)  # largest |merge's input − its teacher's|
+
+    @property
+    def downs(self) -> list[Tensor]:
+        """Content's and style's `(rank, in · taps)`, float32."""
+        return [d.flatten(1).float() for d in self.branches.down.split(self.branches.ranks)]
+
+    @property
+    def ups(self) -> list[Tensor]:
+        """Content's and style's `(out, rank)` with their scale, float32."""
+        return [u.flatten(1).float() for u in self.branches.up.split(self.branches.ranks, 1)]
 
     def added(self, x: Tensor, teacher: Teacher) -> Tensor:
         """Compute what a teacher's LoRAs add for tokens `(n, in · taps)`: `(n, out)`."""

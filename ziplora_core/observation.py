@@ -25,10 +25,13 @@ class ObservableModel(Protocol):
 
     denoise: Denoise
 
-    def observed(
-        self, branches: Mapping[str, Branches], observer: Observer
-    ) -> AbstractContextManager[None]:
-        """Put these branches in the place of the model's own, and tell the observer."""
+    @property
+    def branches(self) -> Mapping[str, Branches]:
+        """By the model's name for a module."""
+        ...
+
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Tell the observer."""
         ...
 
 

@@ -60,7 +60,11 @@ class SliderModel(Protocol):
 
     @property
     def sigmas(self) -> Tensor:
-        """σ of every timestep, rising."""
+        """σ of every timestep, rising, on the CPU."""
+        ...
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Put a tensor on the model's device."""
         ...
 
     def denoised(
@@ -154,7 +158,7 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
         samples = range(group * self.options.batch, (group + 1) * self.options.batch)
         shown, steps, noise = zip(*(self.start(n, shared) for n in samples), strict=True)
         if place == 0 or self._buffer is None:
-            start = torch.stack(noise).to(self.lora.parameters.flat.device)
+            start = self.model.place(torch.stack(noise))
             drawn = partly_denoised(self.model, shown, steps, start)
             self._buffer = torch.stack(drawn, 1) if shared > 1 else None
             x = torch.stack(drawn, 1)[place]
@@ -162,7 +166,7 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
             x = self._buffer[place]
         taken = [own[place] for own in steps]
         sigmas = denoising_sigmas(self.model.sigmas)[taken]
-        return x, sigmas.to(x.device), list(shown)
+        return x, self.model.place(sigmas), list(shown)
 
     def start(self, sample: int, shared: int) -> tuple[Concept, list[int], Tensor]:
         """Draw a sample's concept, its numbers of denoising steps (one for each update) and noise.
@@ -207,13 +211,15 @@ def partly_denoised(
     found: list[dict[int, Tensor]] = [{} for _ in shown]
     for step in range(max(map(max, wanted))):
         going = [b for b, steps in enumerate(wanted) if max(steps) > step]
-        now = x[going].repeat(2, 1, 1, 1)
+        now = torch.stack([x[b] for b in going])  # a list as an index would wait for the device
         prompts = [shown[b].negative for b in going] + [shown[b].target for b in going]
-        sigma = torch.full((len(now),), sigmas[step], device=x.device)
-        negative, target = model.denoised(now, sigma, prompts, Gates()).chunk(2)
+        sigma = torch.full((2 * len(now),), sigmas[step], device=x.device)
+        both = now.repeat(2, 1, 1, 1)
+        negative, target = model.denoised(both, sigma, prompts, Gates()).chunk(2)
         x0 = negative + GUIDANCE * (target - negative)
-        x[going] += (x[going] - x0) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
-        for b in going:
+        change = (now - x0) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
+        for n, b in enumerate(going):
+            x[b] += change[n]
             if step + 1 in wanted[b]:
                 found[b][step + 1] = x[b].clone()
     return [torch.stack([of[k] for k in steps]) for of, steps in zip(found, wanted, strict=True)]

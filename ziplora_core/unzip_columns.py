@@ -160,7 +160,10 @@ class Columns:
             share: of the features, that a LoRA has in the end.
             disjoint: see above.
         """
-        flat = self.flat.clone()
+        flat = self.flat.cpu()  # where to ask each layer is not to wait for the device
+        flat = flat.clone() if flat is self.flat else flat
+        joined = torch.cat([scores[name].flatten() for name in self.heights]).cpu()
+        scores = self.views(joined)
         for name, mask in self.views(flat).items():
             owner, out = self.owned.get(name), mask.shape[1]
             for half in (CONTENT, STYLE):
@@ -172,4 +175,4 @@ class Columns:
                     wanted = min(max(1, round(share * out)), most) - int(mask[half].sum())
                     left = scores[name][half].masked_fill(taken, -torch.inf)
                     mask[half, left.topk(max(wanted, 0)).indices] = True
-        self.set(flat)
+        self.set(flat.to(self.flat.device))

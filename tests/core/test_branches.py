@@ -109,7 +109,7 @@ def test_to_a_layers_dtype_folded_columns_go_along(fold_first: bool) -> None:
     if not fold_first:
         branches.fold(columns)
     got = branches.delta(x.bfloat16(), Gates(), layer)
-    assert got.dtype == torch.bfloat16 and branches.down.dtype == torch.float32
+    assert got.dtype == torch.bfloat16 and branches.down.dtype == torch.bfloat16
     torch.testing.assert_close(got.float(), wanted.delta(x, Gates(), layer), rtol=0.05, atol=0.05)
 
 

@@ -21,7 +21,6 @@ from ziplora_core.states import TEACHERS, State, Teacher, retention, with_target
 from .factors import ToyModel, random_factors
 
 WIDTH = 8
-CPU = torch.device("cpu")
 RIDGE = 1e-3
 Shown = list[tuple[Teacher, list[State]]]
 
@@ -76,7 +75,7 @@ def ridged(problems: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 def test_first_pass_minimises_all_output_errors(kernel: int, teachers: int) -> None:
     layer, pair = make_layer(kernel), make_pair(kernel)
     shape = (3, WIDTH, 6, 6) if kernel else (3, 7, WIDTH)
-    collector, problems = Collector({"a": pair}, CPU), []
+    collector, problems = Collector(beside({"a": pair})), []
     deltas = [factors.delta() for factors in pair.factors if factors]
     deltas.append(deltas[0] + deltas[1])  # the joint teacher
     for number, (teacher, delta) in enumerate(zip(TEACHERS[:teachers], deltas, strict=False)):
@@ -94,7 +93,7 @@ def test_later_pass_also_makes_good_the_drift_of_the_base_layer(kernel: int) -> 
     layer, pair = make_layer(kernel), make_pair(kernel)
     shape = (2, WIDTH, 6, 6) if kernel else (2, 7, WIDTH)
     teacher, student = torch.randn(shape), torch.randn(shape)
-    collector = Collector({"a": pair}, CPU, with_student=True)
+    collector = Collector(beside({"a": pair}), with_student=True)
     collector.teacher = (0.0, 1.0)
     x = torch.cat([teacher, student])
     collector.observe("a", x, layer(x), layer)
@@ -108,7 +107,7 @@ def test_later_pass_also_makes_good_the_drift_of_the_base_layer(kernel: int) -> 
 
 def test_error_is_what_is_left_of_the_outputs() -> None:
     layer, pair = make_layer(0), make_pair()
-    collector, left, direct, energy = Collector({"a": pair}, CPU), 0.0, 0.0, 0.0
+    collector, left, direct, energy = Collector(beside({"a": pair})), 0.0, 0.0, 0.0
     shown = [(teacher, torch.randn(2, 7, WIDTH)) for teacher in TEACHERS[:2]]
     for collector.teacher, x in shown:
         collector.observe("a", x, layer(x), layer)
@@ -126,7 +125,7 @@ def test_error_is_what_is_left_of_the_outputs() -> None:
 
 def test_large_picture_counts_as_a_small_one_does() -> None:
     layer, pair = make_layer(0), make_pair()
-    small, large = (Collector({"a": pair}, CPU) for _ in range(2))
+    small, large = (Collector(beside({"a": pair})) for _ in range(2))
     for teacher in TEACHERS[:2]:
         x = torch.randn(2, 7, WIDTH)
         for collector, times in ((small, 1), (large, 4 if teacher == TEACHERS[0] else 1)):
@@ -140,7 +139,7 @@ def test_large_picture_counts_as_a_small_one_does() -> None:
 
 def test_sums_go_to_the_cpu_where_there_is_no_room() -> None:
     pairs = {"a": make_pair(), "b": make_pair(seed=5)}
-    collector, layer = Collector(pairs, CPU, room=4 * WIDTH**2 + 1), make_layer(0)
+    collector, layer = Collector(beside(pairs), room=4 * WIDTH**2 + 1), make_layer(0)
     for name in pairs:
         x = torch.randn(2, 7, WIDTH)
         collector.observe(name, x, layer(x), layer)
@@ -150,13 +149,17 @@ def test_sums_go_to_the_cpu_where_there_is_no_room() -> None:
 
 def test_layers_that_read_one_input_share_its_moments() -> None:
     pairs = {name: make_pair(seed=seed) for name, seed in (("q", 1), ("k", 5), ("o", 9))}
-    layer, collector = make_layer(0), Collector(pairs, CPU)
+    layer, collector = make_layer(0), Collector(beside(pairs))
     for _ in range(2):
         x, other = torch.randn(2, 4, WIDTH), torch.randn(2, 4, WIDTH)
         for name, tensor in (("q", x), ("k", x), ("o", other)):
             collector.observe(name, tensor, layer(tensor), layer)
     q, k, o = (collector.moments[name].second for name in pairs)
     assert q is k and q is not o
+
+
+def beside(pairs: dict[str, ModulePair]) -> dict[str, Branches]:
+    return {name: Branches(pair.factors) for name, pair in pairs.items()}
 
 
 def toy() -> tuple[ToyModel, dict[str, ModulePair], Shown]:
@@ -168,7 +171,7 @@ def toy() -> tuple[ToyModel, dict[str, ModulePair], Shown]:
         )
         for name, seed in (("a", 1), ("b", 3))
     }
-    model = ToyModel({name: Branches(pair.factors) for name, pair in pairs.items()}, WIDTH)
+    model = ToyModel(beside(pairs), WIDTH)
     states = []
     for number, teacher in enumerate(TEACHERS[:2]):
         rng = torch.Generator().manual_seed(number)
@@ -191,11 +194,11 @@ def kept(model: ToyModel, states: Shown, columns: dict[str, Tensor] | None) -> f
 
 
 def test_every_pass_keeps_more_of_both() -> None:
-    model, pairs, states = toy()
+    model, _pairs, states = toy()
     errors = [kept(model, states, None)]
     for passes in (1, 2):
         settings = ClosedFormSettings(passes, RIDGE, 8)
-        done = solve_coefficients(model, pairs, ["a", "b"], states, settings, CPU)
+        done = solve_coefficients(model, ["a", "b"], states, settings)
         assert done.notes == [] and len(done.errors) == passes + 1
         assert done.errors[-1] < done.errors[0]
         errors.append(kept(model, states, done.columns))
@@ -203,19 +206,19 @@ def test_every_pass_keeps_more_of_both() -> None:
 
 
 def test_numbers_that_overflow_in_a_later_pass_are_said_and_change_nothing() -> None:
-    model, pairs, states = toy()
+    model, _pairs, states = toy()
     denoise = model.denoise
 
     def overflowing(x: Tensor, sigma: Tensor, conditioning: Any, gates: Gates) -> Tensor:
         assert gates.values is not None
-        students = gates.values[:, 2].bool().view(-1, 1, 1, 1)
+        students = (torch.arange(len(x)) >= gates.teachers).view(-1, 1, 1, 1) & gates.learned
         return denoise(torch.where(students, torch.inf, x), sigma, conditioning, gates)
 
     first = solve_coefficients(
-        model, pairs, ["a", "b"], [(t, s[::3]) for t, s in states], ClosedFormSettings(1), CPU
+        model, ["a", "b"], [(t, s[::3]) for t, s in states], ClosedFormSettings(1)
     )
     model.denoise = overflowing
-    done = solve_coefficients(model, pairs, ["a", "b"], states, ClosedFormSettings(2), CPU)
+    done = solve_coefficients(model, ["a", "b"], states, ClosedFormSettings(2))
     (note,) = done.notes
     assert note.startswith("WARNING: with the merge of an earlier pass 2 layers saw numbers")
     for name, columns in first.columns.items():
@@ -224,7 +227,7 @@ def test_numbers_that_overflow_in_a_later_pass_are_said_and_change_nothing() -> 
 
 @pytest.mark.parametrize("during", [1, 2, 3])
 def test_a_stop_leaves_out_further_passes_and_in_the_last_one_comes_too_late(during: int) -> None:
-    model, pairs, states = toy()
+    model, _pairs, states = toy()
     run, solved = Run("1"), []
 
     def on_layer() -> None:
@@ -234,8 +237,7 @@ def test_a_stop_leaves_out_further_passes_and_in_the_last_one_comes_too_late(dur
 
     settings = ClosedFormSettings(3, RIDGE, 8)
     told: list[list[float]] = []
-    done = solve_coefficients(
-        model, pairs, ["a"], states, settings, CPU, on_layer, run.take_stop,
+    done = solve_coefficients(model, ["a"], states, settings, on_layer, run.take_stop,
         lambda errors: told.append(list(errors)),
     )  # fmt: skip
     assert len(done.errors) == 1 + during
@@ -249,7 +251,7 @@ def test_second_pass_also_helps_where_only_one_teacher_drifts() -> None:
     """A content-only layer in front: the content teacher gives the merge's very input behind it."""
     model, pairs, states = toy()
     pairs = {**pairs, "a": ModulePair(pairs["a"].content, None)}
-    model.branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
+    model.branches = beside(pairs)
     states = [
         (teacher, with_targets(model.denoise, of_teacher, teacher, 8))
         for teacher, of_teacher in states
@@ -257,21 +259,18 @@ def test_second_pass_also_helps_where_only_one_teacher_drifts() -> None:
     errors = []
     for passes in (1, 2):
         settings = ClosedFormSettings(passes, RIDGE, 8)
-        columns = solve_coefficients(model, pairs, ["b"], states, settings, CPU).columns
+        columns = solve_coefficients(model, ["b"], states, settings).columns
         model.branches["b"].fold(columns["b"])
         errors.append(sum(retention(model.denoise, part, 8) for _, part in states))
     assert errors[1] < 0.95 * errors[0]
 
 
 def test_layer_whose_input_cannot_change_keeps_its_first_solution() -> None:
-    model, pairs, states = toy()
+    model, _pairs, states = toy()
     one, two = (
-        solve_coefficients(
-            model, pairs, ["a"], [(t, s[::3]) for t, s in states] if passes == 1 else states,
-            ClosedFormSettings(passes, RIDGE, 8), CPU,
-        ).columns["a"]
-        for passes in (1, 2)
-    )  # fmt: skip
+        solve_coefficients(model, ["a"], shown, ClosedFormSettings(passes, RIDGE, 8)).columns["a"]
+        for passes, shown in ((1, [(t, s[::3]) for t, s in states]), (2, states))
+    )
     assert torch.equal(one, two)
 
 
@@ -279,21 +278,21 @@ def test_two_loras_that_do_nothing_are_an_error() -> None:
     model, pairs, states = toy()
     dead = LoraFactors(torch.zeros(2, WIDTH), torch.zeros(WIDTH, 2))
     pairs = {name: ModulePair(dead, dead) for name in pairs}
-    model.branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
+    model.branches = beside(pairs)
     with pytest.raises(ZipLoRAError, match="no layer that saw finite numbers"):
-        solve_coefficients(model, pairs, list(pairs), states, ClosedFormSettings(), CPU)
+        solve_coefficients(model, list(pairs), states, ClosedFormSettings())
 
 
 def test_modules_that_are_not_trained_stay_at_one() -> None:
-    model, pairs, states = toy()
-    done = solve_coefficients(model, pairs, ["b"], states, ClosedFormSettings(), CPU)
+    model, _pairs, states = toy()
+    done = solve_coefficients(model, ["b"], states, ClosedFormSettings())
     assert list(done.columns) == ["b"]
 
 
 def test_model_gets_its_own_branches_back() -> None:
-    model, pairs, states = toy()
+    model, _pairs, states = toy()
     own = model.branches
-    solve_coefficients(model, pairs, ["a"], states, ClosedFormSettings(), CPU)
+    solve_coefficients(model, ["a"], states, ClosedFormSettings())
     assert model.branches is own and model.observer is None
 
 
@@ -303,10 +302,8 @@ def test_layer_without_usable_moments_is_said_and_keeps_its_coefficients(value: 
     rank, out = 2, WIDTH
     dead = LoraFactors(torch.full((rank, WIDTH), value), torch.zeros(out, rank))
     pairs = {**pairs, "b": ModulePair(dead, dead)}
-    model.branches = {name: Branches(pair.factors) for name, pair in pairs.items()}
-    done = solve_coefficients(
-        model, pairs, ["a", "b"], states, ClosedFormSettings(1, RIDGE, 8), CPU
-    )
+    model.branches = beside(pairs)
+    done = solve_coefficients(model, ["a", "b"], states, ClosedFormSettings(1, RIDGE, 8))
     (note,), columns = done.notes, done.columns
     assert "1 layers saw or add nothing" in note
     assert torch.equal(columns["b"], torch.ones(2, WIDTH))
@@ -315,25 +312,24 @@ def test_layer_without_usable_moments_is_said_and_keeps_its_coefficients(value: 
 
 def test_layer_that_never_ran_is_said() -> None:
     model, pairs, states = toy()
-    pairs = {**pairs, "c": pairs["a"]}
-    done = solve_coefficients(
-        model, pairs, ["a", "c"], states, ClosedFormSettings(1, RIDGE, 8), CPU
-    )
+    model.branches = {**model.branches, "c": Branches(pairs["a"].factors)}
+    done = solve_coefficients(model, ["a", "c"], states, ClosedFormSettings(1, RIDGE, 8))
     (note,), columns = done.notes, done.columns
     assert "saw or add nothing" in note and torch.equal(columns["c"], torch.ones(2, WIDTH))
 
 
 def test_gates_select_teacher_and_student() -> None:
-    """The four branches are content and style of the teacher, then of the student."""
+    """The first samples of a batch are teachers: their columns are one."""
     pair, layer, x = make_pair(), make_layer(0), torch.randn(4, 3, WIDTH)
-    branches = Branches((*pair.factors, *pair.factors))
+    branches = Branches(pair.factors)
     columns = torch.rand(2, WIDTH)
-    branches.fold(torch.cat([torch.ones(2, WIDTH), columns]))
-    rows = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
-    got = branches.delta(x, Gates(rows), layer)
+    branches.fold(columns)
+    rows = torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0]])
+    got = branches.delta(x, Gates(rows, teachers=2), layer)
     assert pair.content and pair.style
     content, style = pair.content.delta(), pair.style.delta()
     torch.testing.assert_close(got[0], x[0] @ content.T)
     torch.testing.assert_close(got[1], x[1] @ style.T)
     torch.testing.assert_close(got[2], x[2] @ (columns[0] * content + columns[1] * style).T)
     assert not got[3].any()
+    assert Gates(rows, teachers=2).of([1, 2]).teachers == 1

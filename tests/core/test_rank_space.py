@@ -245,7 +245,7 @@ def test_collector_counts_every_layer_of_a_model_for_the_concept_whose_turn_it_i
     ran = {name: counted.branches[name] for name in ("a", "b")}
     model = ToyModel(ran, 8)
     x = torch.randn(6, 8, 1, 1)
-    with model.observed(ran, counted.observe):
+    with model.observed(counted.observe):
         for concept in (0, 1):
             counted.concept = concept
             row = torch.eye(2)[concept].expand(6, -1)

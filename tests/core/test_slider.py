@@ -40,6 +40,9 @@ class DrawingToy(ToyModel):
     v_prediction = False
     sigmas = torch.linspace(0.03, 14.6, 1000)
 
+    def place(self, tensor: Tensor) -> Tensor:
+        return tensor
+
     def denoised(
         self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates | None
     ) -> Tensor:

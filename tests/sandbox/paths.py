@@ -21,7 +21,7 @@ BASE = SANDBOX / "base"
 """ComfyUI's base directory: models, custom_nodes, input, output and user."""
 
 DEVICE = os.environ.get("DEVICE", "cpu")
-"""What ComfyUI computes on: `cpu`, `pretend` (tests/accelerator/pretend), else the card it finds."""
+"""ComfyUI's device: `cpu`, `pretend` (tests/accelerator/pretend), else the card it finds."""
 PRETEND = ROOT / "tests" / "accelerator" / "pretend"
 """To be on the path of a process that has the pretend accelerator."""
 

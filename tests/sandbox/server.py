@@ -78,10 +78,10 @@ class ComfyServer:
 
     def command(self) -> list[str]:
         """The command line that starts the server."""
-        options = f"--database-url sqlite:///:memory: --disable-api-nodes --port {self.port}".split()
-        command = [PYTHON, COMFYUI / "main.py", "--base-directory", self.base]
+        options = f"--database-url sqlite:///:memory: --disable-api-nodes --port {self.port}"
+        command = [PYTHON, COMFYUI / "main.py", "--base-directory", self.base, *options.split()]
         device = device_options(self._force_float32)
-        return [str(part) for part in (*command, *device, *options, *self._arguments)]
+        return [str(part) for part in (*command, *device, *self._arguments)]
 
     def __enter__(self) -> ComfyServer:
         with self._log_path.open("wb") as log:

@@ -7,7 +7,6 @@ from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import comfy.utils
-import torch
 from comfy.patcher_extension import PatcherInjection
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -64,20 +63,20 @@ class BranchHooks:
 class SamplingHooks(BranchHooks):
     """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
 
+    def __init__(self, branches: Mapping[str, Branches]) -> None:
+        super().__init__(branches)
+        self._own = branches
+
     def _inject(self, patcher: Any) -> None:
         refuse_several_devices(patcher)
-        dtype = patcher.model.get_dtype_inference()
-        for branches in self.branches.values():
-            branches.to(patcher.load_device, dtype)
-            branches.fold(torch.ones(len(branches.ranks), branches.width))
+        place = patcher.load_device, patcher.model.get_dtype_inference()
+        self.branches = {key: branches.on(*place) for key, branches in self._own.items()}
         super()._inject(patcher)
 
     def _eject(self, patcher: Any) -> None:
         super()._eject(patcher)
-        if self._put_on:  # by another patcher, which is still loaded
-            return
-        for branches in self.branches.values():
-            branches.to(patcher.offload_device, branches.up.dtype)
+        if not self._put_on:  # by another patcher, which is still loaded
+            self.branches = self._own
 
 
 def refuse_several_devices(model: Any) -> None:

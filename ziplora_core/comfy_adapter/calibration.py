@@ -109,9 +109,9 @@ def calibrate(
         pairs, _ = pair_on_model(pair, model.model)
         keys = unet_targets(model.model)
         counted = RankCalibration({keys[name]: p for name, p in pairs.items()})
-        with training_model(model, counted.branches) as opened:
+        with training_model(model, counted.branches, backward=False) as opened:
             opened.on_evaluation = lambda done: watch.on_prepare(done, prompts.evaluations)
-            with opened.observed(counted.branches, _of_the_prompt(counted)):
+            with opened.observed(_of_the_prompt(counted)):
                 for concept, conditioning in given:
                     counted.concept = concept
                     _draw(opened, conditioning, TEACHERS[concept], prompts)

@@ -13,10 +13,17 @@ from comfy.quant_ops import QuantizedTensor
 from ..errors import problem
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bf16 on CUDA where supported, float32 elsewhere; never fp16, whose gradients underflow."""
-    bf16 = device.type == "cuda" and comfy.model_management.should_use_bf16(device)
-    return torch.bfloat16 if bf16 else torch.float32
+def compute_dtype(device: torch.device, backward: bool = True) -> torch.dtype:
+    """Choose bf16 where ComfyUI uses it on this device, float32 elsewhere.
+
+    A card without bf16 (RTX 20, T4) computes in fp16 what has no backward pass: in fp16, gradients
+    underflow.
+    """
+    if comfy.model_management.should_use_bf16(device):
+        return torch.bfloat16
+    if not backward and comfy.model_management.should_use_fp16(device):
+        return torch.float16
+    return torch.float32
 
 
 def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:

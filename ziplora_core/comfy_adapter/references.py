@@ -134,7 +134,7 @@ def _noised(
     timesteps = draw_timesteps(draws, len(sampling.sigmas), generator(*seed, _TIMESTEPS))
     rng = generator(*seed, _NOISE)
     states = []
-    for i, sigma in enumerate(sampling.sigmas.to(model.device)[timesteps]):
+    for i, sigma in enumerate(model.place(model.sigmas[timesteps])):
         x0 = latents[i % len(latents)].to(model.device)
         noise = torch.randn(x0.shape, generator=rng).to(model.device)
         states.append(State(sampling.noise_scaling(sigma, noise, x0), sigma, conditioning))

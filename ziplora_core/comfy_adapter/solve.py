@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import comfy.model_management
 import torch
@@ -11,7 +11,6 @@ import torch
 from ..closed_form import ClosedForm, ClosedFormSettings, solve_coefficients
 from ..errors import problem
 from ..options import ZipSettings
-from ..pairing import ModulePair
 from ..states import TEACHERS, State
 from ..trainable import Watch
 from .memory import room_for_moments
@@ -21,7 +20,6 @@ from .training_model import TrainingModel
 
 def solve_on_model(
     opened: TrainingModel,
-    pairs: Mapping[str, ModulePair],
     trained: Sequence[str],
     states: Sequence[Sequence[State]],
     settings: ZipSettings,
@@ -32,9 +30,8 @@ def solve_on_model(
     Memory that runs out costs one more try, with single states and all sums on the CPU.
 
     Args:
-        opened: with the pairs' branches on it.
-        pairs: all modules by kohya name.
-        trained: those that get coefficients.
+        opened: with the pair's branches on it.
+        trained: the modules that get coefficients.
         states: of content, style and, where it counts, joint.
         settings: solver, passes, calibration_states, memory.
         watch: asked between passes whether to stop, told how well each has done.
@@ -51,11 +48,9 @@ def solve_on_model(
     def solve(how: ClosedFormSettings) -> ClosedForm:
         return solve_coefficients(
             opened,
-            {keys[name]: pair for name, pair in pairs.items()},
             [keys[name] for name in trained],
             list(zip(TEACHERS, shown, strict=False)),
             how,
-            opened.device,
             lambda: opened.on_evaluation(opened.evaluations),
             watch.should_stop,
             watch.on_solved,

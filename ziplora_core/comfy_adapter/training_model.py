@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -77,10 +78,10 @@ class TrainingModel:
         cast = sum(w.numel() for w in weights if w.dtype != self.dtype)
         return cast * self.dtype.itemsize
 
-    @property
+    @cached_property
     def sigmas(self) -> Tensor:
-        """σ of every timestep, rising."""
-        return self.sampling.sigmas
+        """σ of every timestep, rising; on the CPU, where to look one up is not to wait."""
+        return self.sampling.sigmas.cpu()
 
     @property
     def timesteps(self) -> int:
@@ -90,22 +91,19 @@ class TrainingModel:
     def device(self) -> torch.device:
         return self.patcher.load_device
 
-    @contextmanager
-    def observed(self, branches: Mapping[str, Branches], observer: Observer) -> Iterator[None]:
-        """Put these branches in the place of its own, and tell the observer what layers see.
+    @property
+    def branches(self) -> Mapping[str, Branches]:
+        """By weight key."""
+        return self.hooks.branches
 
-        Args:
-            branches: by weight key, for the same layers.
-            observer: see `BranchHooks`.
-        """
-        hooks, own = self.hooks, self.hooks.branches
-        for branch in branches.values():
-            branch.to(self.device, self.dtype)
-        hooks.branches, hooks.observer = branches, observer
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Tell the observer what layers see; see `BranchHooks`."""
+        self.hooks.observer = observer
         try:
             yield
         finally:
-            hooks.branches, hooks.observer = own, None
+            self.hooks.observer = None
 
     def fingerprint(self) -> dict[str, Tensor]:
         """Sample every weight, patches included, and the noise schedule: which base it is."""
@@ -126,18 +124,25 @@ class TrainingModel:
         `apply_model` returns x0 = base + slope · prediction; the MODEL's own sampling object gives
         both, so that eps, v and zero-terminal-SNR models need no case of their own.
         """
-        x, sigma = x.to(self.device), sigma.to(self.device)
+        x, sigma = self.place(x), self.place(sigma)
         return self.prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
 
+    def place(self, tensor: Tensor) -> Tensor:
+        """Put a tensor on the device, without waiting for it where ComfyUI knows that to be safe."""
+        non_blocking = comfy.model_management.device_supports_non_blocking(self.device)
+        return tensor.to(self.device, non_blocking=non_blocking)
+
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right.
+        """Make x_t = x0 + σ·noise; returns it, σ `()` and the prediction that would be right, all
+        on the device.
 
         The right one solves x0 = base + slope · prediction (see `denoise`), in float64: noise for
         eps, (noise − σ·x0)/√(1+σ²) for v.
         """
-        x0, sigma = x0.double(), self.sampling.sigmas[timestep].cpu()
+        x0, sigma = x0.double(), self.sigmas[timestep]
         x = self.sampling.noise_scaling(sigma.double(), noise.double(), x0)
-        return x.float(), sigma, self.prediction(x, sigma.double(), x0).float()
+        right = self.prediction(x, sigma.double(), x0)
+        return self.place(x.float()), self.place(sigma), self.place(right.float())
 
     def prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
         """Find the prediction (eps or v) at `x` that means `x0`."""
@@ -175,7 +180,7 @@ class TrainingModel:
     ) -> Tensor:
         self.evaluations += len(x)
         self.on_evaluation(self.evaluations)
-        self.hooks.gates = gates
+        self.hooks.gates = gates and gates.each(lambda t: self.place(t.to(self.dtype)))
         try:
             return self.model.apply_model(
                 x,
@@ -223,6 +228,7 @@ def training_model(
     branches: Mapping[str, Branches],
     dtype: torch.dtype | None = None,
     beside: Sequence[Any] = (),
+    backward: bool = True,
 ) -> Iterator[TrainingModel]:
     """Open a private, frozen, loaded copy of MODEL with branches on it.
 
@@ -233,15 +239,16 @@ def training_model(
     Args:
         model: the person's ModelPatcher.
         branches: by weight key.
-        dtype: compute dtype; by default bf16 on CUDA where supported, float32 elsewhere.
+        dtype: compute dtype; by default `compute_dtype` of the device.
         beside: other ModelPatchers that stay loaded; everything else leaves the card.
+        backward: gradients will be asked for.
 
     Raises:
         ZipLoRAError: injections or wrappers are on the MODEL, or it cannot be copied.
     """
     refuse_patched(model)
     patcher = private_copy(model)
-    dtype = dtype or compute_dtype(patcher.load_device)
+    dtype = dtype or compute_dtype(patcher.load_device, backward)
     set_compute_dtype(patcher, dtype)
     opened = TrainingModel(patcher, branches, dtype, beside)
     patcher.model.requires_grad_(False)

@@ -121,11 +121,12 @@ class ZipSession:
         settings, options = self.settings, self.settings.options
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
-        with training_model(self.model, hooked) as opened:
+        gradients = settings.gradient_steps > 0
+        with training_model(self.model, hooked, backward=gradients) as opened:
             states, held_out = self._states(opened, watch)
             before = _measure(opened, held_out)
             task = self._objective(opened, states)
-            solved = solve_on_model(opened, self.pairs, self.trained, states, settings, watch)
+            solved = solve_on_model(opened, self.trained, states, settings, watch)
             task.coefficients.set(solved.columns)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(

@@ -7,16 +7,18 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/Resize.h>
 #include <ATen/native/TensorFactories.h>
+#include <ATen/native/transformers/attention.h>
+#include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
+#include <sys/mman.h>
+
 #include <atomic>
-#include <cmath>
 #include <cstring>
 #include <map>
-#include <random>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -25,6 +27,7 @@ namespace {
 
 using at::Tensor;
 constexpr c10::DeviceType kPretend = c10::DeviceType::PrivateUse1;
+constexpr size_t kMapped = 1 << 16;
 constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
 
 // ---- what is counted -------------------------------------------------------------------------
@@ -51,12 +54,14 @@ struct Block {
   int64_t bytes;
   void* own;       // freed with it, or
   Tensor borrowed; // a CPU result whose memory became the device's
+  bool mapped = false;
 };
 
 void release(void* context) {
   auto* block = static_cast<Block*>(context);
   used -= block->bytes;
-  if (block->own != nullptr) c10::free_cpu(block->own);
+  if (block->mapped) munmap(block->own, block->bytes);
+  else if (block->own != nullptr) c10::free_cpu(block->own);
   delete block;
 }
 
@@ -78,6 +83,11 @@ c10::DataPtr data_ptr(void* data, Block* block) {
 struct CountingAllocator final : at::Allocator {
   at::DataPtr allocate(size_t bytes) override {
     take(static_cast<int64_t>(bytes));
+    if (shapes_only_above > 0 && bytes > kMapped) {  // zeros that take no memory until they are written
+      void* zeros = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      TORCH_CHECK(zeros != MAP_FAILED, "mmap of ", bytes, " bytes failed");
+      return data_ptr(zeros, new Block{static_cast<int64_t>(bytes), zeros, {}, true});
+    }
     void* data = bytes ? c10::alloc_cpu(bytes) : nullptr;
     return data_ptr(data, new Block{static_cast<int64_t>(bytes), data, {}});
   }
@@ -250,27 +260,14 @@ void count_waits(const std::string& name, const std::vector<c10::IValue>& argume
   if (waits_here) count(waits, name.c_str());
 }
 
-// Values for results that are not computed: finite, about ±0.5, the same every time.
+// Values for results that are not computed: positive ones at the beginning, zeros behind them.
 void fill_with_pattern(const Tensor& out) {
-  static std::map<at::ScalarType, Tensor> patterns;
-  auto flat = at::from_blob(out.data_ptr(), {static_cast<int64_t>(out.numel())},
-                            at::TensorOptions().dtype(out.dtype()).device(at::kCPU));
-  if (!at::isFloatingType(out.scalar_type())) {
-    flat.fill_(out.scalar_type() == at::kBool);  // true: numbers are finite
-    return;
-  }
-  auto& pattern = patterns[out.scalar_type()];
-  if (!pattern.defined()) {
-    std::mt19937 random(0);
-    std::normal_distribution<float> normal(0.0F, 0.5F);
-    auto values = at::empty({1 << 18}, at::kFloat);
-    for (int64_t i = 0; i < values.numel(); ++i) values.data_ptr<float>()[i] = normal(random);
-    pattern = values.to(out.scalar_type());
-  }
-  for (int64_t start = 0; start < flat.numel(); start += pattern.numel()) {
-    int64_t length = std::min(pattern.numel(), flat.numel() - start);
-    std::memcpy(static_cast<char*>(flat.data_ptr()) + start * flat.itemsize(), pattern.data_ptr(),
-                length * flat.itemsize());
+  auto beginning = at::from_blob(out.data_ptr(), {std::min<int64_t>(out.numel(), 1024)},
+                                 at::TensorOptions().dtype(out.dtype()).device(at::kCPU));
+  if (out.scalar_type() == at::kBool) {
+    std::memset(out.data_ptr(), 1, out.numel());  // true: numbers are finite
+  } else if (at::isFloatingType(out.scalar_type())) {
+    beginning.copy_(at::linspace(0.1, 1.0, beginning.numel(), at::kFloat));
   }
 }
 
@@ -437,6 +434,14 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
   return {on_device(dx), on_device(dw), on_device(db)};
 }
 
+// Attention without its matrix, as on CUDA: the CPU's own flash kernels.
+int64_t attention_kernel(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>&,
+                         double dropout, bool, std::optional<double>, bool) {
+  bool rows = q.stride(-1) == 1 && k.stride(-1) == 1 && v.stride(-1) == 1;
+  bool flash = rows && q.dim() == 4 && dropout == 0;
+  return static_cast<int64_t>(flash ? sdp::SDPBackend::flash_attention : sdp::SDPBackend::math);
+}
+
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&by_cpu>()); }
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
@@ -454,6 +459,14 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("convolution_overrideable", &convolution);
   m.impl("convolution_backward_overrideable", &convolution_backward);
 }
+
+}  // namespace
+
+namespace at::native {
+REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &attention_kernel)
+}  // namespace at::native
+
+namespace {
 
 // ---- one device, one stream -----------------------------------------------------------------------
 

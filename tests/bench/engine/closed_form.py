@@ -45,11 +45,11 @@ def table(task: Task) -> Table:
 
 def solve(task: Task, count: int) -> None:
     """Solve for the coefficients from `count` states of each concept."""
-    by_key = {task.keys[name]: pair for name, pair in task.pairs.items()}
+    keys = [task.keys[name] for name in task.pairs]
     few = [of_concept[:count] for of_concept in task.states]
     states = list(zip(TEACHERS, few, strict=False))
     settings = ClosedFormSettings(passes=PASSES)
-    done = solve_coefficients(task.opened, by_key, list(by_key), states, settings, task.device)
+    done = solve_coefficients(task.opened, keys, states, settings)
     assert not any(note.startswith("WARNING") for note in done.notes), done.notes
 
 

@@ -1,4 +1,4 @@
-"""The pretend accelerator as ComfyUI finds it: by `import torch_npu`, its way to a third-party card.
+"""The pretend accelerator as ComfyUI finds third-party cards: by `import torch_npu`.
 
 With the folder above this one on the path, and without `--cpu`, ComfyUI takes it for its card;
 nothing of ComfyUI is patched. `device.cpp` says what it does. Environment: PRETEND_BUILD, where the
@@ -63,6 +63,8 @@ _module.__dict__.update(
     get_device_properties=lambda _device=None: _Properties,
     mem_get_info=lambda _device=None: (_total() - device.counts()["used"], _total()),
     memory_stats=_stats,
+    max_memory_allocated=lambda _device=None: device.counts()["peak"],
+    reset_peak_memory_stats=lambda _device=None: device.reset(),
     manual_seed_all=lambda _seed: None,
     get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
     get_rng_state=lambda _device=None: torch.get_rng_state(),
