@@ -1,0 +1,113 @@
+"""What the trainers are given: SDXL in a size of the benchmark's, random weights and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import comfy.model_management
+import comfy.sd
+import comfy.supported_models
+import torch
+from bench.engine.models import Scale, random_pairs, unet_config
+from comfy.model_patcher import ModelPatcher
+from comfy.sdxl_clip import SDXLTokenizer
+from comfy.supported_models_base import ClipTarget
+from torch import Tensor
+
+from sandbox import tiny
+from sandbox.tiny_pack.models import CLIP_CONFIG, TinyClip
+from sandbox.tiny_weights import initialise, initialise_unet
+from ziplora_core.lora import LoRA
+from ziplora_core.pairing import LoRAPair
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Models and pictures of one size.
+
+    Args:
+        scale: of the benchmark.
+        model: in the dtype that ComfyUI loads a checkpoint in on this device.
+        clip: text encoders of SDXL's widths with three layers each.
+        vae: averages 8 × 8 pixels.
+        pair: two random LoRAs of all attention linears.
+    """
+
+    scale: Scale
+    model: ModelPatcher
+    clip: comfy.sd.CLIP
+    vae: comfy.sd.VAE
+    pair: LoRAPair
+
+    def picture(self, seed: int) -> Tensor:
+        """Draw a picture `(1, h, w, 3)` in 0…1 of the size that is trained on."""
+        rng = torch.Generator().manual_seed(seed)
+        return torch.rand(1, self.pixels, self.pixels, 3, generator=rng)
+
+    @property
+    def pixels(self) -> int:
+        return 8 * self.scale.latent
+
+
+def open_studio(scale: Scale, drawn: bool) -> Studio:
+    """Build everything.
+
+    Args:
+        scale: of the benchmark.
+        drawn: draw the UNet's weights; where nothing is computed, that can be left out.
+    """
+    model = _unet(scale, drawn)
+    keys = tiny.attention_linears(model.model)
+    pairs = random_pairs(model.model, keys, scale.rank)
+    content, style = (
+        LoRA(name, {module: pair.factors[half] for module, pair in pairs.items()}, {})
+        for half, name in enumerate(("content", "style"))
+    )
+    return Studio(scale, model, _clip(scale), tiny.tiny_vae(), LoRAPair(content, style, 1.0, 1.0))
+
+
+def _unet(scale: Scale, drawn: bool) -> ModelPatcher:
+    device = comfy.model_management.get_torch_device()
+    config = comfy.supported_models.SDXL(unet_config(scale))
+    supported = config.supported_inference_dtypes
+    dtype = comfy.model_management.unet_dtype(
+        device=device, model_params=2_567_463_684, supported_dtypes=supported
+    )
+    config.set_inference_dtype(dtype, None)
+    if scale.name == "tiny":
+        return tiny.tiny_sdxl(dtype=dtype)
+
+    def load(disable_dynamic: bool = False) -> ModelPatcher:
+        model = config.get_model({}, device=torch.device("cpu"))
+        if drawn:
+            initialise_unet(model.diffusion_model, tiny.PASS_THROUGH["eps"], seed=0)
+        patcher = ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+        patcher.cached_patcher_init = (load, ())
+        return patcher
+
+    return load()
+
+
+def _clip(scale: Scale) -> comfy.sd.CLIP:
+    """Build text encoders whose prompts fit the UNet."""
+    config = unet_config(scale)
+    pooled = config["adm_in_channels"] - 6 * 256
+    widths = config["context_dim"] - pooled, pooled
+    heads = [next(n for n in (20, 12, 8, 4, 2, 1) if width % n == 0) for width in widths]
+
+    class Clip(TinyClip):
+        configs: ClassVar[list[dict[str, int]]] = [
+            {**CLIP_CONFIG, "hidden_size": w, "num_attention_heads": h, "projection_dim": w}
+            for w, h in zip(widths, heads, strict=True)
+        ]
+
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None):
+            own = dict(zip(("clip_l_model_config", "clip_g_model_config"), self.configs, strict=True))
+            super(TinyClip, self).__init__(
+                device=device, dtype=dtype, model_options={**(model_options or {}), **own}
+            )
+
+    clip = comfy.sd.CLIP(ClipTarget(SDXLTokenizer, Clip), model_options={"dtype": torch.float32})
+    initialise(clip.cond_stage_model, 0)
+    return clip
