@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
-TIERS = ("core", "comfy", "server", "browser")
+TIERS = ("core", "comfy", "accelerator", "server", "browser")
 
 
 def load_package(name: str, folder: Path) -> ModuleType:
@@ -43,13 +43,13 @@ def load_package(name: str, folder: Path) -> ModuleType:
 
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 sys.path.append(str(ROOT))
-for helper in ("sandbox", "miniworld", "quality"):
+for helper in ("sandbox", "miniworld", "quality", "bench", "card"):
     load_package(helper, TESTS / helper)
 torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder: core, comfy, server or browser."""
+    """Mark each test by its folder: core, comfy, accelerator, server or browser."""
     for item in items:
         tier = item.path.relative_to(TESTS).parts[0]
         if tier in TIERS:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from .errors import problem
 
@@ -46,7 +47,7 @@ def make_optimiser(
         {"params": [leaf], "lr": rate, "base": rate}
         for leaf, rate in zip(parameters, learning_rates, strict=True)
     ]
-    fused = all(leaf.device.type in ("cpu", "cuda") for leaf in parameters)
+    fused = {leaf.device.type for leaf in parameters} <= {*_get_fused_kernels_supported_devices()}
     if name == "adam":
         return torch.optim.Adam(groups, eps=1e-15, fused=fused)
     if name == "adamw":

@@ -50,14 +50,15 @@ class Studio:
         return 8 * self.scale.latent
 
 
-def open_studio(scale: Scale, drawn: bool) -> Studio:
+def open_studio(scale: Scale, drawn: bool, device: torch.device | None = None) -> Studio:
     """Build everything.
 
     Args:
         scale: of the benchmark.
         drawn: draw the UNet's weights; where nothing is computed, that can be left out.
+        device: of the UNet; None for ComfyUI's.
     """
-    model = _unet(scale, drawn)
+    model = _unet(scale, drawn, device or comfy.model_management.get_torch_device())
     keys = tiny.attention_linears(model.model)
     pairs = random_pairs(model.model, keys, scale.rank)
     content, style = (
@@ -67,8 +68,7 @@ def open_studio(scale: Scale, drawn: bool) -> Studio:
     return Studio(scale, model, _clip(scale), tiny.tiny_vae(), LoRAPair(content, style, 1.0, 1.0))
 
 
-def _unet(scale: Scale, drawn: bool) -> ModelPatcher:
-    device = comfy.model_management.get_torch_device()
+def _unet(scale: Scale, drawn: bool, device: torch.device) -> ModelPatcher:
     config = comfy.supported_models.SDXL(unet_config(scale))
     supported = config.supported_inference_dtypes
     dtype = comfy.model_management.unet_dtype(
@@ -76,7 +76,7 @@ def _unet(scale: Scale, drawn: bool) -> ModelPatcher:
     )
     config.set_inference_dtype(dtype, None)
     if scale.name == "tiny":
-        return tiny.tiny_sdxl(dtype=dtype)
+        return tiny.tiny_sdxl(dtype=dtype, device=device)
 
     def load(disable_dynamic: bool = False) -> ModelPatcher:
         model = config.get_model({}, device=torch.device("cpu"))
@@ -103,7 +103,9 @@ def _clip(scale: Scale) -> comfy.sd.CLIP:
         ]
 
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None):
-            own = dict(zip(("clip_l_model_config", "clip_g_model_config"), self.configs, strict=True))
+            own = dict(
+                zip(("clip_l_model_config", "clip_g_model_config"), self.configs, strict=True)
+            )
             super(TinyClip, self).__init__(
                 device=device, dtype=dtype, model_options={**(model_options or {}), **own}
             )

@@ -41,16 +41,20 @@ def tiny_sdxl(
     zsnr: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
 ) -> ModelPatcher:
-    """Build the tiny SDXL in this process, with the reload factory that a loader would give it."""
+    """Build the tiny SDXL in this process, with the reload factory that a loader would give it.
+
+    It computes on ComfyUI's device unless another one is named.
+    """
     config = TinySDXL(UNET_CONFIG)
     config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     model = config.get_model(prediction_keys(prediction, zsnr), device=torch.device("cpu"))
     initialise_unet(model.diffusion_model, PASS_THROUGH[prediction], seed)
-    device = comfy.model_management.get_torch_device()
+    device = device or comfy.model_management.get_torch_device()
     patcher = ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
     patcher.cached_patcher_init = (
-        lambda disable_dynamic=False: tiny_sdxl(prediction, zsnr, seed, dtype),
+        lambda disable_dynamic=False: tiny_sdxl(prediction, zsnr, seed, dtype, device),
         (),
     )
     return patcher

@@ -149,9 +149,12 @@ bool shapes_only(const Tensor& t) { return shapes_only_above > 0 && t.numel() > 
 Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
   if (!is_ours(from)) non_blocking ? count(to_device_async, "to_device_async") : count(to_device, "to_device");
   if (!is_ours(to)) count(to_host, "to_host");
+  c10::impl::ExcludeDispatchKeyGuard guard(c10::autograd_dispatch_keyset);
   if (!shapes_only(to)) {
-    c10::impl::ExcludeDispatchKeyGuard guard(c10::autograd_dispatch_keyset);
     on_host(to).copy_(on_host(from));
+    if (shapes_only_above > 0 && at::isFloatingType(to.scalar_type())) on_host(to).nan_to_num_(0);
+  } else if (is_ours(to)) {  // not all zeros
+    at::from_blob(on_host(to).data_ptr(), {1}, on_host(to).options()).fill_(1);
   }
   return to;
 }
@@ -268,6 +271,8 @@ void fill_with_pattern(const Tensor& out) {
     std::memset(out.data_ptr(), 1, out.numel());  // true: numbers are finite
   } else if (at::isFloatingType(out.scalar_type())) {
     beginning.copy_(at::linspace(0.1, 1.0, beginning.numel(), at::kFloat));
+  } else {
+    std::memset(out.data_ptr(), 0, out.nbytes());
   }
 }
 
@@ -287,10 +292,11 @@ bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<
       "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::convolution_overrideable",
       "aten::convolution_backward_overrideable"};
   const auto& schema = op.schema();
+  bool product = products.count(schema.operator_name().name) && any_above(arguments);
   for (size_t i = 0; i < arguments.size(); ++i) {
     const auto* alias = schema.arguments()[i].alias_info();
     if (alias == nullptr || !alias->isWrite()) continue;
-    if (!any_above({arguments[i]})) return false;
+    if (!product && !any_above({arguments[i]})) return false;
     torch::jit::drop(stack, arguments.size());
     for (size_t r = 0; r < schema.returns().size(); ++r) {
       if (schema.arguments()[i].kwarg_only()) fill_with_pattern(arguments[i + r].toTensor());  // `out=`
@@ -308,7 +314,6 @@ bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<
   } catch (const std::exception&) {  // no kernel, or sizes that depend on values
     return false;
   }
-  bool product = products.count(schema.operator_name().name) && any_above(arguments);
   if (!any_above(meta) && !product) return false;
   torch::jit::drop(stack, arguments.size());
   for (const auto& result : meta)

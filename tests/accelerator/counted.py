@@ -1,0 +1,53 @@
+"""What the pretend device counts, for a while."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COPIES = ("to_device", "to_device_async", "to_host", "waits")
+
+
+def pretend() -> Any:
+    """The device's counters and switches."""
+    import torch_npu
+
+    return torch_npu.device
+
+
+@dataclass
+class Counts:
+    """Copies and waits of one kind each, and where in the pack or in ComfyUI they were."""
+
+    by_kind: dict[str, int] = field(default_factory=dict)
+    places: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def waits(self) -> int:
+        """How often the CPU waited for the device: every copy but an asynchronous one does."""
+        return sum(self.by_kind[kind] for kind in COPIES if kind != "to_device_async")
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    """Count copies and waits inside a `with`."""
+    device, counts = pretend(), Counts()
+    before = device.counts()
+
+    def told(kind: str) -> None:
+        frames = [f for f in traceback.extract_stack() if "ziplora_core" in f.filename]
+        last = frames[-1] if frames else traceback.extract_stack()[-3]
+        counts.places[f"{kind} {Path(last.filename).name}:{last.lineno}"] += 1
+
+    device.on_wait(told)
+    try:
+        yield counts
+    finally:
+        device.on_wait(None)
+        after = device.counts()
+        counts.by_kind = {kind: after[kind] - before[kind] for kind in COPIES}

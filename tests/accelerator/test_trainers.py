@@ -1,0 +1,98 @@
+"""Every trainer and solver runs on the device, in both memory modes, and learns what the CPU does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.engine.models import SIZES
+from card.runs import RUNS
+from card.studio import Studio, open_studio
+from sandbox.paths import DEVICE
+from ziplora_core.comfy_adapter import slider_effect
+from ziplora_core.trainable import TrainingRecord, Watch
+
+from .counted import COPIES, pretend
+
+STEPS = 4
+TEXT_ENCODERS = "Train DreamBooth LoRA, prior, text encoders"
+
+
+@dataclass
+class Trainers:
+    """The studios of both devices, and what each trainer learned on the CPU."""
+
+    on_device: Studio
+    on_cpu: Studio
+    folder: Path
+    references: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def reference(self, name: str) -> dict[str, Tensor]:
+        if name not in self.references:
+            self.references[name] = learned(train(self.on_cpu, name, "fast", self.folder))
+        return self.references[name]
+
+
+@pytest.fixture(autouse=True)
+def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at a slider's effect with fewer and shorter drawings: most of its time here."""
+    monkeypatch.setattr(slider_effect, "STEPS", 3)
+
+
+@pytest.fixture(scope="module")
+def trainers(tmp_path_factory: pytest.TempPathFactory) -> Trainers:
+    device, cpu = (open_studio(SIZES["tiny"], True, d) for d in (None, torch.device("cpu")))
+    return Trainers(device, cpu, tmp_path_factory.mktemp("cpu"))
+
+
+def train(studio: Studio, name: str, memory: str, folder: Path, **watch: Any) -> Any:
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        return RUNS[name](studio, memory, STEPS, folder, Watch(**watch))
+
+
+def learned(result: Any) -> dict[str, Tensor]:
+    """Coefficients or factors by name."""
+    if hasattr(result, "modules"):
+        factors = result.modules
+    elif hasattr(result, "content"):
+        factors = {f"{part.name} {n}": f for part in (result.content, result.style)
+                   for n, f in part.modules.items()}  # fmt: skip
+    else:
+        return dict(result.merged.coefficients)
+    return {f"{n} {half}": getattr(f, half) for n, f in factors.items() for half in ("down", "up")}
+
+
+def relative(got: dict[str, Tensor], want: dict[str, Tensor]) -> float:
+    """Norm of the difference beside that of what is wanted, over all tensors.
+
+    Not element by element: where a gradient is next to nothing, Adam's step has a sign only.
+    """
+    assert got.keys() == want.keys() and len(want) >= 80
+    difference = sum(float((got[key] - want[key]).square().sum()) for key in want)
+    return (difference / sum(float(w.square().sum()) for w in want.values())) ** 0.5
+
+
+@pytest.mark.parametrize("memory", ["fast", "low"])
+@pytest.mark.parametrize("name", RUNS)
+def test_trainer_learns_what_it_learns_on_the_cpu_and_waits_once_a_step(
+    name: str, memory: str, trainers: Trainers, tmp_path: Path
+) -> None:
+    marks: dict[int, dict[str, int]] = {}
+
+    def on_step(record: TrainingRecord) -> None:
+        if DEVICE == "pretend" and record.step not in marks:
+            marks[record.step] = pretend().counts()
+
+    result = train(trainers.on_device, name, memory, tmp_path, on_step=on_step)
+    got = learned(result)
+    assert all(tensor.device.type == "cpu" for tensor in got.values())
+    assert relative(got, trainers.reference(name)) <= 2e-3
+    assert f"memory={memory}" in result.report or "closed form" in name
+    if STEPS in marks and name != TEXT_ENCODERS:
+        waits = {kind: marks[STEPS][kind] - marks[STEPS - 1][kind] for kind in COPIES}
+        assert waits["to_device"] == 0 and waits["to_host"] + waits["waits"] <= 1, waits
