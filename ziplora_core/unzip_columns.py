@@ -140,6 +140,12 @@ class Columns:
         self.chosen = bool(flat.any())
         """Before the first choice all features count."""
 
+    def detached(self) -> Columns:
+        """Copy them as they are, on the CPU."""
+        copied = Columns(self.heights, self.owned, "cpu")
+        copied.set(self.flat.to("cpu", copy=True))
+        return copied
+
     def masks(self) -> dict[str, Tensor]:
         """View the masks by module."""
         return self.views(self.flat)

@@ -26,7 +26,7 @@ _MANY = 0.5
 
 @dataclass(frozen=True)
 class UnZipped:
-    """What came out beside the LoRAs.
+    """What came out beside the LoRAs, all of it on the CPU.
 
     Args:
         trained: as of any LoRA.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import problem
 from .lora import LoraFactors
+from .low_rank import squared_norm
 
 SHARES = (0.8, 0.9)
 """Shares of the entries that the paper leaves out (Shah et al. 2023, arXiv:2311.13600, Fig. 2)."""
@@ -115,13 +116,9 @@ def count_entries(
             counts = F.pad(counts.view(-1, 2).sum(1), (_BINS // 4, _BINS // 4))
             reach *= 2
         counts += torch.histc(delta, _BINS, -reach, reach).to("cpu", torch.int64)
-        norm += _square(delta)
+        norm += squared_norm(delta)
         for share in kept:
-            kept[share] += _square(pruned(delta, share))
+            kept[share] += squared_norm(pruned(delta, share))
     on_module(len(modules), len(modules))
     kept = {share: (part / norm) ** 0.5 if norm else 1.0 for share, part in kept.items()}
     return WeightEntries(counts, reach, largest, len(modules), kept)
-
-
-def _square(delta: Tensor) -> float:
-    return float(torch.linalg.vector_norm(delta, dtype=torch.float64)) ** 2

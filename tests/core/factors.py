@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ziplora_core.branches import Branches, Gates
 from ziplora_core.lora import LoRA, LoraFactors
@@ -28,6 +29,19 @@ def random_factors(
     taps, ones = (kernel, kernel) if kernel else (), (1, 1) if kernel else ()
     down = torch.randn(rank, width, *taps, generator=rng)
     return LoraFactors(down, torch.randn(height, rank, *ones, generator=rng), alpha)
+
+
+class NoFloat64(TorchDispatchMode):
+    """A device that knows no float64, as Apple's: to make such a tensor is an error."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple) else (made,):
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
+                raise TypeError(f"this device has no float64, which {func} makes")
+        return made
 
 
 def exported(task: Any) -> Callable[[TrainingRecord], LoRA]:

@@ -16,7 +16,7 @@ from ziplora_core.low_rank import (
     truncate,
 )
 
-from .factors import random_factors
+from .factors import NoFloat64, random_factors
 
 KERNELS = [0, 3]
 
@@ -194,3 +194,14 @@ def test_approximate_dense_is_within_a_percent_of_the_optimal(shape: tuple[int, 
 def test_approximate_dense_splits_the_singular_values_evenly() -> None:
     factors = approximate_dense(torch.randn(30, 40), 6, torch.Generator()).factors
     torch.testing.assert_close(factors.up.norm(dim=0), factors.down.norm(dim=1))
+
+
+@pytest.mark.parametrize("shape", [(160, 200), (30, 4, 3, 3)], ids=["randomised", "exact"])
+def test_approximate_dense_needs_no_float64_and_measures_as_with_it(shape: tuple[int, ...]) -> None:
+    delta = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with NoFloat64():
+        part = approximate_dense(delta, 8, torch.Generator())
+    matrix = delta.flatten(1).double()
+    lost = (dense(part.factors).double() - matrix).square().sum()
+    assert part.total == pytest.approx(float(matrix.square().sum()), rel=1e-6)
+    assert part.lost == pytest.approx(float(lost), rel=1e-4)

@@ -141,6 +141,17 @@ def test_extend_disjoint_owner_has_all_alone() -> None:
     assert chosen.masks()["b"].sum(1).tolist() == [10, 10] and not chosen.overlap.any()
 
 
+def test_detached_keeps_what_was_chosen_when_more_is_chosen_later() -> None:
+    chosen = columns({"a": CONTENT})
+    chosen.extend(scores(0), 0.1, disjoint=False)
+    kept, masks = chosen.detached(), chosen.flat.clone()
+    chosen.extend(scores(1), 0.4, disjoint=False)
+    assert not torch.equal(chosen.flat, masks)
+    assert torch.equal(kept.flat, masks) and kept.flat.device.type == "cpu"
+    assert kept.chosen and kept.overlap.any() and kept.overlap.device.type == "cpu"
+    assert (kept.heights, kept.owned) == (chosen.heights, chosen.owned)
+
+
 @pytest.mark.parametrize("kernel", [0, 3])
 def test_importance_is_the_dense_definition_and_free_of_scale(kernel: int) -> None:
     factors, gradient = (random_factors(3, 8, 6, kernel=kernel, seed=s) for s in (1, 2))

@@ -10,6 +10,8 @@ from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora import LoraFactors
 from ziplora_core.weight_entries import count_entries, pruned
 
+from .factors import NoFloat64
+
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -60,3 +62,13 @@ def test_counts_and_kept_norms_are_those_of_all_dense_updates() -> None:
 def test_counts_of_an_update_that_is_zero_are_all_in_the_middle() -> None:
     entries = count_entries({"m": LoraFactors(torch.zeros(2, 4), torch.zeros(3, 2))})
     assert entries.total == 12 and entries.largest == 0 and set(entries.kept.values()) == {1.0}
+
+
+def test_counts_need_no_float64() -> None:
+    modules = {
+        "linear": LoraFactors(drawn(3, 10), drawn(8, 3, seed=1)),
+        "convolution": LoraFactors(drawn(3, 6, 3, 3, seed=2), drawn(8, 3, 1, 1, seed=3)),
+    }
+    with NoFloat64():
+        entries = count_entries(modules)
+    assert entries.total == 80 + 8 * 54 and entries.kept[0.9] < entries.kept[0.8] < 1

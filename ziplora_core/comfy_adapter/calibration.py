@@ -18,7 +18,7 @@ from ..states import TEACHERS, Teacher, generator
 from ..trainable import Watch
 from . import conditioning as cond
 from .euler import draw_latents
-from .pairs import pair_on_model
+from .pairs import pair_on_model, refuse_other_than_sdxl
 from .private_copy import refuse_patched
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
@@ -102,6 +102,7 @@ def calibrate(
     """
     started = time.perf_counter()
     refuse_patched(model)
+    refuse_other_than_sdxl(model.model)
     given = [(i, c) for i, c in enumerate(prompts.conditionings) if c is not None]
     for concept, conditioning in given:
         cond.check(conditioning, _NAMES[concept], model.model)

@@ -80,20 +80,24 @@ def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning
     """Convert one checked CONDITIONING for latents of one size.
 
     SDXL's size conditioning is the latent's own size unless the conditioning says otherwise
-    (CLIPTextEncodeSDXL), as in ComfyUI's sampler.
+    (CLIPTextEncodeSDXL), as in ComfyUI's sampler. A model that also takes a picture (inpainting,
+    InstructPix2Pix) is given what that sampler gives it for an empty latent without a mask: the
+    whole picture masked, nothing in it.
 
     Args:
         model: a `BaseModel` on its device.
         conditioning: ComfyUI's `[[context, {"pooled_output": …}]]`.
-        latent: `(1, c, h, w)`, on the model's device; only its size counts.
+        latent: `(1, c, h, w)`, on the model's device; only its height and width count.
     """
     plain = [[_plain(c), {k: _plain(v) for k, v in extras.items()}] for c, extras in conditioning]
+    empty = latent.new_zeros(1, model.latent_format.latent_channels, *latent.shape[-2:])
     converted = comfy.samplers.encode_model_conds(
         model.extra_conds,
         comfy.sampler_helpers.convert_cond(plain),
-        latent,
-        latent.device,
+        empty,
+        empty.device,
         "positive",
+        latent_image=empty,
     )
     parts = converted[0]["model_conds"]
     return Conditioning(

@@ -26,14 +26,25 @@ def text_encoder_targets(clip: Any) -> dict[str, str]:
     """Map `lora_te1_…` and `lora_te2_…` to the weight keys of a CLIP's attention linears.
 
     They are what diffusers trains; on SDXL 48 and 128.
+
+    Raises:
+        ZipLoRAError: a CLIP that has none of them, as the refiner's.
     """
     encoder = clip.cond_stage_model
     weights = encoder.state_dict()
-    return {
+    targets = {
         name: key
         for name, key in comfy.lora.model_lora_keys_clip(encoder, {}).items()
         if _ATTENTION.match(name) and key in weights
     }
+    if not targets:
+        raise problem(
+            "clip",
+            found=f"{type(encoder).__name__}, which has none of SDXL's two text encoders",
+            expected="the CLIP of the checkpoint that is trained",
+            advice="Connect the CLIP of Load Checkpoint.",
+        )
+    return targets
 
 
 def refuse_weighted(clip: Any, captions: Iterable[str]) -> None:

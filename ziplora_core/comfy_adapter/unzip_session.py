@@ -194,7 +194,7 @@ class UnZipSession:
         )  # fmt: skip
         loss = None if before is None else (before, after[0])
         trained = replace(described(trained), loss=loss)
-        return UnZipped(trained, task.columns, task.learned.mergers.flat.detach().cpu())
+        return UnZipped(trained, task.columns.detached(), task.learned.mergers.flat.detach().cpu())
 
     def _merged(self, task: UnZipObjective, trained: Trained) -> MergedLoRA:
         """Copy both out for one picture, with what their file says."""

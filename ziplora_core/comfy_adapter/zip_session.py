@@ -26,7 +26,7 @@ from ..zip_metadata import zip_metadata
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
 from .memory import plan_memory
-from .pairs import pair_on_model, trained_modules
+from .pairs import pair_on_model, refuse_other_than_sdxl, trained_modules
 from .private_copy import refuse_patched
 from .references import (
     Reference,
@@ -97,6 +97,7 @@ class ZipSession:
         self, model: Any, pair: LoRAPair, prompts: Sequence[Prompt], settings: ZipSettings
     ) -> None:
         refuse_patched(model)
+        refuse_other_than_sdxl(model.model)
         for prompt in prompts:
             cond.check(prompt.conditioning, f"{prompt.name}_conditioning", model.model)
         refuse_strength_zero(pair)
