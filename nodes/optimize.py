@@ -10,6 +10,7 @@ from ..ziplora_core.comfy_adapter.paths import checkpoint_root
 from ..ziplora_core.comfy_adapter.zip_inputs import Prompt
 from ..ziplora_core.comfy_adapter.zip_session import optimise
 from ..ziplora_core.files.writer import lora_model
+from ..ziplora_core.keeping import attempt, composed
 from ..ziplora_core.layers import LAYER_CHOICES
 from ..ziplora_core.merge import MergedLoRA
 from ..ziplora_core.merge_map import merge_map
@@ -169,14 +170,17 @@ class ZipLoRAOptimize(io.ComfyNode):
             prompts.append(Prompt("joint", joint_conditioning))
         with followed(cls, settings.gradient_steps) as watch:
             result = optimise(model, pair, prompts, settings, checkpoint_root(), watch)
-        log_warnings("ZipLoRAOptimize", result.report)
-        return io.NodeOutput(
-            result.merged,
-            lora_model(result.merged.modules(), result.merged.metadata),
-            {**result.record.history, "loss": result.loss},
-            result.report,
-            ui=ui.PreviewText(result.report).as_dict() | _map(result.merged),
-        )
+            notes: list[str] = []
+            drawn = attempt("drawing the map of the merge", lambda: _map(result.merged), notes, {})
+            report = composed(lambda: result.report, notes)
+            log_warnings("ZipLoRAOptimize", report)
+            return io.NodeOutput(
+                result.merged,
+                lora_model(result.merged.modules(), result.merged.metadata),
+                {**result.record.history, "loss": result.loss},
+                report,
+                ui=ui.PreviewText(report).as_dict() | drawn,
+            )
 
 
 def _map(merged: MergedLoRA) -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -18,9 +19,11 @@ from server import PromptServer
 from torch import Tensor
 
 from ..ziplora_core import runs
+from ..ziplora_core.checkpoint import CheckpointFolder
 from ..ziplora_core.comfy_adapter.save_now import NOT_SAVED
+from ..ziplora_core.keeping import attempt
 from ..ziplora_core.run_history import Run
-from ..ziplora_core.trainable import TrainingRecord, Watch
+from ..ziplora_core.trainable import TrainingRecord, Watch, remove_if_spent
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +56,31 @@ def progress_bar(total: int) -> Callable[[int, int], None]:
 def followed(node: type[io.ComfyNode], steps: int) -> Iterator[Watch]:
     """Register a node's training and yield what its loop tells and asks.
 
+    The node makes its output inside: until it has, a training whose steps are done keeps its
+    checkpoint, and queueing the same inputs goes on from there.
+
     Args:
         node: needs the hidden inputs `unique_id` and `extra_pnginfo`.
         steps: of the whole training.
     """
     run = Run(str(node.hidden.unique_id), steps, _workflow_id(node.hidden.extra_pnginfo))
     progress = TrainingProgress(run)
+    trained: list[tuple[CheckpointFolder, TrainingRecord]] = []
+
+    def keep(folder: CheckpointFolder, record: TrainingRecord) -> None:
+        trained.append((folder, record))
+
     try:
         with runs.registered(run):
-            yield progress.watch()
+            yield replace(progress.watch(), on_trained=keep)
+    except BaseException:
+        for folder, _ in trained:
+            folder.say_kept()
+        raise
     finally:
-        progress.tell()
+        attempt("telling the page how it has ended", progress.tell, [], None)
+    for folder, record in trained:
+        remove_if_spent(folder, record)
 
 
 class TrainingProgress:

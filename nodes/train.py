@@ -174,13 +174,13 @@ class TrainDreamBoothLoRA(io.ComfyNode):
         settings = DreamBoothSettings(**values)
         with followed(cls, settings.steps) as watch:
             result = train_dreambooth(studio, settings, work_root(), watch)
-        log_warnings("TrainDreamBoothLoRA", result.report)
-        return io.NodeOutput(
-            lora_model(result.modules, result.metadata),
-            {"loss": [], **result.record.history},
-            result.report,
-            ui=ui.PreviewText(result.report),
-        )
+            log_warnings("TrainDreamBoothLoRA", result.report)
+            return io.NodeOutput(
+                lora_model(result.modules, result.metadata),
+                {"loss": [], **result.record.history},
+                result.report,
+                ui=ui.PreviewText(result.report),
+            )
 
 
 NODES = [TrainDreamBoothLoRA]

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
 
 from ..ziplora_core.comfy_adapter.paths import checkpoint_root
+from ..ziplora_core.comfy_adapter.slider_effect import Effect
 from ..ziplora_core.comfy_adapter.slider_lessons import (
     Lesson,
     PairLesson,
@@ -18,6 +21,7 @@ from ..ziplora_core.comfy_adapter.slider_lessons import (
 from ..ziplora_core.comfy_adapter.slider_session import train_slider
 from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.writer import lora_model
+from ..ziplora_core.keeping import attempt, composed
 from ..ziplora_core.options import (
     ACTIONS,
     TRAJECTORIES,
@@ -181,16 +185,26 @@ def _studio(model: Any, clip: Any, vae: Any | None, start_lora: Any | None) -> S
 def _train(node: type[io.ComfyNode], studio: SliderStudio, lesson: Lesson) -> io.NodeOutput:
     with followed(node, lesson.settings.steps) as watch:
         result = train_slider(studio, lesson, checkpoint_root(), watch)
-    log_warnings(node.__name__, result.report)
-    far = result.effect.scale
-    effect = grid(result.effect.pictures, [f"{-far:g}", "0", f"{far:g}"])
-    return io.NodeOutput(
-        lora_model(result.modules, result.metadata),
-        {"loss": [], **result.record.history},
-        result.report,
-        as_image(effect),
-        ui=ui.PreviewText(result.report),
-    )
+        notes: list[str] = []
+        nothing = ExecutionBlocker(None)  # what follows it does not run, and the rest does
+        effect = attempt("drawing the effect", lambda: _shown(result.effect), notes, nothing)
+        report = composed(lambda: result.report, notes)
+        log_warnings(node.__name__, report)
+        return io.NodeOutput(
+            lora_model(result.modules, result.metadata),
+            {"loss": [], **result.record.history},
+            report,
+            nothing if effect is None else effect,
+            ui=ui.PreviewText(report),
+        )
+
+
+def _shown(effect: Effect | None) -> Tensor | None:
+    """Put the pictures of an effect side by side; None where it could not be looked at."""
+    if effect is None:
+        return None
+    far = effect.scale
+    return as_image(grid(effect.pictures, [f"{-far:g}", "0", f"{far:g}"]))
 
 
 NODES = [TrainConceptSlider, TrainConceptSliderFromImages]

@@ -231,15 +231,15 @@ class UnZipLoRATrain(io.ComfyNode):
         settings = UnZipSettings(**values)
         with followed(cls, settings.steps) as watch:
             result = train_unzip(studio, settings, checkpoint_root(), watch)
-        log_warnings("UnZipLoRATrain", result.report)
-        return io.NodeOutput(
-            result.merged,
-            lora_model(result.content.modules, result.content.metadata),
-            lora_model(result.style.modules, result.style.metadata),
-            {"loss": [], **result.record.history},
-            result.report,
-            ui=ui.PreviewText(result.report),
-        )
+            log_warnings("UnZipLoRATrain", result.report)
+            return io.NodeOutput(
+                result.merged,
+                lora_model(result.content.modules, result.content.metadata),
+                lora_model(result.style.modules, result.style.metadata),
+                {"loss": [], **result.record.history},
+                result.report,
+                ui=ui.PreviewText(result.report),
+            )
 
 
 NODES = [UnZipLoRATrain]

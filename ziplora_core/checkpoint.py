@@ -23,10 +23,13 @@ from .lora import LoRA
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of what a run does with its inputs; another version does not resume this one's checkpoints."""
 STATE = frozenset(
-    ("parameters", "optimiser", "carried", "step", "history", "seconds", "notes", "low_memory")
+    (
+        *("parameters", "optimiser", "carried", "step", "history", "seconds", "notes"),
+        *("low_memory", "failed"),
+    )
 )
 """What a checkpoint holds."""
 
@@ -90,8 +93,16 @@ class CheckpointFolder:
         file = self.lora_file.with_stem(name)
         write_bytes(file, lora_bytes(lora.modules, metadata, torch.float16), replace=True)
 
+    def say_kept(self) -> None:
+        """Say in the log what there is to go on from, after something has gone wrong."""
+        if self.state_file.exists():
+            logger.error(
+                "ZipLoRA: what was learned is kept in %s; queue the same inputs to go on.",
+                self.path,
+            )
+
     def remove(self) -> None:
-        """Delete the folder of a run that has ended normally."""
+        """Delete the folder of a run whose result is out."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 

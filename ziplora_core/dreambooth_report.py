@@ -31,6 +31,12 @@ class Trained(TrainedLoRA):
     loss: tuple[float, float] | None = None
 
 
+def measured(before: float | None, after: Sequence[float | None]) -> tuple[float, float] | None:
+    """Put the losses before and after together; None unless there are both."""
+    last = after[-1] if after else None
+    return None if before is None or last is None else (before, last)
+
+
 def dreambooth_report(
     trained: Trained, modules: Mapping[str, LoraFactors], settings: DreamBoothSettings
 ) -> str:

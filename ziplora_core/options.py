@@ -27,7 +27,7 @@ class TrainingOptions:
         accumulation: passes whose gradients are summed into one step.
         gradient_clip: largest norm of the gradient, 0 for no clipping.
         min_snr_gamma: γ of min-SNR weighting, 0 for equal weights.
-        checkpoint_every: steps between checkpoints, 0 for none but the one on cancel.
+        checkpoint_every: steps between checkpoints, 0 for none but those on cancel and at the end.
         early_stop: stop on the method's own rule or on a plateau.
         held_out_draws: draws per concept for the retention figures, 0 to leave them out.
         resume: `auto` goes on from a checkpoint of the same inputs, `restart` ignores it.

@@ -21,7 +21,7 @@ def slider_report(
     modules: Mapping[str, LoraFactors],
     settings: SliderSettings,
     about: Sequence[str],
-    effect: str,
+    effect: Sequence[str],
 ) -> str:
     """Compose the report of either trainer, warnings first; `effect` is what was seen of it."""
     record = trained.record
@@ -34,7 +34,7 @@ def slider_report(
             *about,
             f"{len(modules)} modules ({settings.layers}), rank {settings.rank}, alpha "
             f"{settings.alpha:g}, {parameters:,} parameters",
-            effect,
+            *effect,
             steps_line(record, settings.steps),
             *loss_line(record.history, terms),
             f"UNet evaluations: {trained.evaluations} samples",

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .checkpoint import CheckpointFolder
 from .lora import LoRA
 
 
@@ -109,6 +110,12 @@ class TrainedLoRA:
     checkpoint: str
 
 
+def remove_if_spent(folder: CheckpointFolder, record: TrainingRecord) -> None:
+    """Remove the checkpoint of a training that has ended; one that was stopped may go on."""
+    if not record.asked_to_stop:
+        folder.remove()
+
+
 @dataclass(frozen=True)
 class Watch:
     """How a person follows a training and steers it.
@@ -123,6 +130,8 @@ class Watch:
         on_solved: given, after each pass of the closed form, what is left of the layers' errors:
             1 by the direct merge, then by each pass.
         on_saved: given the names, as LoRA loaders list them, of what was written on the way.
+        on_trained: given the checkpoint when the steps are done; it holds them all. Who hands on
+            the result removes it only then, if it is spent; without anyone that is at once.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None
@@ -133,6 +142,7 @@ class Watch:
     on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
     on_saved: Callable[[Sequence[str]], None] = lambda names: None
+    on_trained: Callable[[CheckpointFolder, TrainingRecord], None] = remove_if_spent
 
 
 @dataclass(frozen=True)

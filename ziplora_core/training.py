@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointFolder
-from .errors import ZipLoRAError, problem
+from .errors import problem
+from .keeping import attempt
 from .optimisers import learning_rate_factor, make_optimiser
 from .options import TrainingOptions
 from .trainable import Hooks, Trainable, TrainingRecord
@@ -37,7 +38,8 @@ def train(
     Cancel and any other exception write a checkpoint and the LoRA so far before they go on up;
     a stop request returns what was learned; a checkpoint of the same inputs is resumed, with the
     same result as if it had never stopped; memory that runs out switches to memory=low once;
-    a loss that diverges or is not finite ends the run at the last good state.
+    a loss that diverges or is not finite ends the run at the last good state. After the last step
+    there is a checkpoint, too: whatever is made of the steps may fail.
 
     Raises:
         ZipLoRAError: it goes wrong before there is a good state, or memory runs out in memory=low.
@@ -47,6 +49,7 @@ def train(
         loop.resume()
     try:
         record = loop.run()
+        loop.checkpoint()
         hooks.on_end(record)
         return record
     except BaseException:
@@ -88,6 +91,7 @@ class _Loop:
         self.record = TrainingRecord()
         self.good = [self._copy()]
         self.next_checkpoint = 0.0
+        self.written: tuple[int, bool] | None = None  # the checkpoint's step, and whether it failed
 
     def run(self) -> TrainingRecord:
         started = time.perf_counter() - self.record.seconds
@@ -190,24 +194,35 @@ class _Loop:
         if state["low_memory"]:
             self.task.save_memory()
         self.good = [self._copy()]
-        if self.options.early_stop:
+        self.written = (state["step"], bool(state["failed"]))
+        if state["failed"]:
+            self.record.failed, self.record.stopped = True, state["failed"]
+        elif self.options.early_stop:
             self.record.stopped = self.task.finished(self.record.history)
         logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.checkpoints)
 
     def keep(self) -> None:
-        """Write a checkpoint and the LoRA so far, and say where they are."""
-        if self.checkpoints is None or not self.checkpoint():
+        """Write a checkpoint and the LoRA so far, and say where they are.
+
+        Nothing in here takes the place of what has cut the run short.
+        """
+        folder, notes = self.checkpoints, self.record.notes
+        if folder is None:
             return
-        try:
-            loras = {"lora": self.hooks.export(self.record), **self.hooks.parts(self.record)}
-            for name, lora in loras.items():
-                self.checkpoints.save_lora(lora, name)
-        except (OSError, ZipLoRAError) as error:
-            logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
+        if not attempt("writing the checkpoint", self.checkpoint, notes, False):
+            folder.say_kept()  # an earlier one
+            return
+        attempt("writing the LoRA so far", lambda: self._save_loras(folder), notes, None)
+        written = folder.lora_file if folder.lora_file.exists() else "none"
         logger.info(
             "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
-            self.record.step, self.checkpoints.path, self.checkpoints.lora_file,
+            self.record.step, folder.path, written,
         )  # fmt: skip
+
+    def _save_loras(self, folder: CheckpointFolder) -> None:
+        loras = {"lora": self.hooks.export(self.record), **self.hooks.parts(self.record)}
+        for name, lora in loras.items():
+            folder.save_lora(lora, name)
 
     def _checkpoint_in_time(self) -> None:
         """Write a checkpoint, unless writing them would take more than a twentieth of the time."""
@@ -217,9 +232,15 @@ class _Loop:
             self.next_checkpoint = ended + _PAUSE * (ended - started)
 
     def checkpoint(self) -> bool:
-        """Write a checkpoint. A disk that is full never costs the run: it is said and goes on."""
-        if self.checkpoints is None or self.record.step == 0 or self.record.failed:
+        """Write a checkpoint, unless it is there; returns whether there is one of this step.
+
+        A disk or a memory that is full never costs the run: it is said and goes on.
+        """
+        if self.checkpoints is None or self.record.step == 0:
             return False
+        now = (self.record.step, self.record.failed)
+        if self.written == now:
+            return True
         state = {
             "parameters": [p.detach().cpu() for p in self.task.parameters],
             "optimiser": self.optimiser.state_dict(),
@@ -229,13 +250,15 @@ class _Loop:
             "seconds": self.record.seconds,
             "notes": self.record.notes,
             "low_memory": self.task.low_memory,
+            "failed": self.record.stopped if self.record.failed else "",
         }
         try:
             self.checkpoints.save(state)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.record.notes.append(f"no checkpoint at step {self.record.step}: {error}")
             logger.warning("ZipLoRA: %s", self.record.notes[-1])
             return False
+        self.written = now
         return True
 
     def _copy(self) -> _Good:

@@ -166,8 +166,7 @@ class Columns:
             share: of the features, that a LoRA has in the end.
             disjoint: see above.
         """
-        flat = self.flat.cpu()  # where to ask each layer is not to wait for the device
-        flat = flat.clone() if flat is self.flat else flat
+        flat = self.flat.to("cpu", copy=True)  # where to ask each layer is not to wait
         joined = torch.cat([scores[name].flatten() for name in self.heights]).cpu()
         scores = self.views(joined)
         for name, mask in self.views(flat).items():

@@ -1,8 +1,8 @@
 """Sessions on an accelerator: a pretend one, or with DEVICE=cuda (xpu, mps, …) a real card.
 
-The pretend device (pretend/device.cpp) has memory of its own and the CPU's arithmetic. It shows
-every place where CPU and device tensors meet, counts bytes, copies and waits, and runs out of memory
-where it is told to. What a real card does otherwise, and no test here can show:
+The pretend device (pretend/device.cpp) has memory of its own and the CPU's arithmetic. It finds
+every place where CPU and device tensors meet, counts bytes, copies and waits, and runs out of
+memory where it is told to. What a real card does otherwise, and no test here can show:
 
 - streams: all work is done when a call returns, so a missing synchronisation is not seen;
 - ComfyUI's asynchronous weight casting, pinned memory and DynamicVRAM, which are for CUDA only;

@@ -1,4 +1,4 @@
-"""Every trainer and solver runs on the device, in both memory modes, and learns what the CPU does."""
+"""Every trainer and solver learns on the device what it learns on the CPU, in both memory modes."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ import comfy.model_management
 import comfy.sd
 import comfy.supported_models
 import torch
-from bench.engine.models import Scale, random_pairs, unet_config
 from comfy.model_patcher import ModelPatcher
 from comfy.sdxl_clip import SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor
 
+from bench.engine.models import Scale, random_pairs, unet_config
 from sandbox import tiny
 from sandbox.tiny_pack.models import CLIP_CONFIG, TinyClip
 from sandbox.tiny_weights import initialise, initialise_unet

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,6 +20,8 @@ import folder_paths  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 from sandbox import tiny  # noqa: E402
+
+from .training_nodes import Trainer, pack_module  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +45,32 @@ def model() -> ModelPatcher:
 def clip() -> comfy.sd.CLIP:
     """Tiny text encoders of this test's own."""
     return tiny.tiny_clip()
+
+
+@pytest.fixture(scope="session")
+def prompt_server(pack: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """ComfyUI's own server object, which takes messages and is never started."""
+    from server import PromptServer
+
+    before = folder_paths.get_user_directory()
+    folder_paths.set_user_directory(str(tmp_path_factory.mktemp("user")))
+    level = logging.getLogger().level
+    PromptServer(asyncio.new_event_loop())
+    logging.getLogger().setLevel(level)
+    folder_paths.set_user_directory(before)
+
+
+@pytest.fixture
+def short_effect(prompt_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Effects, samples and trajectories in a few steps: they are looked at in other tests."""
+    monkeypatch.setattr(pack_module("ziplora_core.slider"), "DENOISING_STEPS", 4)
+    adapter = "ziplora_core.comfy_adapter"
+    monkeypatch.setattr(pack_module(f"{adapter}.slider_session"), "PICTURES", 1)
+    for name in ("slider_effect", "samples", "unzip_session"):
+        monkeypatch.setattr(pack_module(f"{adapter}.{name}"), "STEPS", 2)
+
+
+@pytest.fixture
+def trainer(request: pytest.FixtureRequest, short_effect: None) -> Trainer:
+    """The node that a test names by `@pytest.mark.parametrize("trainer", …, indirect=True)`."""
+    return Trainer(request.param)

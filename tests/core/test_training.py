@@ -182,6 +182,72 @@ def test_train_cancelled_at_the_end_keeps_all_steps(tmp_path: Path) -> None:
     assert run(objective(), folder).resumed_at == STEPS
 
 
+def test_train_failing_after_the_last_step_keeps_all_steps(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "run")
+    record = run(objective(TrainingOptions(checkpoint_every=0)), folder)
+    assert record.step == STEPS and folder.state_file.exists()  # until the result is out
+    before = folder.state_file.stat().st_mtime_ns
+    assert run(objective(), folder).resumed_at == STEPS
+    assert folder.state_file.stat().st_mtime_ns == before  # not written again
+
+
+def test_train_rolled_back_and_cancelled_at_the_end_comes_back_rolled_back(tmp_path: Path) -> None:
+    def explodes(task: ZipObjective) -> ZipObjective:
+        denoise, calls = task.model.denoise, []
+
+        def denoised(*args: Any) -> torch.Tensor:
+            calls.append(1)
+            return denoise(*args) * (float("nan") if len(calls) == 12 else 1.0)
+
+        task.model.denoise = denoised
+        return task
+
+    def cancel(_record: TrainingRecord) -> None:
+        raise Cancelled
+
+    folder, task = CheckpointFolder(tmp_path / "run"), explodes(objective())
+    with pytest.raises(Cancelled):
+        run(task, folder, on_end=cancel)
+    resumed = objective()
+    record = run(resumed, folder)
+    assert record.failed and record.resumed_at == record.step == 10
+    assert "this is the state of step 10" in (record.stopped or "")
+    assert torch.equal(resumed.coefficients.flat, task.coefficients.flat)
+
+
+@pytest.mark.parametrize("broken", ["save", "save_lora"])
+def test_train_cut_short_says_why_even_where_it_cannot_be_kept(
+    broken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(*_args: Any) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def cancel(record: TrainingRecord) -> None:
+        if record.step == 2:
+            raise Cancelled
+
+    monkeypatch.setattr(CheckpointFolder, broken, fails)
+    with pytest.raises(Cancelled):
+        run(objective(), CheckpointFolder(tmp_path / "run"), on_step=cancel)
+    assert "unspecified launch failure" in caplog.text
+
+
+def test_train_without_memory_for_a_checkpoint_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_args: Any) -> None:
+        raise MemoryError("a gigabyte")
+
+    monkeypatch.setattr(CheckpointFolder, "save", fails)
+    options = TrainingOptions(checkpoint_every=STEPS - 1)
+    record = run(objective(options), CheckpointFolder(tmp_path / "run"))
+    assert record.notes[0] == f"no checkpoint at step {STEPS - 1}: a gigabyte"
+    assert record.step == STEPS
+
+
 def test_train_checkpoint_of_another_program_is_set_aside(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path / "run")
     folder.path.mkdir()
@@ -258,6 +324,7 @@ def test_train_full_disk_goes_on_and_reports_it(tmp_path: Path) -> None:
     assert [note.split(":")[0] for note in record.notes] == [
         "no checkpoint at step 4",
         "no checkpoint at step 8",
+        f"no checkpoint at step {STEPS}",
     ]
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from ..checkpoint import CheckpointFolder
 from ..dreambooth import DreamBoothObjective, Example, most_common_frame
 from ..dreambooth_metadata import dreambooth_metadata
-from ..dreambooth_report import Trained, dreambooth_report
+from ..dreambooth_report import Trained, dreambooth_report, measured
 from ..framing import Framing
+from ..keeping import attempt, composed, forgiving
 from ..limits import refuse_below_least
 from ..lora import LoRA, LoraFactors
 from ..options import DreamBoothSettings
@@ -62,6 +63,7 @@ class DreamBoothSession:
 
     def __init__(self, studio: Studio, settings: DreamBoothSettings) -> None:
         self.studio, self.settings = studio, settings
+        self.notes: list[str] = []
         refuse_patched(studio.model)
         refuse_other_than_sdxl(studio.model.model)
         refuse_other_vae(studio.vae, studio.model.model)
@@ -86,6 +88,7 @@ class DreamBoothSession:
             watch: who follows it.
         """
         settings, studio = self.settings, self.studio
+        watch = forgiving(watch, self.notes)
         prior = bool(self.class_prompt) and settings.prior_weight > 0
         watch.on_status("encoding pictures and captions")
         examples = self._encode(self.pictures, self.captions)
@@ -110,7 +113,7 @@ class DreamBoothSession:
             folder = CheckpointFolder(root / "checkpoints" / inputs_hash(opened, task, encoded))
             trained = self._train(opened, task, folder, watch)
             lora = self._lora(task, trained)
-        report = dreambooth_report(trained, lora.modules, settings)
+        report = composed(lambda: dreambooth_report(trained, lora.modules, settings), self.notes)
         return DreamBoothResult(lora.modules, lora.metadata, trained.record, report)
 
     def _open(
@@ -136,7 +139,8 @@ class DreamBoothSession:
         options = self.settings.options
         if options.held_out_draws:
             watch.on_status("measuring")
-        before, after = task.held_out(), []
+        before = attempt("measuring the loss before the training", task.held_out, self.notes, None)
+        after: list[float | None] = []
         frame = Framing.drawn(*most_common_frame(task.instances).target)
 
         def draw() -> list[Tensor]:
@@ -144,7 +148,8 @@ class DreamBoothSession:
             return draw_samples(opened, prepared, frame, self.settings.seed, self.studio.vae)
 
         def on_end() -> list[Tensor]:
-            after.append(task.held_out())
+            measure = "measuring the loss after the training"
+            after.append(attempt(measure, task.held_out, self.notes, None))
             return draw() if 0 < options.sample_every <= self.settings.steps else []
 
         def described(trained: TrainedLoRA) -> Trained:
@@ -153,15 +158,18 @@ class DreamBoothSession:
                            classes_given=given)  # fmt: skip
 
         trained = train_lora(
-            opened, task, folder, watch, lambda so_far: self._lora(task, described(so_far)),
-            draw, on_end,
+            opened, task, folder, watch, self.notes,
+            lambda so_far: self._lora(task, described(so_far)), draw, on_end,
         )  # fmt: skip
-        loss = None if before is None else (before, after[0])
-        return replace(described(trained), loss=loss)
+        return replace(described(trained), loss=measured(before, after))
 
     def _lora(self, task: DreamBoothObjective, trained: Trained) -> LoRA:
         """Copy the LoRA out as it is, with what its file says."""
-        return LoRA("DreamBooth", task.factors(), dreambooth_metadata(trained, self.settings))
+        metadata = attempt(
+            "describing the training for the file",
+            lambda: dreambooth_metadata(trained, self.settings), self.notes, {},
+        )  # fmt: skip
+        return LoRA("DreamBooth", task.factors(), metadata)
 
     def _encode(self, pictures: Sequence[Tensor], captions: Sequence[str]) -> list[Example]:
         studio, settings = self.studio, self.settings

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import CheckpointFolder
+from ..keeping import attempt
 from ..lora import LoRA
 from ..lora_objective import LoRAObjective
 from ..trainable import Hooks, TrainedLoRA, TrainingRecord, Watch
@@ -27,6 +28,7 @@ def train_lora(
     task: LoRAObjective[Any, Any],
     folder: CheckpointFolder,
     watch: Watch,
+    notes: list[str],
     export: Callable[[TrainedLoRA], LoRA],
     draw: Callable[[], Pictures],
     on_end: Callable[[], Pictures] = lambda: (),
@@ -37,8 +39,9 @@ def train_lora(
 
     Args:
         opened: the model that `task` trains beside.
-        folder: its checkpoint; gone afterwards, unless the person has stopped it to go on.
-        watch: who follows it.
+        folder: its checkpoint.
+        watch: who follows it, and is handed the checkpoint in the end.
+        notes: see `attempt`.
         export: gives the LoRA as it is, with what its file says.
         draw: draws samples with the LoRA as it is, every `sample_every` steps.
         on_end: measures when the steps are done, and gives the last samples to show; a cancel in
@@ -55,11 +58,15 @@ def train_lora(
     others = opened.evaluations  # than the training's own
 
     @torch.no_grad()
-    def looked(look: Callable[[], Pictures]) -> Pictures:
+    def looked(what: str, look: Callable[[], Pictures]) -> Pictures | None:
         nonlocal others
         before = opened.evaluations
-        task.fold()
-        pictures = look()
+
+        def folded() -> Pictures:
+            task.fold()
+            return look()
+
+        pictures = attempt(what, folded, notes, None)
         others += opened.evaluations - before
         return pictures
 
@@ -74,21 +81,26 @@ def train_lora(
             checkpoint=source_name(opened.patcher),
         )
 
+    def exported(trained: TrainedLoRA) -> Mapping[str, LoRA]:
+        return parts(trained) or {"": export(trained)}
+
     def on_step(record: TrainingRecord) -> None:
-        peak.look()
+        attempt("looking at the memory in use", peak.look, notes, None)
         every = options.sample_every
         in_between = every and record.step % every == 0 and record.step < settings.steps
-        if in_between and (pictures := looked(draw)):
-            watch.on_samples(record.step, pictures)
+        if in_between:
+            pictures = looked("drawing the sample pictures", draw)
+            if pictures is None:
+                opened.load()  # a VAE that failed may still have its place
+            elif pictures:
+                watch.on_samples(record.step, pictures)
         if watch.should_save() or (in_between and saves):
-            trained = so_far(record)
-            save_so_far(
-                watch, folder.path.name, record.step, parts(trained) or {"": export(trained)}
-            )
+            run, step = folder.path.name, record.step
+            save_so_far(watch, notes, run, step, lambda: exported(so_far(record)))
         watch.on_step(record)
 
     def finish(record: TrainingRecord) -> None:
-        if pictures := looked(on_end):
+        if pictures := looked("looking at the result", on_end):
             watch.on_samples(record.step, pictures)
             watch.on_step(record)
 
@@ -97,6 +109,5 @@ def train_lora(
         parts=lambda record: parts(so_far(record)),
     )  # fmt: skip
     record = train(task, settings.steps, options, hooks, folder)
-    if not record.asked_to_stop:
-        folder.remove()
+    watch.on_trained(folder, record)
     return so_far(record)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..errors import ZipLoRAError
+from ..keeping import attempt
 from ..lora import LoRA
 from ..trainable import Watch
 from .paths import save_lora
@@ -16,15 +17,27 @@ NOT_SAVED = "WARNING: not saved."
 """How a status begins that says why there is no file."""
 
 
-def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, LoRA]) -> None:
+def save_so_far(
+    watch: Watch, notes: list[str], run: str, step: int, export: Callable[[], Mapping[str, LoRA]]
+) -> None:
     """Write LoRAs where LoRA loaders look, and say where; a disk that is full is said, too.
 
     Args:
         watch: who asked for it.
+        notes: see `attempt`.
         run: name of the training's checkpoint folder.
         step: how far it is.
-        loras: by what stands in the file's name; "" for the only one.
+        export: gives the LoRAs by what stands in the file's name; "" for the only one.
     """
+    written = attempt(
+        "saving the LoRA so far", lambda: _write(watch, run, step, export()), notes, False
+    )
+    if not written:
+        watch.on_status(f"{NOT_SAVED} The log says why.")
+
+
+def _write(watch: Watch, run: str, step: int, loras: Mapping[str, LoRA]) -> bool:
+    """Write them, or say what is wrong with the disk or the LoRA; True when either is done."""
     try:
         names = []
         for part, lora in loras.items():
@@ -38,3 +51,4 @@ def save_so_far(watch: Watch, run: str, step: int, loras: Mapping[str, LoRA]) ->
     except (OSError, ZipLoRAError) as error:
         logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
         watch.on_status(f"{NOT_SAVED} {error}")
+    return True

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoint import CheckpointFolder, fingerprint
 from ..errors import problem
 from ..framing import Framing
+from ..keeping import attempt, composed, forgiving
 from ..limits import refuse_below_least
 from ..lora import LoRA, LoraFactors
 from ..slider_report import slider_metadata, slider_report
@@ -37,11 +38,13 @@ _UNWATCHED = Watch()
 
 @dataclass(frozen=True)
 class SliderResult:
+    """What came out; `effect` is None where it could not be looked at."""
+
     modules: Mapping[str, LoraFactors]
     metadata: Mapping[str, str]
     record: TrainingRecord
     report: str
-    effect: Effect
+    effect: Effect | None
 
 
 def train_slider(
@@ -71,6 +74,7 @@ class SliderSession:
             refuse_other_vae(studio.vae, studio.model.model)
         refuse_below_least(settings)
         self.studio, self.lesson, self.settings = studio, lesson, settings
+        self.notes: list[str] = []
         self.targets = unet_targets(studio.model.model)
         self.lora = new_lora(studio.model, self.targets, settings.layers, settings)
         self.frame = Framing.drawn(settings.resolution, settings.resolution)
@@ -84,7 +88,8 @@ class SliderSession:
             root: folder of all checkpoints.
             watch: who follows it.
         """
-        studio, lesson, settings = self.studio, self.lesson, self.settings
+        studio, lesson = self.studio, self.lesson
+        watch = forgiving(watch, self.notes)
         watch.on_status("encoding prompts and pictures")
         encoded = encode_captions(studio.clip, ["", self.shown, *lesson.texts], studio.model.model)
         lesson.prepare(studio)
@@ -102,19 +107,30 @@ class SliderSession:
                 return list(effects[0].pictures[0])
 
             def export(trained: TrainedLoRA) -> LoRA:
-                start = {} if studio.start is None else {"start": studio.start.name}
-                metadata = slider_metadata(trained, settings, {**lesson.described, **start})
-                return LoRA("slider", task.factors(), metadata)
+                return LoRA("slider", task.factors(), self._metadata(trained))
 
             trained = train_lora(
-                opened, task, folder, watch, export,
+                opened, task, folder, watch, self.notes, export,
                 draw=lambda: list(self._look(opened, prompts, 1).pictures[0]), on_end=on_end,
             )  # fmt: skip
             slider = export(trained)
-        [effect] = effects
-        about = [*lesson.lines, *self.started]
-        report = slider_report(trained, slider.modules, settings, about, effect.line())
+        effect = effects[0] if effects else None
+        report = composed(lambda: self._report(trained, slider, effect), self.notes)
         return SliderResult(slider.modules, slider.metadata, trained.record, report, effect)
+
+    def _report(self, trained: TrainedLoRA, slider: LoRA, effect: Effect | None) -> str:
+        about = [*self.lesson.lines, *self.started]
+        seen = [] if effect is None else [effect.line()]
+        return slider_report(trained, slider.modules, self.settings, about, seen)
+
+    def _metadata(self, trained: TrainedLoRA) -> Mapping[str, str]:
+        """What the file says of its training."""
+        start = {} if self.studio.start is None else {"start": self.studio.start.name}
+        return attempt(
+            "describing the training for the file",
+            lambda: slider_metadata(trained, self.settings, {**self.lesson.described, **start}),
+            self.notes, {},
+        )  # fmt: skip
 
     def _look(self, opened: TrainingModel, prompts: Sequence[Conditioning], count: int) -> Effect:
         """Look at the effect on the prompt that is shown, from some noises."""

@@ -128,7 +128,7 @@ class TrainingModel:
         return self.prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
 
     def place(self, tensor: Tensor) -> Tensor:
-        """Put a tensor on the device, without waiting for it where ComfyUI knows that to be safe."""
+        """Put a tensor on the device, without waiting where ComfyUI knows that to be safe."""
         non_blocking = comfy.model_management.device_supports_non_blocking(self.device)
         return tensor.to(self.device, non_blocking=non_blocking)
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from ..branches import Gates
 from ..checkpoint import CheckpointFolder
 from ..dreambooth import Example, most_common_frame
-from ..dreambooth_report import Trained
+from ..dreambooth_report import Trained, measured
 from ..files.merged import merged_metadata
 from ..framing import Framing
+from ..keeping import attempt, composed, forgiving
 from ..limits import refuse_below_least
 from ..lora import LoRA
 from ..merge import MergedLoRA
@@ -88,6 +89,7 @@ class UnZipSession:
         refuse_other_vae(studio.vae, studio.model.model)
         refuse_below_least(settings)
         schedule(settings)
+        self.notes: list[str] = []
         self.studio, self.settings = studio, tidied(settings)
         self.texts = three_prompts(self.settings)
         lines = [line.strip() for line in settings.options.sample_prompts.splitlines()]
@@ -110,6 +112,7 @@ class UnZipSession:
             watch: who follows it.
         """
         settings, studio = self.settings, self.studio
+        watch = forgiving(watch, self.notes)
         for text in same_prompts(settings):
             logger.warning(text)
             watch = _saying_first(f"WARNING: {text}", watch)
@@ -135,10 +138,9 @@ class UnZipSession:
                 settings=settings,
             )
             folder = CheckpointFolder(root / inputs_hash(opened, task, encoded, own))
-            unzipped = self._train(opened, task, shown, folder, watch)
-            trained = unzipped.trained
+            trained = self._train(opened, task, shown, folder, watch)
             merged, alone = self._merged(task, trained), self._alone(task, trained)
-        report = unzip_report(unzipped, settings)
+        report = composed(lambda: self._report(task, trained), self.notes)
         return UnZipResult(merged, alone["content"], alone["style"], trained.record, report)
 
     def _own_prompts(self, encoded: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -165,18 +167,23 @@ class UnZipSession:
         shown: Tensor | None,
         folder: CheckpointFolder,
         watch: Watch,
-    ) -> UnZipped:
+    ) -> Trained:
         """Run the loop, with its measurements before and after."""
         settings = self.settings
         if settings.options.held_out_draws:
             watch.on_status("measuring")
-        before, after = task.held_out(branches=False), []
+        before = attempt(
+            "measuring the loss before the training", lambda: task.held_out(branches=False),
+            self.notes, None,
+        )  # fmt: skip
+        after: list[float | None] = []
 
         def draw() -> list[Tensor]:
             return [] if shown is None else self._draw(opened, task, shown)
 
         def on_end() -> list[Tensor]:
-            after.append(task.held_out())
+            measure = "measuring the loss after the training"
+            after.append(attempt(measure, task.held_out, self.notes, None))
             return draw()
 
         def described(trained: TrainedLoRA) -> Trained:
@@ -188,26 +195,34 @@ class UnZipSession:
             return LoRA(self.texts[0], merged.modules(), merged_metadata(merged))
 
         trained = train_lora(
-            opened, task, folder, watch, both, draw, on_end,
+            opened, task, folder, watch, self.notes, both, draw, on_end,
             parts=lambda trained: self._alone(task, described(trained)),
             saves=settings.saves_per_validation,
         )  # fmt: skip
-        loss = None if before is None else (before, after[0])
-        trained = replace(described(trained), loss=loss)
-        return UnZipped(trained, task.columns.detached(), task.learned.mergers.flat.detach().cpu())
+        return replace(described(trained), loss=measured(before, after))
+
+    def _report(self, task: UnZipObjective, trained: Trained) -> str:
+        mergers = task.learned.mergers.flat.detach().cpu()
+        return unzip_report(UnZipped(trained, task.columns.detached(), mergers), self.settings)
 
     def _merged(self, task: UnZipObjective, trained: Trained) -> MergedLoRA:
         """Copy both out for one picture, with what their file says."""
-        metadata = unzip_metadata(trained, self.settings, "merged")
-        return replace(task.merged(), metadata=metadata)
+        return replace(task.merged(), metadata=self._metadata(trained, "merged"))
 
     def _alone(self, task: UnZipObjective, trained: Trained) -> dict[str, LoRA]:
         """Copy each out for use without the other, with what its file says."""
-        joint, settings = self.texts[0], self.settings
+        joint = self.texts[0]
         return {
-            part: LoRA(f"{part} of {joint}", modules, unzip_metadata(trained, settings, part))
+            part: LoRA(f"{part} of {joint}", modules, self._metadata(trained, part))
             for part, modules in task.parts().items()
         }
+
+    def _metadata(self, trained: Trained, part: str) -> dict[str, str]:
+        """What a file says of its training."""
+        return attempt(
+            "describing the training for the files",
+            lambda: unzip_metadata(trained, self.settings, part), self.notes, {},
+        )  # fmt: skip
 
     def _draw(self, opened: TrainingModel, task: UnZipObjective, read: Tensor) -> list[Tensor]:
         """Draw the joint picture, content alone and style alone, from the same noise every time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..checkpoint import CheckpointFolder
 from ..closed_form import closed_form_evaluations
 from ..coefficients import MergerCoefficients
 from ..files.merged import merged_metadata
+from ..keeping import Made, attempt, composed, forgiving
 from ..lora import LoRA
 from ..merge import MergedLoRA
 from ..options import ZipSettings
@@ -96,6 +97,7 @@ class ZipSession:
     def __init__(
         self, model: Any, pair: LoRAPair, prompts: Sequence[Prompt], settings: ZipSettings
     ) -> None:
+        self.notes: list[str] = []
         refuse_patched(model)
         refuse_other_than_sdxl(model.model)
         for prompt in prompts:
@@ -120,12 +122,13 @@ class ZipSession:
             watch: who follows it.
         """
         settings, options = self.settings, self.settings.options
+        watch = forgiving(watch, self.notes)
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
         gradients = settings.gradient_steps > 0
         with training_model(self.model, hooked, backward=gradients) as opened:
             states, held_out = self._states(opened, watch)
-            before = _measure(opened, held_out)
+            before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
             task = self._objective(opened, states)
             solved = solve_on_model(opened, self.trained, states, settings, watch)
             task.coefficients.set(solved.columns)
@@ -133,17 +136,19 @@ class ZipSession:
             plan = plan_memory(
                 opened, settings.memory, options.batch, len(states), largest, task.parameters
             )
-            after: list[Retention | None] = []
-
-            def on_end(_record: TrainingRecord) -> None:
-                task.fold()
-                after.append(_measure(opened, held_out))
-
             steps = settings.gradient_steps
             if steps:
                 opened.on_evaluation = lambda done: None
                 watch.on_status(str(plan))
             folder = self._checkpoint_folder(checkpoints, opened) if steps else None
+            after: list[Retention | None] = []
+
+            def closing() -> Retention | None:
+                task.fold()
+                return _measure(opened, held_out)
+
+            def on_end(_record: TrainingRecord) -> None:
+                after.append(self._attempt("measuring the merge", closing))
 
             def export(_record: TrainingRecord) -> LoRA:
                 merged = self._merged(task)
@@ -151,22 +156,30 @@ class ZipSession:
 
             def on_step(record: TrainingRecord) -> None:
                 if folder and watch.should_save():
-                    save_so_far(watch, folder.path.name, record.step, {"": export(record)})
+                    run, step = folder.path.name, record.step
+                    save_so_far(watch, self.notes, run, step, lambda: {"": export(record)})
                 watch.on_step(record)
 
             hooks = Hooks(
                 export, on_step, watch.should_stop, on_end, start_counts=bool(solved.columns)
             )
             record = train(task, steps, options, hooks, folder)
+            if folder:
+                watch.on_trained(folder, record)
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")
-        if folder and not record.asked_to_stop:
-            folder.remove()
         measured = (before, after[0]) if before and after[0] else None
         merged = self._merged(task, measured)
-        report = zip_report(merged, self.pair, record, settings, measured, notes)
+
+        def write() -> str:
+            return zip_report(merged, self.pair, record, settings, measured, notes)
+
+        report = composed(write, self.notes)
         loss = record.history.get("loss", solved.errors)
         return ZipResult(merged, record, report, loss)
+
+    def _attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
+        return attempt(what, make, self.notes, None)
 
     def _states(
         self, opened: TrainingModel, watch: Watch
@@ -188,11 +201,12 @@ class ZipSession:
                 states[i] = noised_states(
                     opened, references[i], draws, settings.seed, _TRAINING, targets=pool > 0
                 )
-        held_out = [
-            noised_states(opened, reference, options.held_out_draws, settings.seed, _HELD_OUT)
-            for reference in references
-        ]
-        return states, held_out
+
+        def draw_held_out() -> list[list[State]]:
+            draws, seed = options.held_out_draws, settings.seed
+            return [noised_states(opened, r, draws, seed, _HELD_OUT) for r in references]
+
+        return states, self._attempt("drawing what to measure on", draw_held_out) or [[]]
 
     def _reference(self, opened: TrainingModel, number: int) -> Reference:
         latents, prompt = self.latents[number], self.prompts[number].conditioning
@@ -224,8 +238,13 @@ class ZipSession:
         self, task: ZipObjective, measured: tuple[Retention, Retention] | None = None
     ) -> MergedLoRA:
         """Copy the merge out as it is, with what its file says."""
-        metadata = zip_metadata(self.pair, self.settings, measured, task.v_prediction)
-        return MergedLoRA(self.pairs, task.coefficients.detached(), self.text_encoder, metadata)
+        metadata = self._attempt(
+            "describing the merge for the file",
+            lambda: zip_metadata(self.pair, self.settings, measured, task.v_prediction),
+        )
+        return MergedLoRA(
+            self.pairs, task.coefficients.detached(), self.text_encoder, metadata or {}
+        )
 
     def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
         pairs = {**self.pairs, **self.text_encoder}
