@@ -12,6 +12,9 @@ import { say } from "./words.js";
 /** Of our widgets on a node, after all others. */
 const ORDER = ["slider_control", "training", "merge_map", "report"];
 
+/** Around an element in the classic renderer, in pixels; the frontend's usual one. */
+const MARGIN = 10;
+
 /**
  * Makes an element.
  * @template {keyof HTMLElementTagNameMap} K
@@ -61,7 +64,8 @@ export function showOnNode(node, name, what, element, height, others = {}) {
     serialize: false,
     hideInPanel: true, // the side panel would take the element away from the node
     hideOnZoom: false,
-    getMinHeight: () => height,
+    margin: MARGIN,
+    getMinHeight: () => height + 2 * MARGIN, // the classic renderer takes the margins out of it
     ...others,
   });
   widget.serialize = false;

@@ -3,36 +3,43 @@
  * Shows what a node reports (its `text` output) on the node itself.
  *
  * The stock frontend does that for its own text nodes only. The widget is a plain DOM element, so
- * both renderers show it, and it is kept out of the workflow file and of the prompt.
+ * both renderers show it, and it is kept out of the workflow file and of the prompt. What is longer
+ * than its area scrolls, as in the frontend's own text nodes.
  */
 import { app } from "../../scripts/app.js";
 import { also, classOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
 import { say } from "./words.js";
 
-/** Which nodes report, and how many pixels their reports need. */
-const HEIGHTS = new Map([
-  ["LoadLoRAPair", 120],
-  ["ZipLoRAOptimize", 256],
-  ["LoadTrainingImages", 60],
-  ["TrainDreamBoothLoRA", 128],
-  ["TrainConceptSlider", 128],
-  ["TrainConceptSliderFromImages", 128],
-  ["ConceptSlider", 60],
-  ["UnZipLoRATrain", 128],
-  ["ApplyUnZipLoRA", 60],
-  ["RecombineUnZipLoRA", 60],
-  ["ImportUnZipLoRA", 100],
-  ["MergeLoRAs", 80],
-  ["SaveMergedLoRA", 100],
-  ["SaveTrainedLoRA", 100],
-  ["ResizeLoRA", 80],
-  ["ExtractLoRA", 80],
-  ["ImportLoRA", 100],
-  ["ExportLoRA", 100],
-  ["PlotWeights", 60],
-  ["PruneLoRA", 80],
-  ["AlignmentScores", 120],
+/** Which nodes report, and how many lines one sees at once in their smallest size. */
+const LINES = new Map([
+  ["LoadLoRAPair", 9],
+  ["ZipLoRAOptimize", 23],
+  ["LoadTrainingImages", 5],
+  ["TrainDreamBoothLoRA", 12],
+  ["TrainConceptSlider", 14],
+  ["TrainConceptSliderFromImages", 14],
+  ["ConceptSlider", 5],
+  ["UnZipLoRATrain", 18],
+  ["ApplyUnZipLoRA", 5],
+  ["RecombineUnZipLoRA", 5],
+  ["ImportUnZipLoRA", 8],
+  ["MergeLoRAs", 12],
+  ["SaveMergedLoRA", 8],
+  ["SaveTrainedLoRA", 8],
+  ["ResizeLoRA", 6],
+  ["ExtractLoRA", 6],
+  ["ImportLoRA", 8],
+  ["ExportLoRA", 8],
+  ["PlotWeights", 5],
+  ["PruneLoRA", 6],
+  ["AlignmentScores", 10],
 ]);
+/** Of a line, as a share of the font's size: our own, as fonts differ in theirs by a fifth and more. */
+const LINE_HEIGHT = 1.1;
+const FONT_SIZE = 10; // the frontend's, unless its settings say otherwise
+const PADDING = 2; // the frontend's, above and below the text
+/** Lies over the last line while more is below: many systems hide their scroll bars. */
+const MORE = "inset 0 -12px 8px -8px color-mix(in srgb, var(--fg-color) 45%, transparent)";
 const WIDGET_NAME = "report";
 
 /** @typedef {{ text?: string | string[] }} NodeOutput */
@@ -42,19 +49,33 @@ const WIDGET_NAME = "report";
  * @param {import("./panel.js").Node} node
  */
 function addReport(node) {
-  const height = HEIGHTS.get(classOf(node)) ?? 0;
+  const lines = LINES.get(classOf(node)) ?? 0;
+  const height = Math.round(lines * LINE_HEIGHT * FONT_SIZE) + 2 * PADDING;
   const element = document.createElement("textarea");
   element.className = "comfy-multiline-input ziplora-report";
+  element.style.lineHeight = String(LINE_HEIGHT);
   element.readOnly = true;
   element.spellcheck = false;
   element.placeholder = say("The report appears here after a run.");
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
+  element.addEventListener("scroll", () => showMore(element));
+  new ResizeObserver(() => showMore(element)).observe(element);
   showOnNode(node, WIDGET_NAME, "Report of {title}", element, height, {
     getValue: () => element.value,
     setValue: (/** @type {string} */ value) => {
       element.value = value;
+      showMore(element);
     },
   });
+}
+
+/**
+ * Shows whether the report goes on below what one sees of it.
+ * @param {HTMLTextAreaElement} element
+ */
+function showMore(element) {
+  const below = element.scrollHeight - element.clientHeight - element.scrollTop;
+  element.style.boxShadow = below > 1 ? MORE : ""; // zoomed, a scroll ends at a part of a pixel
 }
 
 /**
@@ -84,11 +105,11 @@ function showReport(node, output) {
 app.registerExtension({
   name: "ziplora.report",
   nodeCreated(node) {
-    if (!HEIGHTS.has(classOf(node))) return;
+    if (!LINES.has(classOf(node))) return;
     addReport(node);
     also(node, "onExecuted", (output) => showReport(node, output));
   },
   ...showsOutputs((node, output) => {
-    if (HEIGHTS.has(classOf(node))) showReport(node, output);
+    if (LINES.has(classOf(node))) showReport(node, output);
   }),
 });

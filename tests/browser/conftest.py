@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sandbox.server import ComfyServer
 
+from .fonts import USUAL, write_configuration
 from .pages import NEW_BLANK_WORKFLOW, RENDERERS, SET_VUE, Said, is_ours, listen
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -25,17 +27,39 @@ expect.set_options(timeout=30_000)  # other tests run beside these
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all browser tests; without one they are skipped, in CI they fail."""
+def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Browser]]:
+    """One Chromium for each set of fonts, by its name; without Chromium, browser tests are skipped,
+    and in CI they fail."""
     if not os.path.exists(CHROMIUM):
         message = "no Chromium: install the system package `chromium` to run the browser tests"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+
+        @functools.cache
+        def launch(fonts: str) -> Browser:
+            configuration = write_configuration(fonts, tmp_path_factory.mktemp(fonts))
+            return playwright.chromium.launch(
+                executable_path=CHROMIUM,
+                args=FLAGS,
+                env={**os.environ, "FONTCONFIG_FILE": str(configuration)},
+                ignore_default_args=["--hide-scrollbars"],  # a person sees them
+            )
+
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def fonts() -> str:
+    """The set of fonts that the browser has; tests of `@in_every_font` have each in turn."""
+    return USUAL
+
+
+@pytest.fixture(scope="module")
+def browser(browsers: Callable[[str], Browser], fonts: str) -> Browser:
+    """Chromium, with one set of fonts."""
+    return browsers(fonts)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
 from sandbox.overrides import OVERRIDES
 from sandbox.paths import ROOT, SANDBOX
@@ -131,6 +131,13 @@ def panel(page: Page, name: str) -> Locator:
 def report(page: Page, title: str) -> Locator:
     """The report on the node of that title."""
     return page.get_by_label(f"Report of {title}", exact=True)
+
+
+def assert_readable(text: Locator) -> None:
+    """All of a text area is on the screen, and all of its text in it."""
+    expect(text).to_be_in_viewport(ratio=0.999)  # all, but for the browser's rounding
+    hidden = text.evaluate("(element) => element.scrollHeight - element.clientHeight")
+    assert hidden <= 0, f"{hidden} pixels of the report can only be seen by scrolling"
 
 
 def chart_of(shown: Locator) -> Locator:

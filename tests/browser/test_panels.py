@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from .fonts import in_every_font
 from .pages import (
     DISPATCH,
     DREAMBOOTH,
@@ -52,9 +53,10 @@ def test_each_copy_of_a_workflow_has_trainings_of_its_own(tab: Page) -> None:
     expect(shown).to_contain_text("step 9 of 400")
 
 
+@in_every_font
 @pytest.mark.parametrize("node_type", TRAININGS)
 def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_not_say(
-    tab: Page, renderer: str, node_type: str
+    tab: Page, renderer: str, node_type: str, fonts: str
 ) -> None:
     drop(tab, TRAININGS[node_type])
     look_at(tab, node_type)
@@ -81,7 +83,7 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
     shown.get_by_text("log", exact=True).click()
     expect(shown.get_by_text("log", exact=True)).to_have_attribute("aria-pressed", "false")
     assert shown.bounding_box() == size
-    shoot(tab, f"{renderer}_panel_{node_type}")
+    shoot(tab, f"{renderer}_{fonts}_panel_{node_type}")
 
     whole = message(tab, node_type, 100)
     for broken in (None, 7, {}, {**whole, "points": None}, {**whole, "samples": "x"},

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 
+from .fonts import in_every_font
 from .pages import (
     DREAMBOOTH,
     MERGE,
@@ -20,6 +21,7 @@ from .pages import (
     RENDERERS,
     RUN_MS,
     SET_VUE,
+    assert_readable,
     chart_of,
     contains,
     drop,
@@ -86,7 +88,10 @@ def renderer(request: pytest.FixtureRequest, page: Page, server: ComfyServer) ->
     page.evaluate(SET_VUE, False)
 
 
-def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, renderer: str) -> None:
+@in_every_font
+def test_merge_workflow_dropped_and_run_shows_report_and_image(
+    page: Page, renderer: str, fonts: str
+) -> None:
     drop(page, MERGE)
     assert page.evaluate(MISSING) == []
     override(page, {"ZipLoRAOptimize": {"solver": "adam", "steps": STEPS}})
@@ -98,16 +103,16 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
     expect(learned).to_have_value(contains(f"of {STEPS} steps"), timeout=RUN_MS)
     assert "retention on held-out noise" in learned.input_value()
     assert_readable(learned)
-    shoot(page, f"{renderer}_report")
+    shoot(page, f"{renderer}_{fonts}_report")
 
     look_at(page, "SaveImage")
     see_picture(page, "SaveImage", "/view?", renderer)
-    shoot(page, f"{renderer}_image")
+    shoot(page, f"{renderer}_{fonts}_image")
     for node_type, title, words in OTHER_REPORTS:
         look_at(page, node_type)
         expect(report(page, title)).to_have_value(contains(words))
         assert_readable(report(page, title))
-        shoot(page, f"{renderer}_{node_type}")
+        shoot(page, f"{renderer}_{fonts}_{node_type}")
 
     page.evaluate(MOVE)
     page.keyboard.press("Control+z")
@@ -123,8 +128,9 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(page: Page, rende
     expect(report(page, "ZipLoRA Optimize")).to_have_value(contains(f"of {STEPS} steps"))
 
 
+@in_every_font
 def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
-    page: Page, renderer: str
+    page: Page, renderer: str, fonts: str
 ) -> None:
     drop(page, DREAMBOOTH)
     assert page.evaluate(MISSING) == []
@@ -146,7 +152,7 @@ def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
         assert picture.evaluate("(image) => image.naturalWidth") > 100
         seen.add(picture.get_attribute("src"))
     assert len(seen) == 2
-    shoot(page, f"{renderer}_trained")
+    shoot(page, f"{renderer}_{fonts}_trained")
     look_at(page, "LoadTrainingImages")
     pictures = report(page, "Load Training Images (folder)")
     expect(pictures).to_have_value(contains("5 pictures of"))
@@ -169,9 +175,10 @@ def test_workflow_dropped_and_saved_again_is_the_same(long_open_page: Page, path
             assert now.get(key) == before.get(key), (before["type"], key)
 
 
+@in_every_font
 @pytest.mark.parametrize("path", FILES, ids=[file.stem for file in FILES])
 def test_nodes_of_a_workflow_do_not_cover_each_other_in_nodes_2(
-    long_open_page: Page, path: Path
+    long_open_page: Page, path: Path, fonts: str
 ) -> None:
     page = long_open_page
     page.evaluate(SET_VUE, True)
@@ -196,13 +203,6 @@ def test_report_and_panels_in_a_saved_workflow_are_left_out(page: Page) -> None:
     assert len(optimize["widgets_values"]) == len(widgets) - 3
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     assert not set(ours) & set(prompt[str(optimize["id"])]["inputs"])
-
-
-def assert_readable(text: Locator) -> None:
-    """All of a text area is on the screen, and all of its text in it."""
-    expect(text).to_be_in_viewport(ratio=0.999)  # all, but for the browser's rounding
-    hidden = text.evaluate("(element) => element.scrollHeight - element.clientHeight")
-    assert hidden <= 0, f"{hidden} pixels of the report can only be seen by scrolling"
 
 
 def see_picture(page: Page, node_type: str, source: str, renderer: str) -> None:

@@ -1,0 +1,202 @@
+"""A report can be read to its end, however long it is and whatever the fonts are, in both renderers;
+it covers nothing of its node."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from sandbox.overrides import OVERRIDES
+from sandbox.paths import ROOT
+from sandbox.server import ComfyServer, Result
+from sandbox.workflow import to_prompt
+
+from .fonts import in_every_font
+from .pages import MERGE, PLACE, assert_readable, drop, look_at, report, shoot
+
+Json = dict[str, Any]
+
+LONG = (
+    *("merge_without_training", "unziplora_train"),
+    *("concept_slider_train_text", "concept_slider_train_images"),
+)
+"""Workflows with long reports; test_workflows.py has the others."""
+TEXT = "\n".join(f"line {n} of a report with more to say than there is room for" for n in range(60))
+PUT_OUT = """
+    (outputs) => {
+        for (const [node, output] of Object.entries(outputs)) {
+            const detail = { node, display_node: node, output, prompt_id: "of a test" };
+            app.api.dispatchEvent(new CustomEvent("executed", { detail }));
+        }
+    }
+"""
+"""What the server says when a node has run."""
+NAMES = """
+    (id) => {
+        const node = app.graph.getNodeById(id);
+        return [node.title, node.widgets.find((w) => w.name === "report").element.ariaLabel];
+    }
+"""
+"""Of a node, and of its report."""
+ALONE = """
+    (type) => {
+        app.graph.clear();
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        node.setSize(node.computeSize());
+    }
+"""
+"""One node, in its smallest size."""
+WITH_REPORT = """
+    () => Object.keys(LiteGraph.registered_node_types).filter((type) => {
+        const { nodeData } = LiteGraph.registered_node_types[type];
+        if (!nodeData?.python_module?.includes("ziplora")) return false;
+        return LiteGraph.createNode(type).widgets?.some((w) => w.name === "report");
+    })
+"""
+LINES = """
+    (report) => {
+        const { lineHeight, paddingTop, minHeight } = getComputedStyle(report);
+        return Math.floor((parseFloat(minHeight) - 2 * parseFloat(paddingTop)) / parseFloat(lineHeight));
+    }
+"""
+"""How many of them are to be seen at once."""
+COVERED = """
+    (report) => {
+        const [node] = app.graph.nodes;
+        const holder = report.closest("[data-node-id]");
+        const { ds, canvas } = app.canvas;
+        const area = canvas.getBoundingClientRect();
+        const onScreen = (y) => (node.pos[1] + y + ds.offset[1]) * ds.scale + area.top;
+        const box = (e) => e.getBoundingClientRect();
+        const { top, bottom } = box(report);
+        const rows = node.widgets.filter((w) => w.name !== "report" && !w.hidden).map((w) => {
+            if (w.element?.isConnected) return [w.name, box(w.element).top, box(w.element).bottom];
+            return [w.name, onScreen(w.y), onScreen(w.y + (w.computedHeight ?? 24))];
+        });
+        const parts = holder
+            ? [...holder.querySelectorAll("input, button, select, textarea, .lg-slot, .ziplora-panel")]
+                .filter((e) => e !== report && box(e).height)
+                .map((e) => [e.ariaLabel || e.className, box(e).top, box(e).bottom])
+            : rows;
+        const [head, foot] = holder ? [box(holder).top, box(holder).bottom]
+            : [onScreen(0), onScreen(node.size[1])];
+        const covered = parts.filter(([, from, to]) => Math.min(to, bottom) - Math.max(from, top) > 1)
+            .map(([name]) => `covers ${name}`);
+        if (top < head || bottom > foot) covered.push("leaves its node");
+        return covered;
+    }
+"""
+SHOWN = """
+    (report) => ({
+        hidden: report.scrollHeight - report.clientHeight,
+        below: report.scrollHeight - report.clientHeight - report.scrollTop,
+        bar: report.offsetWidth - report.clientWidth,
+        cue: report.style.boxShadow !== "",
+    })
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(server: ComfyServer) -> Callable[[str], Result]:
+    """Runs a workflow by its name, once."""
+
+    @functools.cache
+    def run_once(name: str) -> Result:
+        prompt = to_prompt(read(name), server.object_info(), OVERRIDES)
+        result = server.run(prompt)
+        assert result.status == "success", result.error
+        return result
+
+    return run_once
+
+
+def read(name: str) -> Json:
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@in_every_font
+@pytest.mark.parametrize("name", LONG)
+def test_reports_of_a_shipped_workflow_are_seen_whole(
+    tab: Page, renderer: str, fonts: str, name: str, ran: Callable[[str], Result]
+) -> None:
+    outputs = {key: said for key, said in ran(name).outputs.items() if "text" in said}
+    assert outputs
+    drop(tab, ROOT / "workflows" / f"{name}.json")
+    tab.evaluate(PUT_OUT, outputs)
+    for key, said in outputs.items():
+        title, label = tab.evaluate(NAMES, key)
+        look_at(tab, title)
+        shown = tab.get_by_label(label, exact=True)
+        expect(shown).to_have_value(said["text"][0])
+        assert_readable(shown)
+
+
+@in_every_font
+def test_report_longer_than_its_area_shows_so_and_scrolls_by_wheel_and_by_keys(
+    tab: Page, renderer: str, fonts: str
+) -> None:
+    drop(tab, MERGE)
+    tab.evaluate("() => { app.canvas.ds.offset[0] -= 9000; app.canvas.setDirty(true, true); }")
+    tab.wait_for_timeout(500)
+    optimize = tab.evaluate(PLACE, "ZipLoRAOptimize")[0]
+    tab.evaluate(PUT_OUT, {optimize: {"text": [TEXT]}})  # while nobody looks
+    look_at(tab, "ZipLoRAOptimize")
+    shown = report(tab, "ZipLoRA Optimize")
+    expect(shown).to_have_value(TEXT)
+    seen = shown.evaluate(SHOWN)
+    assert seen["below"] > 100
+    assert seen["bar"] > 0 and seen["cue"]
+    shoot(tab, f"{renderer}_{fonts}_long_report")
+
+    scale = tab.evaluate("() => app.canvas.ds.scale")
+    shown.click()  # in Nodes 2.0, only what has the focus gets the wheel
+    tab.mouse.wheel(0, 100)
+    tab.wait_for_function("(e) => e.scrollTop > 50", arg=shown.element_handle())
+    assert shown.evaluate(SHOWN)["cue"]
+    tab.mouse.wheel(0, 10_000)
+    tab.wait_for_timeout(500)
+    assert_at_its_end(shown)
+    assert tab.evaluate("() => app.canvas.ds.scale") == scale
+    shown.press("Control+Home")
+    expect(shown).to_have_js_property("scrollTop", 0)
+    shown.press("Control+End")
+    tab.wait_for_timeout(500)
+    assert_at_its_end(shown)
+
+    tab.evaluate(PUT_OUT, {optimize: {"text": ["short"]}})
+    expect(shown).to_have_value("short")
+    assert shown.evaluate(SHOWN) == {"hidden": 0, "below": 0, "bar": 0, "cue": False}
+
+
+def assert_at_its_end(shown: Locator) -> None:
+    """Its last line is seen, and nothing says that there is more."""
+    seen = shown.evaluate(SHOWN)
+    assert abs(seen["below"]) <= 1 and not seen["cue"]
+
+
+@in_every_font
+def test_report_of_every_node_in_its_smallest_size_covers_nothing_and_shows_its_lines(
+    tab: Page, renderer: str, fonts: str
+) -> None:
+    types = tab.evaluate(WITH_REPORT)
+    assert len(types) == 21
+    wrong = []
+    for node_type in types:
+        tab.evaluate(ALONE, node_type)
+        look_at(tab, node_type)
+        shown = tab.locator(".ziplora-report")
+        expect(shown).to_have_count(1)
+        covered = shown.evaluate(COVERED)
+        lines = shown.evaluate(LINES)
+        tab.evaluate("(v) => { app.graph.nodes[0].widgets.find((w) => w.name === 'report').value = v; }",
+                     "\n".join("line" for _ in range(lines)))  # fmt: skip
+        seen = shown.evaluate(SHOWN)
+        if covered or seen["hidden"] > 0 or seen["cue"] or lines < 5:
+            wrong.append((node_type, covered, lines, seen))
+    assert wrong == []
