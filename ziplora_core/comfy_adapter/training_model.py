@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -48,6 +47,8 @@ class TrainingModel:
         self.patcher, self.dtype = patcher, dtype
         self.patchers = [patcher, *beside]
         self.hooks = BranchHooks(branches)
+        self.sigmas: Tensor = self.sampling.sigmas.cpu()
+        """σ of every timestep, rising; on the CPU, where to look one up is not to wait."""
         self.checkpointing = False
         self.evaluations = 0
         self.on_evaluation: Callable[[int], None] = lambda evaluations: None
@@ -77,11 +78,6 @@ class TrainingModel:
         weights = list(self.model.diffusion_model.parameters())
         cast = sum(w.numel() for w in weights if w.dtype != self.dtype)
         return cast * self.dtype.itemsize
-
-    @cached_property
-    def sigmas(self) -> Tensor:
-        """σ of every timestep, rising; on the CPU, where to look one up is not to wait."""
-        return self.sampling.sigmas.cpu()
 
     @property
     def timesteps(self) -> int:
