@@ -8,6 +8,8 @@
 # make quality what merges and sliders do on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
 # make bench   what merging and training cost, beside others: docs/BENCHMARKS.md (ARGS=--help)
+# make card    on a machine with a card: ten minutes of tests and figures, into docs/BENCHMARKS.md
+# make peaks   peak memory of every trainer on SDXL's shapes, without a card
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
 
@@ -20,7 +22,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint thumbnails pictures locales bench quality miniworld
+.PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality miniworld
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -37,11 +39,15 @@ serve: setup
 ALONE := tests/browser/test_live_training.py
 ALL := -n 2 --dist loadfile --no-loadscope-reorder --ignore=$(ALONE)
 
+# What also runs on an accelerator: a pretend one, or with DEVICE=cuda a real card.
+TIER := tests/accelerator $(addprefix tests/server/test_,exactness.py sliders.py tools.py unzip.py)
+
 # Not `python -m pytest`: that puts this folder first on the path, and its nodes/ before ComfyUI's.
 test: setup
 	$(BIN)/pytest $(or $(ARGS),$(ALL))
 ifndef ARGS
 	$(BIN)/pytest $(ALONE)
+	DEVICE=$(or $(DEVICE),pretend) $(BIN)/pytest -n 2 --dist loadfile $(TIER)
 endif
 
 lint: setup
@@ -61,6 +67,12 @@ locales: setup
 
 bench: setup
 	@cd tests && $(BIN)/python -m bench $(ARGS)
+
+peaks: setup
+	@cd tests && $(BIN)/python -m card.peaks $(ARGS)
+
+card:
+	@cd tests && $(or $(COMFYUI_PYTHON),$(BIN)/python) -m card $(ARGS)
 
 quality: setup
 	@cd tests && $(BIN)/python -m quality $(ARGS)

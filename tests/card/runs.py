@@ -1,4 +1,4 @@
-"""Every trainer and solver as its node calls it, with few steps: memory does not grow with them."""
+"""Every trainer and solver as its node calls it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ from ziplora_core.trainable import Watch
 from .studio import Studio
 
 Run = Callable[[Studio, str, int, Path, Watch], Any]
-"""Trains in a memory mode, so many steps, with checkpoints in a folder, followed by a watch."""
+"""Trains in a memory mode, so many steps (the closed form looks at so many states of each prompt),
+with checkpoints in a folder, followed by a watch."""
 OPTIONS = TrainingOptions(
     held_out_draws=2, sample_every=0, checkpoint_every=0, early_stop=False, resume="restart"
 )
 CONTENT, STYLE, JOINT = "a photo of sks dog", "a cat in wtc style", "sks dog in wtc style"
 
 
-def _merge(solver: str, states: int) -> Run:
+def _merge(solver: str) -> Run:
     def run(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) -> Any:
         settings = ZipSettings(
             solver=solver, steps=steps, width=studio.pixels, height=studio.pixels, memory=memory,
-            options=OPTIONS, calibration_states=states,
+            options=OPTIONS, calibration_states=steps,
         )  # fmt: skip
         texts = {"content": CONTENT, "style": STYLE, "joint": JOINT}
         encode, tokens = studio.clip.encode_from_tokens_scheduled, studio.clip.tokenize
@@ -94,8 +95,8 @@ def _unzip(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) 
 
 
 RUNS: dict[str, Run] = {
-    "ZipLoRA Optimize, closed form": _merge("closed_form", 4),
-    "ZipLoRA Optimize, Adam": _merge("adam", 4),
+    "ZipLoRA Optimize, closed form": _merge("closed_form"),
+    "ZipLoRA Optimize, Adam": _merge("adam"),
     "Train DreamBooth LoRA": _dreambooth(prior=False, text_encoder=False),
     "Train DreamBooth LoRA, prior": _dreambooth(prior=True, text_encoder=False),
     "Train DreamBooth LoRA, prior, text encoders": _dreambooth(prior=True, text_encoder=True),

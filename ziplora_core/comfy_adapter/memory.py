@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import psutil
@@ -18,6 +19,11 @@ autograd saves 5.40 for all blocks with one LoRA of rank 64 on the attention and
 0.44 for the blocks' inputs and 0.12 for the largest one. The rest is what a backward pass holds for
 a moment."""
 
+_DOUBLED = (
+    "this card has no bfloat16: training computes in float32, in twice the memory and about twice "
+    "the time"
+)
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
@@ -30,6 +36,7 @@ class MemoryPlan:
         learned: float32 parameters, gradients and optimiser state, and their cast copies.
         activations: of one pass.
         room: of the device, for activations.
+        doubled: this card has no bfloat16, and gradients underflow in float16.
     """
 
     memory: str
@@ -38,6 +45,7 @@ class MemoryPlan:
     learned: float
     activations: float
     room: float
+    doubled: bool = False
 
     def __str__(self) -> str:
         total = self.model + self.learned + self.activations
@@ -46,7 +54,8 @@ class MemoryPlan:
             f"learned {self.learned / _GIB:.1f}, activations {self.activations / _GIB:.1f}"
         )
         chosen = f" (auto; room for activations: {self.room / _GIB:.1f} GiB)"
-        return f"memory={self.memory}{chosen if self.automatic else ''}, estimated {parts}"
+        plan = f"memory={self.memory}{chosen if self.automatic else ''}, estimated {parts}"
+        return f"{plan}; {_DOUBLED}" if self.doubled else plan
 
 
 def plan_memory(
@@ -83,7 +92,10 @@ def plan_memory(
     room = 0.8 * whole - model - held
     chosen = memory if memory != "auto" else ("fast" if needed["fast"] <= room else "low")
     opened.checkpointing = chosen == "low"
-    return MemoryPlan(chosen, memory == "auto", model, held, needed[chosen], room)
+    doubled = opened.dtype == torch.float32 and comfy.model_management.should_use_fp16(
+        opened.device  # pyright: ignore
+    )
+    return MemoryPlan(chosen, memory == "auto", model, held, needed[chosen], room, doubled)
 
 
 def room_for_moments(opened: TrainingModel) -> float:
@@ -92,22 +104,25 @@ def room_for_moments(opened: TrainingModel) -> float:
 
 
 class PeakMemory:
-    """The most memory that was in use: PyTorch's own count on CUDA, the process elsewhere."""
+    """The most memory that was in use: PyTorch's own count of a card that has one (CUDA, XPU), the
+    process elsewhere."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._process = psutil.Process()
         self.bytes = 0
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        module = None if device.type == "cpu" else torch.get_device_module(device)
+        self._counting: Any = module if hasattr(module, "max_memory_allocated") else None
+        if self._counting:
+            self._counting.reset_peak_memory_stats(device)
 
     def look(self) -> None:
         """Take note of what is in use now."""
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        if self._counting:
+            self.bytes = self._counting.max_memory_allocated(self.device)
         else:
             self.bytes = max(self.bytes, self._process.memory_info().rss)
 
     def __str__(self) -> str:
-        where = "on the card" if self.device.type == "cuda" else "of the whole process"
+        where = "on the card" if self._counting else "of the whole process"
         return f"peak memory {where}: {self.bytes / _GIB:.1f} GiB"

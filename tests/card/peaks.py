@@ -1,0 +1,78 @@
+"""Peak memory of every trainer on SDXL's real shapes, without a card: `make peaks`.
+
+On the pretend device, whose allocator counts; tensors of more than 2^18 numbers get their memory and
+no arithmetic, so that it takes minutes. Sizes do not depend on values. Writes docs/BENCHMARKS.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+os.environ["DEVICE"] = "pretend"
+
+from sandbox.paths import ROOT, use_comfyui
+
+use_comfyui()
+sys.path.append(str(ROOT))  # last: ComfyUI has a nodes.py, the pack a nodes folder
+
+from comfy.cli_args import args as comfy_args  # noqa: E402
+
+comfy_args.force_fp32 = False  # as on a card: weights in fp16, trained in bf16
+
+import torch_npu  # noqa: E402
+
+from bench.document import write  # noqa: E402
+from bench.engine.models import SIZES  # noqa: E402
+from bench.table import Table  # noqa: E402
+from sandbox.commands import say  # noqa: E402
+from ziplora_core.comfy_adapter import references, slider_effect  # noqa: E402
+
+from .meter import GIB, take  # noqa: E402
+from .runs import RUNS  # noqa: E402
+from .studio import open_studio  # noqa: E402
+
+CARDS = (8, 10, 12, 16, 24)
+"""GiB of memory that cards have."""
+TAKEN = 1.0
+"""GiB of a card that screen, browser and CUDA itself have."""
+STEPS = 3
+COMPUTED = 2**18
+"""Numbers of the largest tensor that is computed."""
+
+
+def main() -> None:
+    begun = time.monotonic()
+    references.TRAJECTORY_STEPS = slider_effect.STEPS = 2  # a drawing's peak is that of a step
+    studio = open_studio(SIZES["full"], drawn=False)
+    torch_npu.device.only_shapes_above(COMPUTED)
+    asked = sys.argv[1:]
+    names = [name for name in RUNS if not asked or any(word in name for word in asked)]
+    rows: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        for memory in ("low", "fast"):
+            taken = take(studio, name, memory, STEPS, count_flops=True)
+            rows[f"{name}, {memory}"] = {
+                "peak GiB": taken.peak / GIB if taken.peak else None,
+                "waits": taken.waits, "TFLOP": taken.tflop,
+            }  # fmt: skip
+            say(f"{name}, {memory}: {rows[f'{name}, {memory}']} {taken.fault}")
+    table = Table(
+        "Peak memory on SDXL's shapes, weights and products in bf16, by the counting allocator",
+        {"peak GiB": ".2f", "waits": ".0f", "TFLOP": ".1f"},
+        rows,
+        [
+            "2.57 billion weights, 128 × 128 latents (sliders 64 × 64), rank 64 (+ 64; sliders 4)",
+            "waits: of the CPU for the device in a step; TFLOP: of a step, of the closed form's "
+            "whole node with drawings of 2 steps",
+            "a real card's allocator adds to that: blocks, fragments, workspaces",
+        ],
+    )  # fmt: skip
+    say(f"\n{table.text()}")
+    if not asked:
+        write("card", "peaks", [table], (time.monotonic() - begun) / 60)
+
+
+if __name__ == "__main__":
+    main()
