@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfyui_version
@@ -24,8 +25,8 @@ FIGURES = ROOT / "docs" / "benchmarks.json"
 def circumstances() -> list[str]:
     """Say what it ran on."""
     device = comfy.model_management.get_torch_device()
-    if device.type == "cuda":
-        card = torch.cuda.get_device_properties(device)
+    if device.type != "cpu":
+        card: Any = torch.get_device_module(device).get_device_properties(device)
         what = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
     else:
         what = f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -46,7 +45,7 @@ class Taken:
         memory: the mode it ended in.
         seconds: of a step, the median without the first; of the closed form, of the whole node.
         peak: bytes of the device, beside what was there before; None where nobody counts.
-        tflop: of a step, or of the whole node.
+        tflop: of the last step, if that was to be counted.
         waits: of the last step, where the device counts them.
         fault: what it stopped with, if it did.
     """
@@ -62,20 +61,24 @@ class Taken:
 
 @dataclass
 class _Marks:
-    """When each step was done, and what had been counted by then."""
+    """When each step was done, how often the CPU had waited by then, what the last one computed."""
 
     device: torch.device
+    steps: int
     flops: FlopCounterMode | None
     times: list[float] = field(default_factory=list)
-    counted: list[int] = field(default_factory=list)
     waited: list[int] = field(default_factory=list)
 
     def __call__(self, record: TrainingRecord) -> None:
-        if record.step == len(self.times) + 1:
-            synchronise(self.device)
-            self.times.append(time.perf_counter())
-            self.counted.append(self.flops.get_total_flops() if self.flops else 0)
-            self.waited.append(waits())
+        if record.step != len(self.times) + 1:
+            return
+        synchronise(self.device)
+        self.times.append(time.perf_counter())
+        self.waited.append(waits())
+        if self.flops and record.step == self.steps - 1:
+            self.flops.__enter__()
+        elif self.flops and record.step == self.steps:
+            self.flops.__exit__(None, None, None)
 
 
 def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool = False) -> Taken:
@@ -86,19 +89,19 @@ def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool =
         name: of a run.
         memory: `auto`, `fast` or `low`.
         steps: of the training; two of them, at least, are looked at.
-        count_flops: count multiplications and additions, which takes time.
+        count_flops: count the multiplications and additions of the last step, which takes time.
     """
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     device = comfy.model_management.get_torch_device()
     flops = FlopCounterMode(display=False, custom_mapping=_FLASH_ON_CPU) if count_flops else None
-    marks, taken = _Marks(device, flops), Taken(memory)
+    marks, taken = _Marks(device, steps, flops), Taken(memory)
     module = counting_module(device)
     if module is not None:
         module.reset_peak_memory_stats(device)
     begun = time.perf_counter()
     try:
-        taken.report = _run(studio, name, memory, steps, marks, flops).report
+        taken.report = _run(studio, name, memory, steps, marks).report
     except Exception as error:  # noqa: BLE001 (the table says what did not work)
         taken.fault = f"{type(error).__name__}: {error}".splitlines()[0]
     synchronise(device)
@@ -106,24 +109,16 @@ def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool =
     taken.peak = module.max_memory_allocated(device) if module is not None else None
     each = [b - a for a, b in zip(marks.times, marks.times[1:], strict=False)]
     taken.seconds = median(each) if each else whole
-    if flops is not None:
-        counted = marks.counted
-        taken.tflop = (counted[-1] - counted[-2] if each else flops.get_total_flops()) / 1e12
+    if flops is not None and each:
+        taken.tflop = flops.get_total_flops() / 1e12
     if each and waits() >= 0:
         taken.waits = marks.waited[-1] - marks.waited[-2]
     return taken
 
 
-def _run(
-    studio: Studio, name: str, memory: str, steps: int, marks: _Marks, flops: Any
-) -> Any:
-    watch = Watch(on_step=marks)
+def _run(studio: Studio, name: str, memory: str, steps: int, marks: _Marks) -> Any:
     with TemporaryDirectory() as folder, torch.inference_mode():
-        run: Callable[..., Any] = RUNS[name]
-        if flops is None:
-            return run(studio, memory, steps, Path(folder), watch)
-        with flops:
-            return run(studio, memory, steps, Path(folder), watch)
+        return RUNS[name](studio, memory, steps, Path(folder), Watch(on_step=marks))
 
 
 def counting_module(device: torch.device) -> Any | None:

@@ -1,7 +1,8 @@
 """Peak memory of every trainer on SDXL's real shapes, without a card: `make peaks`.
 
-On the pretend device, whose allocator counts; tensors of more than 2^18 numbers get their memory and
-no arithmetic, so that it takes minutes. Sizes do not depend on values. Writes docs/BENCHMARKS.md.
+On the pretend device, whose allocator counts; tensors of more than 2^18 numbers get their memory
+and no arithmetic, so that it takes minutes. Sizes do not depend on values. Writes
+docs/BENCHMARKS.md.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CARDS = (8, 10, 12, 16, 24)
 """GiB of memory that cards have."""
 TAKEN = 1.0
 """GiB of a card that screen, browser and CUDA itself have."""
-STEPS = 3
+STEPS = 4
 COMPUTED = 2**18
 """Numbers of the largest tensor that is computed."""
 
@@ -64,8 +65,7 @@ def main() -> None:
         rows,
         [
             "2.57 billion weights, 128 × 128 latents (sliders 64 × 64), rank 64 (+ 64; sliders 4)",
-            "waits: of the CPU for the device in a step; TFLOP: of a step, of the closed form's "
-            "whole node with drawings of 2 steps",
+            "waits: of the CPU for the device in a step; TFLOP: of a step",
             "a real card's allocator adds to that: blocks, fragments, workspaces",
         ],
     )  # fmt: skip
