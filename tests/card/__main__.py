@@ -45,11 +45,14 @@ def main() -> None:
 
     from bench.document import circumstances, write
     from bench.engine.models import SIZES
+    from ziplora_core.comfy_adapter import references, slider_effect
 
     from .agreement import tables as agreements
     from .studio import open_studio
     from .trainers import trainers_table
 
+    if os.environ["DEVICE"] == "pretend":  # a trial, on a CPU: shorter drawings
+        references.TRAJECTORY_STEPS = slider_effect.STEPS = 2
     say("\n".join(circumstances()))
     studio = open_studio(SIZES[options.size], drawn=True)
     made = []
