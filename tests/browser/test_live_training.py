@@ -12,7 +12,6 @@ from sandbox.server import ComfyServer, fresh_base
 from ziplora_core.files import read_lora
 
 from .conftest import READY, open_page
-from .fonts import in_every_font
 from .line import line_to
 from .pages import (
     INK,
