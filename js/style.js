@@ -11,9 +11,9 @@ const STYLE = `
 .ziplora-panel * { box-sizing: border-box; }
 .ziplora-panel .row { display: flex; align-items: center; gap: 6px; min-width: 0; flex: none; }
 .ziplora-panel .grow { flex: 1; min-width: 0; }
-.ziplora-panel .head { flex: none; height: 60px; }
+.ziplora-panel .head { flex: none; min-height: 60px; }
 .ziplora-panel .head > * {
-  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
   overflow: hidden; overflow-wrap: anywhere;
 }
 .ziplora-panel .numbers { font-variant-numeric: tabular-nums; }
@@ -32,7 +32,7 @@ const STYLE = `
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
 .ziplora-panel .plot { position: relative; flex: 2 1 80px; min-height: 60px; }
 .ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
-.ziplora-panel .legend { gap: 4px 8px; overflow: hidden; height: 15px; white-space: nowrap; }
+.ziplora-panel .legend { gap: 0 8px; flex-wrap: wrap; min-height: 15px; white-space: nowrap; }
 .ziplora-panel .legend i {
   display: inline-block; width: 10px; height: 3px; margin-right: 3px; vertical-align: middle;
 }

@@ -139,7 +139,7 @@ export class TrainingPanel {
       this.chart.show(message.errors.map((_, pass) => pass), new Map([["error", message.errors]]));
     }
     this.showLegend();
-    this.numbers.textContent = pace(message);
+    this.numbers.textContent = this.numbers.title = pace(message);
     this.stop.disabled = this.save.disabled = this.away || message.state !== "running";
     this.save.disabled ||= message.steps === 0;
     this.showWords();

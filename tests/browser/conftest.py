@@ -51,9 +51,9 @@ def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 
 
 @pytest.fixture(scope="module")
-def fonts() -> str:
+def fonts(request: pytest.FixtureRequest) -> str:
     """The set of fonts that the browser has; tests of `@in_every_font` have each in turn."""
-    return USUAL
+    return getattr(request, "param", USUAL)
 
 
 @pytest.fixture(scope="module")

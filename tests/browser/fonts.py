@@ -1,8 +1,8 @@
 """The fonts that the browser has: sets of the tests' own, whatever this machine has installed.
 
-Each set is all of a machine's fonts. Their lines and letters differ in size, so that what depends on
-the size of text shows: a test that looks at it takes `@in_every_font`, and all others the set that
-the environment variable BROWSER_FONTS names.
+Each set is all of a machine's fonts. Their lines and letters differ in size, so that what depends
+on the size of text shows: a test that looks at it takes `@in_every_font`, and all others have the
+set that the environment variable BROWSER_FONTS names.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ FONT_SETS = {
 """Low lines (1.16 of the font's size) and high ones (1.48) with wider letters."""
 USUAL = os.environ.get("BROWSER_FONTS") or "dejavu"
 
-in_every_font = pytest.mark.parametrize("fonts", FONT_SETS, scope="module")
-"""Runs a test with each set; it and its page take the fixture `fonts`."""
+in_every_font = pytest.mark.parametrize("fonts", FONT_SETS, indirect=True, scope="module")
+"""Runs a test with each set: its browser, and so its page, has the one that `fonts` names."""
 
 CONFIGURATION = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">

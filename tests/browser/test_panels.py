@@ -13,6 +13,7 @@ from .pages import (
     DREAMBOOTH,
     INK,
     MERGE,
+    SLIDERS,
     chart_of,
     contains,
     drop,
@@ -23,6 +24,7 @@ from .pages import (
 )
 
 TRAININGS = {"ZipLoRAOptimize": MERGE, "TrainDreamBoothLoRA": DREAMBOOTH}
+SAVED = "my_subject_in_my_style_after_400_steps_00001_.safetensors"
 INTO_SUBGRAPH = """
     () => {
         const node = app.graph.nodes.find((n) => n.type === "ZipLoRAOptimize");
@@ -32,6 +34,12 @@ INTO_SUBGRAPH = """
         return `${outer.id}:${inner.id}`;
     }
 """
+CUT = """
+    (panel) => [panel, ...panel.querySelectorAll(".head > *, .legend, .row, button, select, .ends")]
+        .filter((e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1)
+        .map((e) => e.className || e.textContent)
+"""
+"""What on a panel has more in it than one sees."""
 COLOURS = """
     async (panel, palette) => {
         const { between, CURVES } = await import("/extensions/ziplora/colours.js");
@@ -102,6 +110,29 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
                  node_type)  # fmt: skip
     expect(shown).to_have_count(0)
     tab.evaluate(DISPATCH, last)
+
+
+@in_every_font
+def test_nothing_on_a_panel_is_cut_off(tab: Page, renderer: str, fonts: str) -> None:
+    for node_type, path in TRAININGS.items():
+        drop(tab, path)
+        look_at(tab, node_type)
+        said = message(tab, node_type, 400, state="stopped", saved=[SAVED], memory=[2**36, 2**37])
+        losses = {term: said["points"]["loss"] for term in ("joint", "penalty")}
+        tab.evaluate(DISPATCH, {**said, "points": {**said["points"], **losses}})
+        title = {"ZipLoRAOptimize": "ZipLoRA Optimize"}.get(node_type, "Train DreamBooth LoRA")
+        shown = panel(tab, f"Training of {title}")
+        expect(shown).to_contain_text(f"Saved as {SAVED}.")
+        expect(shown.locator(".legend > *")).to_have_count(4)
+        assert shown.evaluate(CUT) == []
+        expect(chart_of(shown)).to_be_in_viewport(ratio=0.999)
+        shoot(tab, f"{renderer}_{fonts}_words_{node_type}")
+        tab.evaluate(DISPATCH, message(tab, node_type, 390, run="another", memory=[2**36, 2**37]))
+        expect(shown).to_contain_text("64.0 of 128.0 GiB")
+        assert shown.evaluate(CUT) == []
+    drop(tab, SLIDERS)
+    look_at(tab, "ConceptSlider")
+    assert panel(tab, "Slider of Concept Slider").evaluate(CUT) == []
 
 
 def test_training_panel_in_a_subgraph_hears_its_messages_and_is_readable_in_both_palettes(

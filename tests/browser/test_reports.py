@@ -1,5 +1,5 @@
-"""A report can be read to its end, however long it is and whatever the fonts are, in both renderers;
-it covers nothing of its node."""
+"""A report can be read to its end, however long it is and whatever the fonts are, and it covers
+nothing of its node; in both renderers."""
 
 from __future__ import annotations
 
@@ -61,35 +61,42 @@ WITH_REPORT = """
 """
 LINES = """
     (report) => {
-        const { lineHeight, paddingTop, minHeight } = getComputedStyle(report);
-        return Math.floor((parseFloat(minHeight) - 2 * parseFloat(paddingTop)) / parseFloat(lineHeight));
+        const style = getComputedStyle(report);
+        const [height, padding, line] = [style.minHeight, style.paddingTop, style.lineHeight]
+            .map(parseFloat);
+        return Math.floor((height - 2 * padding) / line);
     }
 """
 """How many of them are to be seen at once."""
 COVERED = """
     (report) => {
         const [node] = app.graph.nodes;
-        const holder = report.closest("[data-node-id]");
         const { ds, canvas } = app.canvas;
-        const area = canvas.getBoundingClientRect();
-        const onScreen = (y) => (node.pos[1] + y + ds.offset[1]) * ds.scale + area.top;
-        const box = (e) => e.getBoundingClientRect();
-        const { top, bottom } = box(report);
-        const rows = node.widgets.filter((w) => w.name !== "report" && !w.hidden).map((w) => {
-            if (w.element?.isConnected) return [w.name, box(w.element).top, box(w.element).bottom];
-            return [w.name, onScreen(w.y), onScreen(w.y + (w.computedHeight ?? 24))];
-        });
+        const onScreen = (y) =>
+            (node.pos[1] + y + ds.offset[1]) * ds.scale + canvas.getBoundingClientRect().top;
+        const span = (element) => {
+            const { top, bottom } = element.getBoundingClientRect();
+            return [top, bottom];
+        };
+        const holder = report.closest("[data-node-id]");
+        const row = ({ y, computedHeight }) => [onScreen(y), onScreen(y + computedHeight)];
         const parts = holder
-            ? [...holder.querySelectorAll("input, button, select, textarea, .lg-slot, .ziplora-panel")]
-                .filter((e) => e !== report && box(e).height)
-                .map((e) => [e.ariaLabel || e.className, box(e).top, box(e).bottom])
-            : rows;
-        const [head, foot] = holder ? [box(holder).top, box(holder).bottom]
-            : [onScreen(0), onScreen(node.size[1])];
-        const covered = parts.filter(([, from, to]) => Math.min(to, bottom) - Math.max(from, top) > 1)
+            ? [...holder.querySelectorAll("input, button, select, .lg-slot, .ziplora-panel")]
+                .map((e) => [e.ariaLabel || e.className, ...span(e)])
+            : node.widgets.filter((w) => w.name !== "report" && !w.hidden)
+                .map((w) => [w.name, ...(w.element ? span(w.element) : row(w))]);
+        const [top, bottom] = span(report);
+        const [head, foot] = holder ? span(holder) : [onScreen(0), onScreen(node.size[1])];
+        const covered = parts
+            .filter(([, from, to]) => Math.min(to, bottom) - Math.max(from, top) > 1)
             .map(([name]) => `covers ${name}`);
-        if (top < head || bottom > foot) covered.push("leaves its node");
-        return covered;
+        return top < head || bottom > foot ? [...covered, "leaves its node"] : covered;
+    }
+"""
+"""What a report covers of its node, and whether it stays in it."""
+WRITE = """
+    (text) => {
+        app.graph.nodes[0].widgets.find((w) => w.name === "report").value = text;
     }
 """
 SHOWN = """
@@ -194,8 +201,7 @@ def test_report_of_every_node_in_its_smallest_size_covers_nothing_and_shows_its_
         expect(shown).to_have_count(1)
         covered = shown.evaluate(COVERED)
         lines = shown.evaluate(LINES)
-        tab.evaluate("(v) => { app.graph.nodes[0].widgets.find((w) => w.name === 'report').value = v; }",
-                     "\n".join("line" for _ in range(lines)))  # fmt: skip
+        tab.evaluate(WRITE, "\n".join(["line"] * lines))
         seen = shown.evaluate(SHOWN)
         if covered or seen["hidden"] > 0 or seen["cue"] or lines < 5:
             wrong.append((node_type, covered, lines, seen))
