@@ -81,7 +81,7 @@ def test_one_allocation_that_is_refused_anywhere_loses_nothing(
                 on_step=lambda record, steps=steps: steps.append(record.step),
             )  # fmt: skip
             outcomes.append("went on")
-            assert "memory" in result.report
+            assert result.record.step == (0 if "closed form" in name else STEPS)
         except (ZipLoRAError, torch.OutOfMemoryError) as error:
             outcomes.append(f"stopped: {error}")
             assert "memory" in str(error)

@@ -19,7 +19,9 @@
 #include <atomic>
 #include <cstring>
 #include <map>
+#include <sstream>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -286,6 +288,33 @@ bool any_above(const std::vector<c10::IValue>& values) {
   return found;
 }
 
+// Ask the operator's own rules for the shapes of its results; none where they depend on values.
+const std::optional<Stack>& shapes_of(const c10::OperatorHandle& op, const std::vector<c10::IValue>& arguments) {
+  static std::unordered_map<std::string, std::optional<Stack>> known;  // the rules are in Python, and slow
+  std::ostringstream key;
+  key << op.operator_name();
+  Stack meta;
+  for (const auto& argument : arguments) {
+    bool tensors = argument.isTensor() || argument.isTensorList() || argument.isOptionalTensorList();
+    if (!tensors) key << '|' << argument;
+    meta.push_back(argument.isDevice() ? c10::IValue(at::Device(at::kMeta)) : each_tensor(argument, [&](const Tensor& t) {
+      if (!t.defined()) {
+        key << "|none";
+        return t;
+      }
+      key << '|' << t.scalar_type() << t.sizes() << t.strides();
+      return at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta));
+    }));
+  }
+  auto [place, fresh] = known.try_emplace(key.str());
+  if (fresh) try {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), &meta);
+    place->second = std::move(meta);
+  } catch (const std::exception&) {  // no rules
+  }
+  return place->second;
+}
+
 // Give large results their memory and no arithmetic; false where they are small, and to be computed.
 bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<c10::IValue>& arguments) {
   static const std::unordered_set<std::string> products{
@@ -304,19 +333,11 @@ bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<
     }
     return true;
   }
-  Stack meta;
-  for (const auto& argument : arguments)
-    meta.push_back(argument.isDevice() ? c10::IValue(at::Device(at::kMeta)) : each_tensor(argument, [](const Tensor& t) {
-      return t.defined() ? at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta)) : t;
-    }));
-  try {
-    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), &meta);
-  } catch (const std::exception&) {  // no kernel, or sizes that depend on values
-    return false;
-  }
-  if (!any_above(meta) && !product) return false;
+  const std::optional<Stack>& meta = shapes_of(op, arguments);
+  if (!meta) return false;
+  if (!any_above(*meta) && !product) return false;
   torch::jit::drop(stack, arguments.size());
-  for (const auto& result : meta)
+  for (const auto& result : *meta)
     stack->push_back(each_tensor(result, [](const Tensor& t) {
       if (!t.defined()) return t;
       auto out = at::empty(t.sizes(), t.options().device(at::Device(kPretend, 0)));
