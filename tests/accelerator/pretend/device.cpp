@@ -315,17 +315,15 @@ const std::optional<Stack>& shapes_of(const c10::OperatorHandle& op, const std::
   return place->second;
 }
 
-// Give large results their memory and no arithmetic; false where they are small, and to be computed.
+// Give results their memory and no arithmetic where anything is large; false where it is to be computed.
 bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<c10::IValue>& arguments) {
-  static const std::unordered_set<std::string> products{
-      "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::convolution_overrideable",
-      "aten::convolution_backward_overrideable"};
   const auto& schema = op.schema();
-  bool product = products.count(schema.operator_name().name) && any_above(arguments);
+  bool reads_large = any_above(arguments);
   for (size_t i = 0; i < arguments.size(); ++i) {
     const auto* alias = schema.arguments()[i].alias_info();
     if (alias == nullptr || !alias->isWrite()) continue;
-    if (!product && !any_above({arguments[i]})) return false;
+    bool unsized = arguments[i].isTensor() && arguments[i].toTensor().numel() == 0;  // an `out=` to be resized
+    if (!reads_large || unsized) return false;
     torch::jit::drop(stack, arguments.size());
     for (size_t r = 0; r < schema.returns().size(); ++r) {
       if (schema.arguments()[i].kwarg_only()) fill_with_pattern(arguments[i + r].toTensor());  // `out=`
@@ -335,7 +333,7 @@ bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<
   }
   const std::optional<Stack>& meta = shapes_of(op, arguments);
   if (!meta) return false;
-  if (!any_above(*meta) && !product) return false;
+  if (!any_above(*meta) && !reads_large) return false;
   torch::jit::drop(stack, arguments.size());
   for (const auto& result : *meta)
     stack->push_back(each_tensor(result, [](const Tensor& t) {
