@@ -8,7 +8,9 @@ from weakref import WeakKeyDictionary, finalize
 
 import comfy.utils
 from comfy.patcher_extension import PatcherInjection
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.utils.hooks import RemovableHandle
 
 from ..branches import Branches, Gates
@@ -69,6 +71,7 @@ class SamplingHooks(BranchHooks):
 
     def _inject(self, patcher: Any) -> None:
         refuse_several_devices(patcher)
+        refuse_compiled(patcher)
         place = patcher.load_device, patcher.model.get_dtype_inference()
         self.branches = {key: branches.on(*place) for key, branches in self._own.items()}
         super()._inject(patcher)
@@ -91,6 +94,26 @@ def refuse_several_devices(model: Any) -> None:
             found="a MODEL on several devices (MultiGPU CFG Split)",
             expected="a MODEL on one device",
             advice="Take MultiGPU CFG Split out: sliders and Apply UnZipLoRA do not go with it.",
+        )
+
+
+def refuse_compiled(model: Any) -> None:
+    """Refuse a MODEL behind torch.compile: its graph keeps the hooks of its first run, or their
+    absence, as PyTorch does not look whether a module's hooks have changed.
+
+    Raises:
+        ZipLoRAError: TorchCompileModel, or a node that compiles parts, is on it.
+    """
+    parts = model.object_patches.values()
+    wrapped = any(COMPILE_KEY in by_key for by_key in model.wrappers.values())
+    if wrapped or any(isinstance(part, OptimizedModule) for part in parts):
+        raise problem(
+            "model",
+            found="a MODEL through torch.compile",
+            expected="a MODEL that is not compiled: the compiled graph of the first run is kept, "
+            "and what sliders and Apply UnZipLoRA put beside its layers later is not seen",
+            advice="Take the compile node out. Or load a slider with the ordinary Load LoRA node, "
+            "at the strength of its scale: that works with torch.compile.",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from comfy.patcher_extension import WrappersMP
 
@@ -13,7 +14,7 @@ from ..errors import problem
 from ..lora import LoRA, LoraFactors
 from ..pairing import scaled
 from ..slider_report import slider_use
-from .branch_hooks import SamplingHooks, refuse_several_devices
+from .branch_hooks import SamplingHooks, refuse_compiled, refuse_several_devices
 from .targets import resolve_some_unet, unet_targets
 
 
@@ -36,7 +37,7 @@ def with_slider(
 
     Raises:
         ZipLoRAError: nothing for this UNet in the LoRA, a window that ends before it begins, or a
-            MODEL on several devices.
+            MODEL on several devices or through torch.compile.
     """
     factors = _checked(model, slider, start_percent, end_percent)
     lines = _lines(slider, len(factors), scale, start_percent, end_percent)
@@ -67,21 +68,28 @@ def _checked(
             advice="0 is the first step and 1 the last one; 0.25 to 1 is usual for a slider.",
         )
     refuse_several_devices(model)
+    refuse_compiled(model)
     return resolve_some_unet(slider, model.model)
 
 
 def _within(hooks: SamplingHooks, start_percent: float, end_percent: float) -> Callable[..., Any]:
-    """Open the branches around every call of the model whose σ is in the window.
+    """Open the branches around every call of the model, for samples whose σ is in the window.
 
-    Its end is not part of it: two sliders that follow each other do not meet. The σ of a percent
+    The device decides that: to ask it would be to wait for it at every step. The window's end is not part of it: two sliders that follow each other do not meet. The σ of a percent
     is asked of the model that runs: a ModelSampling node behind the slider changes it.
     """
 
+    bounds: WeakKeyDictionary[Any, tuple[float, float]] = WeakKeyDictionary()
+
     def follow(executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
-        percent_to_sigma = executor.class_obj.model_sampling.percent_to_sigma
-        first, last = map(percent_to_sigma, (start_percent, end_percent))
+        sampling = executor.class_obj.model_sampling
+        if sampling not in bounds:  # its answer is a wait for the device
+            first, last = map(sampling.percent_to_sigma, (start_percent, end_percent))
+            bounds[sampling] = first, last
+        first, last = bounds[sampling]
+        inside = (t > last) & (t <= first)
         outer = hooks.gates
-        hooks.gates = Gates() if last < float(t[0]) <= first else None
+        hooks.gates = Gates(inside.to(executor.class_obj.get_dtype_inference())[:, None])
         try:
             return executor(x, t, *args, **kwargs)
         finally:

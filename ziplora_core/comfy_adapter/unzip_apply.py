@@ -18,7 +18,7 @@ from ..merge import MergedLoRA
 from ..unzip import CONCEPTS
 from ..unzip_merges import refuse_other_merges
 from . import conditioning as cond
-from .branch_hooks import SamplingHooks, refuse_several_devices
+from .branch_hooks import SamplingHooks, refuse_compiled, refuse_several_devices
 from .targets import resolve_unet, unet_targets
 
 _CONDITIONAL, _UNCONDITIONAL = 0, 1
@@ -46,10 +46,11 @@ def with_own_prompts(
 
     Raises:
         ZipLoRAError: another kind of merge, another model's, a prompt that is more than one, or a
-            MODEL on several devices.
+            MODEL on several devices or through torch.compile.
     """
     refuse_other_merges(merged, "merged")
     refuse_several_devices(model)
+    refuse_compiled(model)
     for concept, prompt in zip(CONCEPTS, prompts, strict=True):
         cond.check(prompt, f"{concept}_conditioning", model.model)
     halves = [
@@ -80,13 +81,18 @@ def with_own_prompts(
 def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
     """Open the branches around every call of the model, each sample with its own prompts."""
 
+    placed: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
     def follow(
         executor: Any, x: Tensor, t: Any, c_concat: Any, c_crossattn: Any, control: Any,
         transformer_options: Any, *args: Any, **kwargs: Any,
     ) -> Any:  # fmt: skip
         outer = hooks.gates
         halves = transformer_options.get("cond_or_uncond", [_CONDITIONAL])
-        hooks.gates = Gates(prompts=_by_sample(prompts.to(x.device), halves, len(x)))
+        place = x.device, executor.class_obj.get_dtype_inference()
+        if place not in placed:
+            placed[place] = prompts.to(*place)
+        hooks.gates = Gates(prompts=_by_sample(placed[place], halves, len(x)))
         try:
             return executor(
                 x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
@@ -120,9 +126,9 @@ def _by_sample(prompts: Tensor, halves: Sequence[int], samples: int) -> Tensor:
         )
     if _CONDITIONAL not in halves:
         return prompts.new_zeros(samples, len(prompts), 1, prompts.shape[-1])
-    each = samples // len(halves)
-    positive = torch.tensor(halves, device=prompts.device) == _CONDITIONAL
-    return prompts * positive.repeat_interleave(each).view(-1, 1, 1, 1)
+    each, nothing = samples // len(halves), torch.zeros_like(prompts)
+    pieces = [prompts if half == _CONDITIONAL else nothing for half in halves for _ in range(each)]
+    return torch.stack(pieces)
 
 
 def _lines(
