@@ -91,17 +91,21 @@ class Branches:
             [f.up if f.scale == 1 else f.scale * f.up for f in present], dim=1
         )
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+    def to(self, device: torch.device, dtype: torch.dtype, non_blocking: bool = False) -> None:
         """Move to where the layer computes, in its dtype: a model's own branches are there once."""
-        self.down, self.up = (part.to(device, dtype) for part in (self.down, self.up))
-        self.branch_of_row = self.branch_of_row.to(device)
-        if self._folded is not None:
-            self._folded = self._folded.to(device, dtype)
 
-    def on(self, device: torch.device, dtype: torch.dtype) -> Branches:
+        def moved(part: Tensor) -> Tensor:
+            return part.to(dtype).to(device, non_blocking=non_blocking)
+
+        self.down, self.up = moved(self.down), moved(self.up)
+        self.branch_of_row = self.branch_of_row.to(device, non_blocking=non_blocking)
+        if self._folded is not None:
+            self._folded = moved(self._folded)
+
+    def on(self, device: torch.device, dtype: torch.dtype, non_blocking: bool = False) -> Branches:
         """Copy to where a layer computes; these stay where they are, as exact as they are."""
         placed = copy(self)
-        placed.to(device, dtype)
+        placed.to(device, dtype, non_blocking)
         return placed
 
     def fold(self, columns: Tensor) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
+import comfy.model_management
 import comfy.utils
-from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import CallbacksMP, PatcherInjection
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
@@ -63,23 +64,34 @@ class BranchHooks:
 
 
 class SamplingHooks(BranchHooks):
-    """Branches that are on the device, in the dtype the model computes in, while it is loaded."""
+    """Branches that are on the device, in the dtype the model computes in, while it is loaded.
+
+    ComfyUI takes injections off and puts them on again several times a run: the branches stay on
+    the device until it detaches the model.
+    """
 
     def __init__(self, branches: Mapping[str, Branches]) -> None:
         super().__init__(branches)
-        self._own = branches
+        self._own, self._place = branches, None
+
+    def put_on(self, patcher: Any, key: str) -> None:
+        """Hang them on a clone of a MODEL, under a key of their own."""
+        patcher.set_injections(key, [self.injection()])
+        patcher.add_callback_with_key(CallbacksMP.ON_DETACH, key, self._unloaded)
 
     def _inject(self, patcher: Any) -> None:
         refuse_several_devices(patcher)
         refuse_compiled(patcher)
         place = patcher.load_device, patcher.model.get_dtype_inference()
-        self.branches = {key: branches.on(*place) for key, branches in self._own.items()}
+        if place != self._place:
+            non_blocking = comfy.model_management.device_supports_non_blocking(place[0])
+            self.branches = {key: b.on(*place, non_blocking) for key, b in self._own.items()}
+            self._place = place
         super()._inject(patcher)
 
-    def _eject(self, patcher: Any) -> None:
-        super()._eject(patcher)
+    def _unloaded(self, *_: Any) -> None:
         if not self._put_on:  # by another patcher, which is still loaded
-            self.branches = self._own
+            self.branches, self._place = self._own, None
 
 
 def refuse_several_devices(model: Any) -> None:

@@ -49,7 +49,7 @@ def with_slider(
     )
     key = f"ziplora_slider_{uuid.uuid4().hex}"
     clone = model.clone()
-    clone.set_injections(key, [hooks.injection()])
+    hooks.put_on(clone, key)
     clone.add_wrapper_with_key(
         WrappersMP.APPLY_MODEL, key, _within(hooks, start_percent, end_percent)
     )

@@ -73,7 +73,7 @@ def with_own_prompts(
     hooks = SamplingHooks(branches)
     key = f"ziplora_unzip_{uuid.uuid4().hex}"
     clone = model.clone()
-    clone.set_injections(key, [hooks.injection()])
+    hooks.put_on(clone, key)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _reading(hooks, read))
     return clone, lines
 
