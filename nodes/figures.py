@@ -9,6 +9,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
 
+from ..ziplora_core.comfy_adapter.free_memory import tried
 from ..ziplora_core.errors import problem
 from ..ziplora_core.merge import MergedLoRA, layer_cosines
 from ..ziplora_core.plots import (
@@ -103,8 +104,10 @@ class PlotWeights(io.ComfyNode):
         cls, lora: str, lora_model: Any | None = None, theme: str = "dark"
     ) -> io.NodeOutput:
         read = read_either("lora", lora, lora_model)
-        device = comfy.model_management.get_torch_device()
-        entries = count_entries(read.unet() or read.modules, device, counted(cls))
+        modules, device = read.unet() or read.modules, comfy.model_management.get_torch_device()
+        entries = tried(lambda: count_entries(modules, device, counted(cls)))
+        if entries is None:  # nothing left on the card
+            entries = count_entries(modules, "cpu", counted(cls))
         image = as_image(entries_histogram(entries, *_SIZE, theme=THEMES[theme]))
         lines = [f"{read.name}: {entries.total:,} entries, the largest {entries.largest:.3g}"]
         lines += [

@@ -10,6 +10,7 @@ import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.extract import extract, two_text_encoders, two_unets
+from ..ziplora_core.comfy_adapter.free_memory import memory_advice
 from ..ziplora_core.errors import problem
 from ..ziplora_core.files import lora_from_tensors
 from ..ziplora_core.files.metadata import inherited
@@ -78,7 +79,8 @@ class ResizeLoRA(io.ComfyNode):
                 advice="Set rank to 1 or more, or choose method=energy or frobenius.",
             )
         read = lora_from_tensors(lora, bias_and_norm=bias_and_norm)
-        parts = resized(read.modules, method, rank, threshold)
+        with memory_advice("Unload ComfyUI's models"):
+            parts = resized(read.modules, method, rank, threshold)
         report = resize_report(read, parts, method, rank, threshold)
         settings = {"method": method, "rank": rank, "threshold": threshold}
         metadata = inherited(read.metadata) | {"ziplora.resized": json.dumps(settings)}

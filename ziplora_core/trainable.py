@@ -156,6 +156,7 @@ class Hooks:
         export: the LoRA so far, to keep when the run is cut short.
         start_counts: the start is a result already, and kept when the first steps go wrong.
         parts: further LoRAs so far by file name, kept beside it.
+        free_memory: called after memory has run out, before the step is tried once more.
     """
 
     export: Callable[[TrainingRecord], LoRA]
@@ -164,3 +165,4 @@ class Hooks:
     on_end: Callable[[TrainingRecord], None] = lambda record: None
     start_counts: bool = False
     parts: Callable[[TrainingRecord], Mapping[str, LoRA]] = lambda record: {}
+    free_memory: Callable[[], None] = lambda: None

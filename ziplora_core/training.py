@@ -16,6 +16,7 @@ from .errors import problem
 from .keeping import attempt
 from .optimisers import learning_rate_factor, make_optimiser
 from .options import TrainingOptions
+from .out_of_memory import unless_out_of_memory
 from .trainable import Hooks, Trainable, TrainingRecord
 
 logger = logging.getLogger(__name__)
@@ -138,22 +139,20 @@ class _Loop:
             self.record.stopped = self.task.finished(self.record.history)
 
     def _backward(self, step: int) -> Mapping[str, Tensor]:
-        try:
-            return self.task.backward(step)
-        except torch.OutOfMemoryError as error:
-            if not self.task.save_memory():
-                raise problem(
-                    "memory",
-                    found=f"none left at step {step + 1}, in memory=low",
-                    expected="enough for one sample with checkpointed blocks",
-                    advice="Use smaller latents (a lower resolution) or a smaller batch, close "
-                    "other programs, or start ComfyUI with --reserve-vram.",
-                ) from error
-        # Outside the handler: the traceback would keep the failed step's activations alive.
-        self.record.notes.append(f"memory ran out at step {step + 1}: went on with memory=low")
+        terms = unless_out_of_memory(lambda: self.task.backward(step))
+        if terms is not None:
+            return terms
         self.optimiser.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self.hooks.free_memory()
+        if not self.task.save_memory():
+            raise problem(
+                "memory",
+                found=f"none left at step {step + 1}, in memory=low",
+                expected="enough for one sample with checkpointed blocks",
+                advice="Use smaller latents (a lower resolution) or a smaller batch, close "
+                "other programs, or start ComfyUI with --reserve-vram.",
+            )
+        self.record.notes.append(f"memory ran out at step {step + 1}: went on with memory=low")
         return self._backward(step)
 
     def _roll_back(self, reason: str, good: _Good) -> None:

@@ -126,20 +126,24 @@ def test_train_stop_request_keeps_what_was_learned(tmp_path: Path) -> None:
     assert folder.state_file.exists()
 
 
-def test_train_out_of_memory_goes_on_in_low_memory_with_the_same_result() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")],
+)
+def test_train_out_of_memory_goes_on_in_low_memory_with_the_same_result(error: Exception) -> None:
     whole = objective()
     run(whole)
     task = objective()
-    denoise = task.model.denoise
+    denoise, freed = task.model.denoise, []
 
     def small_card(x: torch.Tensor, *args: Any) -> torch.Tensor:
         if len(x) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return denoise(x, *args)
 
     task.model.denoise = small_card
-    record = run(task)
-    assert record.step == STEPS and "memory=low" in record.notes[0]
+    record = run(task, free_memory=lambda: freed.append(task.low_memory))
+    assert record.step == STEPS and "memory=low" in record.notes[0] and freed == [False]
     torch.testing.assert_close(task.coefficients.flat, whole.coefficients.flat)
 
 

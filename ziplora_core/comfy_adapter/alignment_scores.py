@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..alignment import Alignment, mean_cosine
 from ..errors import ZipLoRAError, problem
+from .free_memory import memory_advice
 from .image_encoders import (
     check_family,
     describe_encoder,
@@ -54,6 +55,7 @@ class Scores:
         return [row for row in (self.style, self.subject, self.text) if row is not None]
 
 
+@memory_advice("Load a smaller encoder")
 def score(compared: Compared) -> Scores:
     """Measure style (CLIP-I), subject (DINO) and text alignment (CLIP-T): mean cosines.
 

@@ -18,6 +18,7 @@ from ..states import TEACHERS, Teacher, generator
 from ..trainable import Watch
 from . import conditioning as cond
 from .euler import draw_latents
+from .free_memory import memory_advice
 from .pairs import pair_on_model, refuse_other_than_sdxl
 from .private_copy import refuse_patched
 from .targets import unet_targets
@@ -83,6 +84,7 @@ class Calibration:
     report: str
 
 
+@memory_advice("Lower width and height")
 def calibrate(
     model: Any, pair: LoRAPair, prompts: CalibrationPrompts, watch: Watch = _UNWATCHED
 ) -> Calibration:

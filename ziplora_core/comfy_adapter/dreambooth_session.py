@@ -24,6 +24,7 @@ from ..trainable import TrainedLoRA, TrainingRecord, Watch
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
+from .free_memory import memory_advice
 from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
@@ -45,6 +46,7 @@ class DreamBoothResult:
     report: str
 
 
+@memory_advice("Lower the resolution or batch, or set memory to low")
 def train_dreambooth(
     studio: Studio, settings: DreamBoothSettings, folder: Path, watch: Watch = _UNWATCHED
 ) -> DreamBoothResult:

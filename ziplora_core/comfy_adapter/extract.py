@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import comfy.lora
@@ -17,6 +18,7 @@ from ..errors import ZipLoRAError, problem
 from ..layers import choose_layers
 from ..lora import LoraFactors
 from ..low_rank import Approximation, approximate_dense, overall_error
+from .free_memory import memory_advice, tried
 from .pairs import refuse_other_than_sdxl
 from .private_copy import refuse_patched
 from .pruned_lora import refuse_pruned
@@ -119,6 +121,7 @@ def two_text_encoders(tuned: Any, base: Any) -> TwoModels:
     return TwoModels(tuned.patcher, base.patcher, modules, others)
 
 
+@memory_advice("Lower the rank")
 @torch.no_grad()
 def extract(
     parts: Sequence[TwoModels],
@@ -127,6 +130,8 @@ def extract(
     step: Callable[[int, int], None],
 ) -> Extraction:
     """Approximate weight_tuned − weight_base of every layer by factors, one layer at a time.
+
+    On the card, and on the CPU from the layer on at which the card has no memory left.
 
     Args:
         parts: UNets, and text encoders.
@@ -144,13 +149,15 @@ def extract(
     others = 0
     for done, (part, key) in enumerate(weights):
         step(done, len(weights))
-        delta = _difference(part, key, device)
-        if not delta.any():
-            continue
-        if key in part.modules:
-            modules[part.modules[key]] = _on_cpu(approximate_dense(delta, rank, rng))
+        compare = partial(_compare, part, key, rank, rng)
+        found = tried(partial(compare, device))
+        if found is None:  # nothing left on the card
+            device = torch.device("cpu")
+            found = compare(device)
+        if isinstance(found, Approximation):
+            modules[part.modules[key]] = found
         else:
-            others += 1
+            others += found
     if not modules:
         raise _same_models(others)
     layers = sum(len(part.modules) for part in parts)
@@ -184,6 +191,18 @@ def patched_weight(patcher: Any, key: str, device: torch.device) -> Tensor:
     return comfy.lora.calculate_weight(patcher.patches.get(key, []), weight, key)
 
 
+def _compare(
+    part: TwoModels, key: str, rank: int, rng: torch.Generator, device: torch.device
+) -> Approximation | bool:
+    """Approximate what a layer has learned; of another weight say whether it differs at all."""
+    delta = _difference(part, key, device)
+    if key not in part.modules or not delta.any():
+        return bool(delta.any())
+    found = approximate_dense(delta, rank, rng)
+    down, up = found.factors.down.cpu(), found.factors.up.cpu()
+    return replace(found, factors=LoraFactors(down, up))
+
+
 def _difference(part: TwoModels, key: str, device: torch.device) -> Tensor:
     delta = patched_weight(part.tuned, key, device) - patched_weight(part.base, key, device)
     if not torch.isfinite(delta).all():
@@ -194,11 +213,6 @@ def _difference(part: TwoModels, key: str, device: torch.device) -> Tensor:
             advice="One of the checkpoints, or a LoRA on it, is broken: load another copy.",
         )
     return delta
-
-
-def _on_cpu(part: Approximation) -> Approximation:
-    factors = part.factors
-    return replace(part, factors=LoraFactors(factors.down.cpu(), factors.up.cpu()))
 
 
 def _same_shapes(subject: str, tuned: Any, base: Any) -> dict[str, tuple[int, ...]]:

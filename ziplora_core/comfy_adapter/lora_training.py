@@ -14,6 +14,7 @@ from ..lora import LoRA
 from ..lora_objective import LoRAObjective
 from ..trainable import Hooks, TrainedLoRA, TrainingRecord, Watch
 from ..training import train
+from .free_memory import free_memory
 from .memory import PeakMemory, plan_memory
 from .private_copy import source_name
 from .save_now import save_so_far
@@ -106,7 +107,7 @@ def train_lora(
 
     hooks = Hooks(
         lambda record: export(so_far(record)), on_step, watch.should_stop, finish,
-        parts=lambda record: parts(so_far(record)),
+        parts=lambda record: parts(so_far(record)), free_memory=free_memory,
     )  # fmt: skip
     record = train(task, settings.steps, options, hooks, folder)
     watch.on_trained(folder, record)

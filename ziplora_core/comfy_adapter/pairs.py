@@ -15,6 +15,7 @@ from ..merge_methods import CALIBRATED, MergeSettings, merge, weighted
 from ..pairing import LoRAPair, ModulePair, pair_modules, scaled
 from ..report import compose
 from ..strength import kept_norm_lines, overlap_line
+from .free_memory import memory_advice
 from .targets import resolve_unet
 
 
@@ -48,6 +49,7 @@ def pair_on_model(
     return unet, text
 
 
+@memory_advice("Unload ComfyUI's models")
 def merge_pair(
     model: Any, pair: LoRAPair, method: str, settings: MergeSettings
 ) -> tuple[MergedLoRA, str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -113,7 +112,7 @@ def _at_each(
     scales: Sequence[float],
     since: float,
 ) -> Tensor:
-    """Draw one noise at every scale: as one batch, or in turn where memory is low or runs out."""
+    """Draw one noise at every scale: as one batch, or in turn where memory is low."""
     prompt, nothing = prompts
 
     def draw(some: Sequence[float]) -> Tensor:
@@ -123,15 +122,4 @@ def _at_each(
             opened, [prompt] * count, [nothing] * count, noises, gates, STEPS, since=since
         )
 
-    together = None if opened.checkpointing else _unless_out_of_memory(lambda: draw(scales))
-    return torch.cat([draw([s]) for s in scales]) if together is None else together
-
-
-def _unless_out_of_memory(draw: Callable[[], Tensor]) -> Tensor | None:
-    """None where memory runs out: what is freed here, the handler's traceback would keep."""
-    try:
-        return draw()
-    except torch.OutOfMemoryError:
-        pass
-    comfy.model_management.soft_empty_cache()
-    return None
+    return torch.cat([draw([s]) for s in scales]) if opened.checkpointing else draw(scales)

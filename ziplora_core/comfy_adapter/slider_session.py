@@ -20,6 +20,7 @@ from ..slider_report import slider_metadata, slider_report
 from ..trainable import TrainedLoRA, TrainingRecord, Watch
 from .captions import Conditioner, encode_captions
 from .conditioning import Conditioning
+from .free_memory import memory_advice
 from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
@@ -47,6 +48,7 @@ class SliderResult:
     effect: Effect | None
 
 
+@memory_advice("Lower the resolution or batch, or set memory to low")
 def train_slider(
     studio: SliderStudio, lesson: Lesson, checkpoints: Path, watch: Watch = _UNWATCHED
 ) -> SliderResult:

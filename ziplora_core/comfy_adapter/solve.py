@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-
-import comfy.model_management
-import torch
+from collections.abc import Sequence
 
 from ..closed_form import ClosedForm, ClosedFormSettings, solve_coefficients
 from ..errors import problem
 from ..options import ZipSettings
 from ..states import TEACHERS, State
 from ..trainable import Watch
+from .free_memory import tried
 from .memory import room_for_moments
 from .targets import unet_targets
 from .training_model import TrainingModel
@@ -59,11 +57,10 @@ def solve_on_model(
     frugal = ClosedFormSettings(settings.passes, batch=1, room=0.0)
     first = ClosedFormSettings(settings.passes, room=room_for_moments(opened))
     before = opened.evaluations
-    solved = _unless_out_of_memory(solve, frugal if settings.memory == "low" else first)
+    solved = tried(lambda: solve(frugal if settings.memory == "low" else first))
     if solved is None:
         opened.evaluations = before  # the second try does them again
-        comfy.model_management.soft_empty_cache()
-        solved = _unless_out_of_memory(solve, frugal)
+        solved = tried(lambda: solve(frugal))
         if solved is None:
             raise problem(
                 "memory",
@@ -82,16 +79,6 @@ def solve_on_model(
     ]
     by_name = {name: solved.columns[keys[name]] for name in trained}
     return ClosedForm(by_name, solved.errors, lines + solved.notes)
-
-
-def _unless_out_of_memory(
-    solve: Callable[[ClosedFormSettings], ClosedForm], how: ClosedFormSettings
-) -> ClosedForm | None:
-    """None where memory runs out: outside of the handler, whose traceback keeps the tensors."""
-    try:
-        return solve(how)
-    except torch.OutOfMemoryError:
-        return None
 
 
 def _spread(states: Sequence[State], count: int) -> list[State]:

@@ -17,6 +17,7 @@ from ..lora import LoRA
 from ..merge import MergedLoRA
 from .apply import apply_lora
 from .concept_slider import with_slider
+from .free_memory import memory_advice
 
 OnPicture = Callable[[int, int], None]
 
@@ -76,6 +77,7 @@ def parse_scales(text: str, name: str, zero: bool = False) -> list[float]:
     return scales
 
 
+@memory_advice("Connect a smaller latent")
 def sweep(
     model: Any,
     vae: Any,
@@ -105,6 +107,7 @@ def sweep(
     return _draw_all(rows, across.scales, at, vae, sampling, on_picture)
 
 
+@memory_advice("Connect a smaller latent")
 def strength_grid(
     model: Any,
     vae: Any,

@@ -19,6 +19,7 @@ from ..checkpoint import sampled
 from ..observation import Observer
 from . import conditioning as cond
 from .branch_hooks import BranchHooks
+from .free_memory import tried
 from .private_copy import compute_dtype, private_copy, refuse_patched, set_compute_dtype
 
 _INJECTION = "ziplora_training"
@@ -50,6 +51,7 @@ class TrainingModel:
         self.sigmas: Tensor = self.sampling.sigmas.cpu()
         """σ of every timestep, rising; on the CPU, where to look one up is not to wait."""
         self.checkpointing = False
+        self.one_by_one = False
         self.evaluations = 0
         self.on_evaluation: Callable[[int], None] = lambda evaluations: None
 
@@ -156,11 +158,21 @@ class TrainingModel:
     ) -> Tensor:
         """Predict x0, float32; samples whose prompts cannot share a batch run one by one.
 
-        Without gates the branches are not there at all.
+        So do all from the moment on when memory has run out, unless a gradient or an observer
+        needs the whole batch: then it is theirs to ask for less. Without gates the branches are
+        not there at all.
         """
         first, *others = conditioning
-        if all(first.joins(other) for other in others):
+        joined = all(first.joins(other) for other in others)
+        watched = torch.is_grad_enabled() or self.hooks.observer is not None
+        if joined and (watched or len(x) == 1):
             return self._apply(x, sigma, conditioning, gates)
+        if joined and not self.one_by_one:
+            before = self.evaluations
+            together = tried(lambda: self._apply(x, sigma, conditioning, gates))
+            if together is not None:
+                return together
+            self.evaluations, self.one_by_one = before, True
         singles = [
             self._apply(x[i : i + 1], sigma[i : i + 1], [one], gates and gates.of([i]))
             for i, one in enumerate(conditioning)

@@ -33,6 +33,7 @@ from . import conditioning as cond
 from .captions import Conditioner, encode_captions
 from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
 from .euler import draw_latents
+from .free_memory import memory_advice
 from .lora_training import train_lora
 from .new_lora import layer_shapes
 from .pairs import refuse_other_than_sdxl
@@ -63,6 +64,7 @@ class UnZipResult:
     report: str
 
 
+@memory_advice("Lower the resolution or batch, or set memory to low")
 def train_unzip(
     studio: Studio, settings: UnZipSettings, root: Path, watch: Watch = _UNWATCHED
 ) -> UnZipResult:

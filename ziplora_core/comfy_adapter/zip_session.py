@@ -26,6 +26,7 @@ from ..training import train
 from ..zip_metadata import zip_metadata
 from ..zip_objective import ZipObjective
 from . import conditioning as cond
+from .free_memory import free_memory, memory_advice
 from .memory import plan_memory
 from .pairs import pair_on_model, refuse_other_than_sdxl, trained_modules
 from .private_copy import refuse_patched
@@ -62,6 +63,7 @@ class ZipResult:
     loss: list[float]
 
 
+@memory_advice("Lower width, height or batch, or set memory to low")
 def optimise(
     model: Any,
     pair: LoRAPair,
@@ -161,8 +163,9 @@ class ZipSession:
                 watch.on_step(record)
 
             hooks = Hooks(
-                export, on_step, watch.should_stop, on_end, start_counts=bool(solved.columns)
-            )
+                export, on_step, watch.should_stop, on_end, start_counts=bool(solved.columns),
+                free_memory=free_memory,
+            )  # fmt: skip
             record = train(task, steps, options, hooks, folder)
             if folder:
                 watch.on_trained(folder, record)

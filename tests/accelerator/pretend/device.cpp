@@ -152,10 +152,10 @@ Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
   if (!is_ours(from)) non_blocking ? count(to_device_async, "to_device_async") : count(to_device, "to_device");
   if (!is_ours(to)) count(to_host, "to_host");
   c10::impl::ExcludeDispatchKeyGuard guard(c10::autograd_dispatch_keyset);
-  if (!shapes_only(to)) {
+  if (!is_ours(to) || !shapes_only(to)) {
     on_host(to).copy_(on_host(from));
     if (shapes_only_above > 0 && at::isFloatingType(to.scalar_type())) on_host(to).nan_to_num_(0);
-  } else if (is_ours(to)) {  // not all zeros
+  } else {  // not all zeros
     at::from_blob(on_host(to).data_ptr(), {1}, on_host(to).options()).fill_(1);
   }
   return to;
