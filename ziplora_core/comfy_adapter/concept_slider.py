@@ -75,8 +75,9 @@ def _checked(
 def _within(hooks: SamplingHooks, start_percent: float, end_percent: float) -> Callable[..., Any]:
     """Open the branches around every call of the model, for samples whose σ is in the window.
 
-    The device decides that: to ask it would be to wait for it at every step. The window's end is not part of it: two sliders that follow each other do not meet. The σ of a percent
-    is asked of the model that runs: a ModelSampling node behind the slider changes it.
+    The device decides that: to ask it would be to wait for it at every step. The window's end is
+    not part of it: two sliders that follow each other do not meet. The σ of a percent is asked of
+    the model that runs: a ModelSampling node behind the slider changes it.
     """
 
     bounds: WeakKeyDictionary[Any, tuple[float, float]] = WeakKeyDictionary()
