@@ -18,6 +18,7 @@ from sandbox import tiny
 from ziplora_core.branches import Gates
 from ziplora_core.comfy_adapter.pairs import pair_on_model
 from ziplora_core.comfy_adapter.targets import unet_targets
+from ziplora_core.comfy_adapter.text_encoder import trainable_text_encoder
 from ziplora_core.comfy_adapter.training_model import training_model
 from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.merge import MergedLoRA
@@ -194,6 +195,36 @@ def test_denoise_in_bfloat16_is_close_to_float32(
     full, half = predictions
     error = float((half - full).square().mean().sqrt() / full.square().mean().sqrt())
     assert half.dtype == torch.float32 and 0 < error < 0.03
+
+
+@pytest.mark.parametrize("ending", [None, ValueError])
+@pytest.mark.parametrize("before", [(False, False), (True, True)])
+def test_comfyui_is_told_that_it_trains_and_afterwards_what_it_was_told_before(
+    before: tuple[bool, bool], ending: type[Exception] | None, model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+) -> None:  # fmt: skip
+    """By `in_training` it chooses kernels that have a backward pass; the stock training node may
+    have left `training_fp8_bwd` on."""
+    management, seen = comfy.model_management, []
+
+    def flags() -> tuple[bool, bool]:
+        return management.in_training, management.training_fp8_bwd
+
+    management.in_training, management.training_fp8_bwd = before
+    try:
+        with trainable_text_encoder(clip, {}):
+            seen.append(flags())
+            with training_model(model, {}):
+                seen.append(flags())
+                if ending is not None:
+                    raise ending
+            seen.append(flags())
+    except ValueError:
+        seen.append((True, False))
+    finally:
+        seen.append(flags())
+        management.in_training = management.training_fp8_bwd = False
+    assert seen == [(True, False)] * 3 + [before]
 
 
 @pytest.mark.parametrize("ending", [None, ValueError, KeyboardInterrupt])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,21 @@ def convert(patcher: Any, network: torch.nn.Module, dtype: torch.dtype) -> bool:
     network.to(dtype)
     patcher.size = 0  # recomputed for the new dtype
     return True
+
+
+@contextmanager
+def in_training() -> Iterator[None]:
+    """Have ComfyUI compute with kernels that have a backward pass, and with the exact one.
+
+    Its own training node leaves `training_fp8_bwd` as it was asked for last.
+    """
+    management = comfy.model_management
+    before = management.in_training, management.training_fp8_bwd
+    management.in_training, management.training_fp8_bwd = True, False
+    try:
+        yield
+    finally:
+        management.in_training, management.training_fp8_bwd = before
 
 
 def private_copy(model: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..branches import Branches, Gates
 from ..errors import problem
 from .branch_hooks import BranchHooks
-from .private_copy import convert, private_copy, refuse_patched
+from .private_copy import convert, in_training, private_copy, refuse_patched
 
 _INJECTION = "ziplora_training"
 _ATTENTION = re.compile(r"lora_te[12]_text_model_encoder_layers_\d+_self_attn_(q|k|v|out)_proj$")
@@ -128,7 +128,8 @@ def trainable_text_encoder(
         for norm in (layer.layer_norm1, layer.layer_norm2)
     ]
     try:
-        yield TrainableTextEncoder(own, hooks)
+        with in_training():
+            yield TrainableTextEncoder(own, hooks)
     finally:
         for handle in norms:
             handle.remove()

@@ -20,7 +20,13 @@ from ..observation import Observer
 from . import conditioning as cond
 from .branch_hooks import BranchHooks
 from .free_memory import tried
-from .private_copy import compute_dtype, private_copy, refuse_patched, set_compute_dtype
+from .private_copy import (
+    compute_dtype,
+    in_training,
+    private_copy,
+    refuse_patched,
+    set_compute_dtype,
+)
 
 _INJECTION = "ziplora_training"
 
@@ -263,10 +269,11 @@ def training_model(
     patcher.set_injections(_INJECTION, [opened.hooks.injection()])
     blocks = opened.install_checkpointing()
     try:
-        opened.load()
-        for branch in branches.values():  # after the others have left the card
-            branch.to(patcher.load_device, dtype)
-        yield opened
+        with in_training():
+            opened.load()
+            for branch in branches.values():  # after the others have left the card
+                branch.to(patcher.load_device, dtype)
+            yield opened
     finally:
         patcher.eject_model()
         patcher.remove_injections(_INJECTION)  # it points back: the weights would wait for the gc
