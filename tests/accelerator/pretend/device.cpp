@@ -322,8 +322,13 @@ bool only_shapes(const c10::OperatorHandle& op, Stack* stack, const std::vector<
   for (size_t i = 0; i < arguments.size(); ++i) {
     const auto* alias = schema.arguments()[i].alias_info();
     if (alias == nullptr || !alias->isWrite()) continue;
-    bool unsized = arguments[i].isTensor() && arguments[i].toTensor().numel() == 0;  // an `out=` to be resized
-    if (!reads_large || unsized) return false;
+    if (!reads_large) return false;
+    if (arguments[i].isTensor() && arguments[i].toTensor().numel() == 0) {  // an `out=` to be resized
+      const std::optional<Stack>& meta = shapes_of(op, arguments);
+      if (!meta) return false;
+      for (size_t r = 0; r < schema.returns().size(); ++r)
+        arguments[i + r].toTensor().resize_((*meta)[r].toTensor().sizes());
+    }
     torch::jit::drop(stack, arguments.size());
     for (size_t r = 0; r < schema.returns().size(); ++r) {
       if (schema.arguments()[i].kwarg_only()) fill_with_pattern(arguments[i + r].toTensor());  // `out=`
