@@ -29,9 +29,7 @@ from .studio import Studio
 Run = Callable[[Studio, str, int, Path, Watch], Any]
 """Trains in a memory mode, so many steps (the closed form looks at so many states of each prompt),
 with checkpoints in a folder, followed by a watch."""
-OPTIONS = TrainingOptions(
-    held_out_draws=2, sample_every=0, checkpoint_every=0, early_stop=False, resume="restart"
-)
+OPTIONS = TrainingOptions(held_out_draws=2, sample_every=0, checkpoint_every=0, early_stop=False)
 CONTENT, STYLE, JOINT = "a photo of sks dog", "a cat in wtc style", "sks dog in wtc style"
 
 
