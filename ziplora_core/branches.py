@@ -83,6 +83,11 @@ class Branches:
         """Number of input features (columns)."""
         return self.down.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the factors, and of `down` once more with the columns folded in."""
+        return 2 * self.down.nbytes + self.up.nbytes
+
     def set_factors(self, factors: Sequence[LoraFactors | None]) -> None:
         """Take these factors, of the same ranks, from now on; gradients flow back to them."""
         present = [f for f in factors if f is not None]

@@ -14,10 +14,9 @@ from .training_model import TrainingModel
 
 _GIB = 2**30
 _ACTIVATIONS = {"fast": 5.8, "low": 0.8}
-"""GiB per SDXL sample of 128 × 128 latents in bf16. On SDXL's shapes, without attention matrices,
-autograd saves 5.40 for all blocks with one LoRA of rank 64 on the attention and 5.62 with two; or
-0.44 for the blocks' inputs and 0.12 for the largest one. The rest is what a backward pass holds for
-a moment."""
+"""GiB per SDXL sample of 128 × 128 latents in bf16, at most: by the counting allocator on SDXL's
+shapes (docs/BENCHMARKS.md, "Which card") a sample takes 5.2 to 5.7 with all activations, 0.1 to 0.8
+with a block's."""
 
 _DOUBLED = (
     "this card has no bfloat16: training computes in float32, in twice the memory and about twice "
@@ -32,7 +31,7 @@ class MemoryPlan:
     Args:
         memory: `fast` keeps all activations, `low` a block's.
         automatic: chosen here, not by the person.
-        model: the weights.
+        model: the weights, and the frozen LoRAs beside them.
         learned: float32 parameters, gradients and optimiser state, and their cast copies.
         activations: of one pass.
         room: of the device, for activations.
@@ -65,6 +64,7 @@ def plan_memory(
     terms: int,
     size: Sequence[int],
     learned: Sequence[torch.Tensor],
+    frozen: int = 0,
 ) -> MemoryPlan:
     """Set checkpointing by `memory`, and estimate what will be needed.
 
@@ -78,9 +78,10 @@ def plan_memory(
         terms: of the loss; `low` takes them in turn.
         size: latent `(h, w)` of the largest.
         learned: the parameters.
+        frozen: bytes of LoRAs that are not trained.
     """
     itemsize = opened.dtype.itemsize
-    model = float(sum(p.model_size() for p in opened.patchers))
+    model = float(sum(p.model_size() for p in opened.patchers) + frozen)
     copies = 2 * itemsize if itemsize < 4 else 0  # cast factors, and their gradients
     held = sum(p.numel() for p in learned) * (4 + 4 + 8 + copies)
     share = batch * (size[0] * size[1] / 128**2) * itemsize / 2 * _GIB

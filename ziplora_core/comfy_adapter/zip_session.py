@@ -136,8 +136,9 @@ class ZipSession:
             task.coefficients.set(solved.columns)
             largest = max((s.x.shape[-2:] for c in states for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
-                opened, settings.memory, options.batch, len(states), largest, task.parameters
-            )
+                opened, settings.memory, options.batch, len(states), largest, task.parameters,
+                frozen=sum(branches.nbytes for branches in self.branches.values()),
+            )  # fmt: skip
             steps = settings.gradient_steps
             if steps:
                 opened.on_evaluation = lambda done: None
