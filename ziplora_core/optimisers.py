@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+from torch.utils import _foreach_utils
 
 from .errors import problem
 
@@ -47,7 +47,7 @@ def make_optimiser(
         {"params": [leaf], "lr": rate, "base": rate}
         for leaf, rate in zip(parameters, learning_rates, strict=True)
     ]
-    fused = {leaf.device.type for leaf in parameters} <= {*_get_fused_kernels_supported_devices()}
+    fused = {leaf.device.type for leaf in parameters} <= {*_fused_devices()}
     if name == "adam":
         return torch.optim.Adam(groups, eps=1e-15, fused=fused)
     if name == "adamw":
@@ -55,6 +55,13 @@ def make_optimiser(
     if name == "adamw_8bit":
         return _adamw_8bit(groups, weight_decay)
     return torch.optim.SGD(groups)
+
+
+def _fused_devices() -> list[str]:
+    """List the devices on which PyTorch has an optimiser's step as one kernel, which needs no
+    temporary tensors; those that have always had it where this PyTorch does not say."""
+    listed = getattr(_foreach_utils, "_get_fused_kernels_supported_devices", None)
+    return listed() if listed else ["cpu", "cuda"]
 
 
 def _adamw_8bit(groups: list[dict[str, object]], weight_decay: float) -> torch.optim.Optimizer:

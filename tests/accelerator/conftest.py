@@ -6,6 +6,7 @@ memory where it is told to. What a real card does otherwise, and no test here ca
 
 - streams: all work is done when a call returns, so a missing synchronisation is not seen;
 - ComfyUI's asynchronous weight casting, pinned memory and DynamicVRAM, which are for CUDA only;
+- asynchronous copies from ordinary memory, which CUDA stages first and which block when large;
 - cudaMallocAsync and the caching allocator: no blocks of 512 bytes, no fragments, no workspaces of
   cuBLAS and cuDNN, so real peaks are somewhat higher;
 - `torch.Generator(device)`, which it has not: the pack draws on the CPU;

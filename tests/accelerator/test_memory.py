@@ -82,9 +82,9 @@ def test_one_allocation_that_is_refused_anywhere_loses_nothing(
             )  # fmt: skip
             outcomes.append("went on")
             assert result.record.step == (0 if "closed form" in name else STEPS)
-        except (ZipLoRAError, torch.OutOfMemoryError) as error:
+        except ZipLoRAError as error:
             outcomes.append(f"stopped: {error}")
-            assert "memory" in str(error)
+            assert "memory: found none left" in str(error) and "close other programs" in str(error)
             saved = list((tmp_path / str(place)).rglob("state.pt"))
             assert bool(saved) == bool(steps), "what was learned is to be kept"
         device.refuse(NEVER, NEVER)
@@ -121,3 +121,5 @@ def test_card_that_shrinks_keeps_the_steps_and_a_larger_one_resumes(
     assert list(tmp_path.rglob("state.pt")) and list(tmp_path.rglob("lora.safetensors"))
     assert_untouched(studio, before)
     device.set_limit(NEVER)
+    result = train(studio, name, "low", tmp_path)
+    assert result.record.resumed_at == 2 and result.record.step == STEPS

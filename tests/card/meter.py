@@ -68,6 +68,7 @@ class _Marks:
     flops: FlopCounterMode | None
     times: list[float] = field(default_factory=list)
     waited: list[int] = field(default_factory=list)
+    counting: bool = False
 
     def __call__(self, record: TrainingRecord) -> None:
         if record.step != len(self.times) + 1:
@@ -77,8 +78,15 @@ class _Marks:
         self.waited.append(waits())
         if self.flops and record.step == self.steps - 1:
             self.flops.__enter__()
-        elif self.flops and record.step == self.steps:
+            self.counting = True
+        else:
+            self.stop_counting()
+
+    def stop_counting(self) -> None:
+        """Leave the counter, if it was entered."""
+        if self.flops and self.counting:
             self.flops.__exit__(None, None, None)
+            self.counting = False
 
 
 def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool = False) -> Taken:
@@ -104,6 +112,8 @@ def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool =
         taken.report = _run(studio, name, memory, steps, marks).report
     except Exception as error:  # noqa: BLE001 (the table says what did not work)
         taken.fault = f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        marks.stop_counting()
     synchronise(device)
     whole = time.perf_counter() - begun
     taken.peak = module.max_memory_allocated(device) if module is not None else None

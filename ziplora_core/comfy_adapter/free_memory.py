@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,6 +11,8 @@ import comfy.model_management
 
 from ..errors import problem
 from ..out_of_memory import is_out_of_memory, unless_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -44,6 +47,7 @@ def memory_advice(first: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        logger.warning("ZipLoRA: memory ran out", exc_info=True)
         said = str(error).strip().partition("\n")[0] or type(error).__name__
     free_memory()  # outside of the handler, whose traceback keeps the tensors
     comfy.model_management.unload_all_models()

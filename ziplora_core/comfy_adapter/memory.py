@@ -112,7 +112,7 @@ class PeakMemory:
         self.device = device
         self._process = psutil.Process()
         self.bytes = 0
-        module = None if device.type == "cpu" else torch.get_device_module(device)
+        module = getattr(torch, device.type, None)  # DirectML has none
         self._counting: Any = module if hasattr(module, "max_memory_allocated") else None
         if self._counting:
             self._counting.reset_peak_memory_stats(device)

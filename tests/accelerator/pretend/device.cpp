@@ -365,8 +365,11 @@ void by_cpu(const c10::OperatorHandle& op, Stack* stack) {
   torch::jit::drop(stack, arguments.size());
   std::vector<c10::IValue> lent;
   std::unordered_set<const void*> memory;
-  for (const auto& argument : arguments) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto& argument = arguments[i];
+    bool out = schema.arguments()[i].kwarg_only() && schema.arguments()[i].alias_info() != nullptr;
     lent.push_back(argument.isDevice() ? c10::IValue(at::Device(at::kCPU)) : each_tensor(argument, [&](const Tensor& t) {
+      if (out) return at::empty(t.sizes(), t.options().device(at::kCPU));  // kernels may resize it
       Tensor host = on_host(t);
       if (host.defined() && host.has_storage()) memory.insert(host.storage().data());
       return host;
@@ -398,12 +401,10 @@ void by_cpu(const c10::OperatorHandle& op, Stack* stack) {
       }));
       continue;
     }
-    if (arguments[source].isTensor()) {  // `out=` of another size
+    if (schema.arguments()[source].kwarg_only()) {  // `out=`
       const Tensor &target = arguments[source].toTensor(), &written = lent[source].toTensor();
-      if (target.sizes() != written.sizes() || target.storage().nbytes() == 0) {
-        target.resize_(written.sizes());
-        on_host(target).copy_(written);
-      }
+      if (target.sizes() != written.sizes()) target.resize_(written.sizes());
+      on_host(target).copy_(written);
     }
     ours.push_back(arguments[source]);
   }
