@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
 import pickle
 import shutil
@@ -14,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .files.atomic import write_bytes
 from .files.metadata import lora_metadata
 from .files.writer import lora_bytes
 from .lora import LoRA
+from .resume_key import Inputs
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4
-"""Of what a run does with its inputs; another version does not resume this one's checkpoints."""
 STATE = frozenset(
     (
         *("parameters", "optimiser", "carried", "step", "history", "seconds", "notes"),
@@ -36,12 +32,18 @@ STATE = frozenset(
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """`<root>/<hash of the inputs>/` with `state.pt` and, once cut short, `lora.safetensors`.
+    """`state.pt` and, once cut short, `lora.safetensors`, beside what tells the inputs they are of.
 
-    Equal inputs find each other's checkpoint; any other input has another folder.
+    Equal inputs find each other's checkpoint; any other input has another folder: see `of`.
     """
 
     path: Path
+    inputs: Inputs | None = None
+
+    @classmethod
+    def of(cls, inputs: Inputs, root: Path) -> CheckpointFolder:
+        """Find the one of these inputs among all of `root`, be it there or not."""
+        return cls(inputs.find_folder(root), inputs)
 
     @property
     def state_file(self) -> Path:
@@ -75,6 +77,8 @@ class CheckpointFolder:
         """
         assert set(state) == STATE
         self.path.mkdir(parents=True, exist_ok=True)
+        if self.inputs is not None:
+            self.inputs.remember(self.path)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         write_bytes(self.state_file, buffer.getbuffer(), replace=True)
@@ -104,23 +108,3 @@ class CheckpointFolder:
     def remove(self) -> None:
         """Delete the folder of a run whose result is out."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Hash everything a result depends on: settings by their JSON, tensors by their bytes."""
-    text = json.dumps([VERSION, settings], sort_keys=True, default=str)
-    digest = hashlib.blake2b(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def sampled(tensor: Tensor, count: int = 256) -> Tensor:
-    """Take about `count` evenly spaced values: enough to tell two checkpoints' weights apart.
-
-    The stride is odd: a multiple of the row length would see one column only.
-    """
-    flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // count) | 1].float()

@@ -90,6 +90,7 @@ class _Loop:
             name, task.parameters, task.learning_rates, task.weight_decay
         )
         self.record = TrainingRecord()
+        self.planned_low = task.low_memory
         self.good = [self._copy()]
         self.next_checkpoint = 0.0
         self.written: tuple[int, bool] | None = None  # the checkpoint's step, and whether it failed
@@ -248,7 +249,7 @@ class _Loop:
             "history": self.record.history,
             "seconds": self.record.seconds,
             "notes": self.record.notes,
-            "low_memory": self.task.low_memory,
+            "low_memory": self.task.low_memory and not self.planned_low,  # as memory ran out
             "failed": self.record.stopped if self.record.failed else "",
         }
         try:

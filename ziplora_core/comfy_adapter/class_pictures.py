@@ -9,11 +9,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..checkpoint import fingerprint
 from ..dreambooth import Example, View
 from ..errors import ZipLoRAError, problem
 from ..files.atomic import write_bytes
 from ..framing import Framing
+from ..resume_key import Inputs
 from ..states import generator
 from ..trainable import Watch
 from . import conditioning as cond
@@ -32,6 +32,7 @@ def draw_class_pictures(
     frame: Framing,
     count: int,
     seed: int,
+    loaded: Inputs,
     root: Path,
     watch: Watch,
 ) -> list[Example]:
@@ -46,6 +47,7 @@ def draw_class_pictures(
         negative: CONDITIONING of the empty prompt.
         frame: size of the pictures.
         count, seed: how many, and of what noise.
+        loaded: the MODEL and the CLIP.
         root: folder of all class pictures.
         watch: told how many of how many samples have gone through the UNet.
 
@@ -53,7 +55,9 @@ def draw_class_pictures(
         ZipLoRAError: it was asked to stop: nothing has been learned that could be kept.
     """
     caption, positive = prompt
-    files = _files(opened, positive, negative, frame, count, seed, root)
+    inputs = loaded | Inputs({"class": caption, "size": frame.target, "seed": seed})
+    folder = inputs.find_folder(root)
+    files = [folder / f"{n:04}.safetensors" for n in range(count)]
     size = (opened.model.latent_format.latent_channels, *(side // 8 for side in frame.target))
     like = torch.zeros(1, *size, device=opened.device)
     shown, nothing = ([cond.prepare(opened.model, c, like)] for c in (positive, negative))
@@ -69,29 +73,11 @@ def draw_class_pictures(
             noise = torch.randn(1, *size, generator=generator(seed, _PURPOSE, n))
             drawn = draw_latents(opened, shown, nothing, noise, None, TRAJECTORY_STEPS)
             latent = drawn[0].cpu()
-            _keep(file, latent)
+            _keep(file, latent, inputs)
         view = View(latent, torch.zeros_like(latent), Framing.drawn(*frame.target))
         examples.append(Example((view,), caption))
     opened.on_evaluation = lambda done: None
     return examples
-
-
-def _files(
-    opened: TrainingModel,
-    positive: Any,
-    negative: Any,
-    frame: Framing,
-    count: int,
-    seed: int,
-    root: Path,
-) -> list[Path]:
-    """Name each picture's file by everything it depends on."""
-    tensors = opened.fingerprint()
-    for name, conditioning in (("positive", positive), ("negative", negative)):
-        tensors[f"{name} context"] = conditioning[0][0]
-        tensors[f"{name} pooled"] = conditioning[0][1]["pooled_output"]
-    folder = root / fingerprint({"size": frame.target, "seed": seed}, tensors)
-    return [folder / f"{n:04}.safetensors" for n in range(count)]
 
 
 def _stopped(done: int, count: int) -> ZipLoRAError:
@@ -114,10 +100,10 @@ def _read(path: Path, size: tuple[int, ...]) -> Tensor | None:
     return latent if latent.shape == size and torch.isfinite(latent).all() else None
 
 
-def _keep(path: Path, latent: Tensor) -> None:
+def _keep(path: Path, latent: Tensor, inputs: Inputs) -> None:
     """Write a picture for the next time; a disk that is full costs only that."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        inputs.remember(path.parent)
         write_bytes(path, safetensors.torch.save({_KEY: latent}), replace=True)
     except OSError:
         return

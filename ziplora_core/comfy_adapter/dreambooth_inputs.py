@@ -1,25 +1,18 @@
-"""What a DreamBooth training takes in: from the canvas, and as one hash."""
+"""What a training on pictures takes in, and which of it the result depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint import fingerprint
-from ..dreambooth import PictureObjective
 from ..errors import problem
+from ..options import DreamBoothSettings, UnZipSettings
+from ..resume_key import Inputs, counted, picture_digest
+from .loaded_inputs import of_clip, of_model, of_vae
 from .pictures import split_pictures
-from .training_model import TrainingModel
-
-_WITHOUT_EFFECT = (
-    *("resume", "checkpoint_every", "held_out_draws", "early_stop"),
-    *("sample_every", "sample_prompts"),
-)
-_SHOWN_ONLY = ("images_per_validation", "saves_per_validation", "validation_steps")
-"""Options and settings that a result does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +52,22 @@ def split_class_pictures(studio: Studio, class_prompt: str) -> list[Tensor]:
     return split_pictures(studio.class_images, "class_images")
 
 
-def inputs_hash(
-    opened: TrainingModel,
-    task: PictureObjective[Any],
-    encoded: Mapping[str, Any],
-    texts: Iterable[str] = (),
-) -> str:
-    """Hash everything the result depends on, the patched base included.
+def picture_inputs(
+    studio: Studio,
+    settings: DreamBoothSettings | UnZipSettings,
+    shown: Iterable[tuple[Tensor, str]],
+    classes: Iterable[Tensor],
+) -> Inputs:
+    """Name all that the result depends on.
 
     Args:
-        opened: the loaded model.
-        task: the objective before its first step.
-        encoded: CONDITIONING of every caption, by the CLIP as it came.
-        texts: that count beside the pictures' captions.
+        shown: the pictures to learn, with their captions.
+        classes: class pictures that are given and count; drawn ones follow from the rest.
     """
-    tensors = opened.fingerprint()
-    shown: list[Any] = []
-    for term, examples in (("picture", task.instances), ("class", task.classes)):
-        for n, example in enumerate(examples):
-            for m, view in enumerate(example.views):
-                tensors[f"{term} {n} {m} mean"] = view.mean
-                tensors[f"{term} {n} {m} std"] = view.std
-                shown.append([term, example.caption, asdict(view.frame)])
-    for caption in {*texts, *(e.caption for e in (*task.instances, *task.classes))}:
-        [[context, extras]] = encoded[caption]
-        tensors[f"caption {caption}"] = context
-        tensors[f"pooled {caption}"] = extras["pooled_output"]
-    settings = asdict(task.settings) | {"shown": shown, "v": opened.v_prediction}
-    for name in _WITHOUT_EFFECT:
-        settings["options"].pop(name)
-    for name in _SHOWN_ONLY:
-        settings.pop(name, None)
-    return fingerprint(settings, tensors)
+    pictures = [[picture_digest(picture), caption] for picture, caption in shown]
+    said = {
+        **counted(settings),
+        "pictures": pictures,
+        "class pictures": [picture_digest(picture) for picture in classes],
+    }
+    return of_model(studio.model) | of_clip(studio.clip) | of_vae(studio.vae) | Inputs(said)

@@ -23,8 +23,9 @@ from ..options import DreamBoothSettings
 from ..trainable import TrainedLoRA, TrainingRecord, Watch
 from .captions import Conditioner, encode_captions, match_captions
 from .class_pictures import draw_class_pictures
-from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
+from .dreambooth_inputs import Studio, picture_inputs, split_class_pictures
 from .free_memory import memory_advice
+from .loaded_inputs import of_clip, of_model
 from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
@@ -93,8 +94,11 @@ class DreamBoothSession:
         watch = forgiving(watch, self.notes)
         prior = bool(self.class_prompt) and settings.prior_weight > 0
         watch.on_status("encoding pictures and captions")
-        examples = self._encode(self.pictures, self.captions)
         given = self.class_pictures if prior else []
+        learned = zip(self.pictures, self.captions, strict=True)
+        inputs = picture_inputs(studio, settings, learned, given)
+        folder = CheckpointFolder.of(inputs, root / "checkpoints")
+        examples = self._encode(self.pictures, self.captions)
         classes = self._encode(given, [self.class_prompt] * len(given))
         texts = ["", self.class_prompt, *self.captions, *self._sample_prompts()]
         encoded = encode_captions(studio.clip, texts, studio.model.model)
@@ -105,14 +109,13 @@ class DreamBoothSession:
                 classes = draw_class_pictures(
                     opened, (self.class_prompt, encoded[self.class_prompt]), encoded[""],
                     most_common_frame(examples), settings.class_count, settings.seed,
-                    root / "class_pictures", watch,
+                    of_model(studio.model) | of_clip(studio.clip), root / "class_pictures", watch,
                 )  # fmt: skip
             frozen = self.text_lora is None
             conditioner = Conditioner(opened.model, encode, frozen, opened.device)
             task = DreamBoothObjective(
                 opened, self.lora, self.text_lora, examples, classes, conditioner, settings
             )
-            folder = CheckpointFolder(root / "checkpoints" / inputs_hash(opened, task, encoded))
             trained = self._train(opened, task, folder, watch)
             lora = self._lora(task, trained)
         report = composed(lambda: dreambooth_report(trained, lora.modules, settings), self.notes)

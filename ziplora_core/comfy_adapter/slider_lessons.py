@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -14,9 +14,11 @@ from ..lora import LoRA
 from ..lora_objective import LoRAObjective
 from ..lora_parameters import LearnedLoRA
 from ..options import PairSliderSettings, SliderSettings, TextSliderSettings
+from ..resume_key import Inputs, picture_digest
 from ..slider import Concept, TextSliderObjective, concepts
 from ..slider_pairs import PairSliderObjective, PicturePair
 from .captions import Conditioner
+from .loaded_inputs import of_vae
 from .pictures import encode_pictures, split_pictures
 from .training_model import TrainingModel
 
@@ -60,9 +62,8 @@ class Lesson(Protocol):
         """What the file says of it."""
         ...
 
-    @property
-    def seen(self) -> Mapping[str, Tensor]:
-        """Tensors beside prompts and model that the result depends on."""
+    def inputs(self, studio: SliderStudio) -> Inputs:
+        """Name what the result depends on beside settings, MODEL and CLIP."""
         ...
 
     def prepare(self, studio: SliderStudio) -> None:
@@ -115,9 +116,9 @@ class TextLesson:
     def described(self) -> dict[str, Any]:
         return {n: getattr(self.settings, n) for n in (*_PROMPTS, "guidance", "action")}
 
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        return {}
+    def inputs(self, studio: SliderStudio) -> Inputs:
+        """Prompts are settings; a VAE only shows the effect."""
+        return Inputs({})
 
     def prepare(self, studio: SliderStudio) -> None:
         """Prompts need nothing more."""
@@ -202,14 +203,14 @@ class PairLesson:
         said = {"positive": self.settings.positive, "neutral": self.settings.neutral}
         return {**said, "levels": levels}
 
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        return {
-            f"pair {n} {half} {part}": getattr(getattr(pair, half), part)
-            for n, pair in enumerate(self.pairs)
-            for half in ("low", "high")
-            for part in ("mean", "std")
-        } | {"scales": Tensor([pair.scale for pair in self.pairs])}
+    def inputs(self, studio: SliderStudio) -> Inputs:
+        """Name the pictures, and the VAE that has encoded them."""
+        pairs = [
+            [level.scale, *([picture_digest(picture) for picture in half] for half in halves)]
+            for level in self.levels
+            for halves in [(level.low, level.high)]
+        ]
+        return of_vae(studio.vae) | Inputs({"pairs": pairs})
 
     def prepare(self, studio: SliderStudio) -> None:
         """Encode the pictures once."""

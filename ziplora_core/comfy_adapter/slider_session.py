@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import CheckpointFolder, fingerprint
+from ..checkpoint import CheckpointFolder
 from ..errors import problem
 from ..framing import Framing
 from ..keeping import attempt, composed, forgiving
 from ..limits import refuse_below_least
 from ..lora import LoRA, LoraFactors
+from ..resume_key import Inputs, counted, digest
 from ..slider_report import slider_metadata, slider_report
 from ..trainable import TrainedLoRA, TrainingRecord, Watch
 from .captions import Conditioner, encode_captions
 from .conditioning import Conditioning
 from .free_memory import memory_advice
+from .loaded_inputs import of_clip, of_model
 from .lora_training import train_lora
 from .new_lora import new_lora
 from .pairs import refuse_other_than_sdxl
@@ -31,9 +32,6 @@ from .slider_lessons import Lesson, SliderStudio
 from .targets import resolve_some_unet, unet_targets
 from .training_model import TrainingModel, training_model
 
-_LOOP_ONLY = {"resume": "auto", "checkpoint_every": 0, "sample_every": 0, "sample_prompts": ""}
-_SHOWN_ONLY = {"range": 0.0, "start_percent": 0.0}
-"""Options and settings that a result does not depend on, at one value."""
 _UNWATCHED = Watch()
 
 
@@ -92,6 +90,7 @@ class SliderSession:
         """
         studio, lesson = self.studio, self.lesson
         watch = forgiving(watch, self.notes)
+        folder = CheckpointFolder.of(self._inputs(), root)
         watch.on_status("encoding prompts and pictures")
         encoded = encode_captions(studio.clip, ["", self.shown, *lesson.texts], studio.model.model)
         lesson.prepare(studio)
@@ -101,7 +100,6 @@ class SliderSession:
             conditioner = Conditioner(opened.model, encoded.__getitem__, True, opened.device)
             task = lesson.objective(opened, self.lora, conditioner)
             prompts = conditioner([(text, self.frame) for text in (self.shown, "")])
-            folder = CheckpointFolder(root / self._hash(opened, encoded))
 
             def on_end() -> Sequence[Tensor]:
                 watch.on_status("looking at the effect")
@@ -159,13 +157,14 @@ class SliderSession:
         text = len(start.text_encoder())
         return f"{line}, {text} text-encoder modules not used" if text else line
 
-    def _hash(self, opened: TrainingModel, encoded: Mapping[str, Any]) -> str:
-        """Name everything the result depends on, the patched base and the start included."""
-        tensors = {**opened.fingerprint(), **self.lesson.seen, "start": self.lora.parameters.flat}
-        for text in self.lesson.texts:
-            [[context, extras]] = encoded[text]
-            tensors |= {f"prompt {text}": context, f"pooled {text}": extras["pooled_output"]}
-        options = replace(self.settings.options, **_LOOP_ONLY)
-        said = replace(self.settings, options=options, **_SHOWN_ONLY)
-        facts = {"v": opened.v_prediction, "kind": type(self.settings).__name__}
-        return fingerprint(asdict(said) | facts, tensors)
+    def _inputs(self) -> Inputs:
+        """Name everything the result depends on, the start included."""
+        studio, start = self.studio, {}
+        if studio.start is not None:
+            for name, factors in studio.start.modules.items():
+                start[f"{name} down"], start[f"{name} up"] = (
+                    factors.down,
+                    factors.scale * factors.up,
+                )
+        said = Inputs({**counted(self.settings), "start": digest(start) if start else ""})
+        return of_model(studio.model) | of_clip(studio.clip) | self.lesson.inputs(studio) | said

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..branches import Branches, Gates
-from ..checkpoint import sampled
 from ..observation import Observer
 from . import conditioning as cond
 from .branch_hooks import BranchHooks
@@ -108,13 +107,6 @@ class TrainingModel:
             yield
         finally:
             self.hooks.observer = None
-
-    def fingerprint(self) -> dict[str, Tensor]:
-        """Sample every weight, patches included, and the noise schedule: which base it is."""
-        weights = self.model.diffusion_model.named_parameters()
-        return {f"base {key}": sampled(weight) for key, weight in weights} | {
-            "sigmas": self.sampling.sigmas
-        }
 
     def denoise(
         self,

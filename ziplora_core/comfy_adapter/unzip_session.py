@@ -31,7 +31,7 @@ from ..unzip_prompts import same_prompts, three_prompts, tidied
 from ..unzip_report import UnZipped, unzip_metadata, unzip_report
 from . import conditioning as cond
 from .captions import Conditioner, encode_captions
-from .dreambooth_inputs import Studio, inputs_hash, split_class_pictures
+from .dreambooth_inputs import Studio, picture_inputs, split_class_pictures
 from .euler import draw_latents
 from .free_memory import memory_advice
 from .lora_training import train_lora
@@ -119,9 +119,11 @@ class UnZipSession:
             logger.warning(text)
             watch = _saying_first(f"WARNING: {text}", watch)
         watch.on_status("encoding pictures and prompts")
-        joint, *own = self.texts
-        instances = self._encode(self.pictures, joint)
+        joint = self.texts[0]
         given = self.class_pictures if settings.prior_weight > 0 else []
+        learned = [(picture, joint) for picture in self.pictures]
+        folder = CheckpointFolder.of(picture_inputs(studio, settings, learned, given), root)
+        instances = self._encode(self.pictures, joint)
         classes = self._encode(given, settings.class_prompt)
         texts = ["", settings.class_prompt, *self.texts, *self.shown]
         encoded = encode_captions(studio.clip, texts, studio.model.model)
@@ -139,7 +141,6 @@ class UnZipSession:
                 prompts={t: p.to(opened.device, opened.dtype) for t, p in prompts.items()},
                 settings=settings,
             )
-            folder = CheckpointFolder(root / inputs_hash(opened, task, encoded, own))
             trained = self._train(opened, task, shown, folder, watch)
             merged, alone = self._merged(task, trained), self._alone(task, trained)
         report = composed(lambda: self._report(task, trained), self.notes)

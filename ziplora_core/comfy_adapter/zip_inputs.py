@@ -1,19 +1,19 @@
-"""What a merge is learned from: its prompts as they come, and all of it as a hash."""
+"""What a merge is learned from: its prompts as they come, and all that the result depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import fingerprint
 from ..errors import problem
 from ..options import ZipSettings
 from ..pairing import LoRAPair, ModulePair
-from .training_model import TrainingModel
+from ..resume_key import Inputs, counted, digest
+from .loaded_inputs import of_model
 
 
 @dataclass(frozen=True)
@@ -42,35 +42,38 @@ def refuse_strength_zero(pair: LoRAPair) -> None:
             )
 
 
-def inputs_hash(
-    opened: TrainingModel,
+def merge_inputs(
+    model: Any,
     pairs: Mapping[str, ModulePair],
     prompts: Sequence[Prompt],
     latents: Sequence[Tensor | None],
     settings: ZipSettings,
-) -> str:
-    """Hash everything the result depends on, the patched base included.
+) -> Inputs:
+    """Name all that the result depends on.
+
+    A CONDITIONING and a LATENT come without the words and the pictures they were made of, so they
+    themselves are compared.
 
     Args:
-        opened: the loaded model.
+        model: the person's MODEL.
         pairs: of both networks, by kohya name.
         prompts: with `latents` of their reference pictures, in the model's own scale.
         settings: the node's.
     """
-    tensors = opened.fingerprint()
+    factors: dict[str, Tensor] = {}
     for name, pair in pairs.items():
-        for half, factors in zip(("content", "style"), pair.factors, strict=True):
-            if factors is not None:
-                tensors[f"{half} {name} down"] = factors.down
-                tensors[f"{half} {name} up"] = factors.scale * factors.up
+        for half, own in zip(("content", "style"), pair.factors, strict=True):
+            if own is not None:
+                factors[f"{half} {name} down"] = own.down
+                factors[f"{half} {name} up"] = own.scale * own.up
+    texts: dict[str, Tensor] = {}
     extras = []
-    for prompt, pictures in zip(prompts, latents, strict=True):
+    for prompt in prompts:
         context, others = prompt.conditioning[0]
-        tensors[f"{prompt.name} context"] = context
-        tensors |= {f"{prompt.name} {k}": v for k, v in others.items() if torch.is_tensor(v)}
+        texts[f"{prompt.name} context"] = context
+        texts |= {f"{prompt.name} {k}": v for k, v in others.items() if torch.is_tensor(v)}
         extras.append({k: v for k, v in others.items() if not torch.is_tensor(v)})
-        if pictures is not None:
-            tensors[f"{prompt.name} latents"] = pictures
-    said = asdict(settings) | {"extras": extras, "v": opened.v_prediction}
-    said["options"].pop("resume")
-    return fingerprint(said, tensors)
+    shown = zip(prompts, latents, strict=True)
+    pictures = {f"{prompt.name} latent": drawn for prompt, drawn in shown if drawn is not None}
+    said = {**counted(settings, stops_early=True), "loras": digest(factors), "extras": extras}
+    return of_model(model) | Inputs(said, prompts=texts, latents=pictures)

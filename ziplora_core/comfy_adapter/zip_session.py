@@ -41,7 +41,7 @@ from .save_now import save_so_far
 from .solve import solve_on_model
 from .targets import unet_targets
 from .training_model import TrainingModel, training_model
-from .zip_inputs import Prompt, inputs_hash, refuse_strength_zero
+from .zip_inputs import Prompt, merge_inputs, refuse_strength_zero
 
 POOL = 32
 """Draws per teacher; their targets are computed once."""
@@ -125,10 +125,11 @@ class ZipSession:
         """
         settings, options = self.settings, self.settings.options
         watch = forgiving(watch, self.notes)
+        steps = settings.gradient_steps
+        folder = self._checkpoint_folder(checkpoints) if steps else None
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
-        gradients = settings.gradient_steps > 0
-        with training_model(self.model, hooked, backward=gradients) as opened:
+        with training_model(self.model, hooked, backward=steps > 0) as opened:
             states, held_out = self._states(opened, watch)
             before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
             task = self._objective(opened, states)
@@ -139,11 +140,9 @@ class ZipSession:
                 opened, settings.memory, options.batch, len(states), largest, task.parameters,
                 frozen=sum(branches.nbytes for branches in self.branches.values()),
             )  # fmt: skip
-            steps = settings.gradient_steps
             if steps:
                 opened.on_evaluation = lambda done: None
                 watch.on_status(str(plan))
-            folder = self._checkpoint_folder(checkpoints, opened) if steps else None
             after: list[Retention | None] = []
 
             def closing() -> Retention | None:
@@ -250,10 +249,10 @@ class ZipSession:
             self.pairs, task.coefficients.detached(), self.text_encoder, metadata or {}
         )
 
-    def _checkpoint_folder(self, root: Path, opened: TrainingModel) -> CheckpointFolder:
+    def _checkpoint_folder(self, root: Path) -> CheckpointFolder:
         pairs = {**self.pairs, **self.text_encoder}
-        hashed = inputs_hash(opened, pairs, self.prompts, self.latents, self.settings)
-        return CheckpointFolder(root / hashed)
+        inputs = merge_inputs(self.model, pairs, self.prompts, self.latents, self.settings)
+        return CheckpointFolder.of(inputs, root)
 
 
 def _measure(opened: TrainingModel, held_out: list[list[State]]) -> Retention | None:
