@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import comfy.utils
 import torch
-from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import PatcherInjection, WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -78,6 +81,26 @@ class SamplingHooks(BranchHooks):
             return
         for branches in self.branches.values():
             branches.to(patcher.offload_device, branches.up.dtype)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Have PyTorch run modules as they are, compiled or not: around a call with open branches.
+
+    Code that `torch.compile` has made of a layer does not look whether the layer has got a hook
+    since (`torch._dynamo.config.skip_nnmodule_hook_guards`), and it is shared by all compiled
+    copies of that layer. While the branches are closed, hooks change nothing.
+    """
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()  # nothing is compiled; or PyTorch is older than 2.6
+    return torch.compiler.set_stance("force_eager")
+
+
+def compiled_lines(model: Any) -> list[str]:
+    """Say what becomes of a MODEL's compilation; nothing where it is not compiled."""
+    compiled = COMPILE_KEY in model.wrappers.get(WrappersMP.APPLY_MODEL, {})
+    compiled |= any(hasattr(patch, "_orig_mod") for patch in model.object_patches.values())
+    rests = "torch.compile rests in the steps in which this is on: they take as long as without it"
+    return [rests] if compiled else []
 
 
 def refuse_several_devices(model: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
@@ -13,7 +14,7 @@ from ..errors import problem
 from ..lora import LoRA, LoraFactors
 from ..pairing import scaled
 from ..slider_report import slider_use
-from .branch_hooks import SamplingHooks, refuse_several_devices
+from .branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
 from .targets import resolve_some_unet, unet_targets
 
 
@@ -42,6 +43,7 @@ def with_slider(
     lines = _lines(slider, len(factors), scale, start_percent, end_percent)
     if scale == 0:
         return model, lines
+    lines += compiled_lines(model)
     targets = unet_targets(model.model)
     hooks = SamplingHooks(
         {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
@@ -83,7 +85,8 @@ def _within(hooks: SamplingHooks, start_percent: float, end_percent: float) -> C
         outer = hooks.gates
         hooks.gates = Gates() if last < float(t[0]) <= first else None
         try:
-            return executor(x, t, *args, **kwargs)
+            with uncompiled() if hooks.gates else nullcontext():
+                return executor(x, t, *args, **kwargs)
         finally:
             hooks.gates = outer
 

@@ -18,7 +18,7 @@ from ..merge import MergedLoRA
 from ..unzip import CONCEPTS
 from ..unzip_merges import refuse_other_merges
 from . import conditioning as cond
-from .branch_hooks import SamplingHooks, refuse_several_devices
+from .branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
 from .targets import resolve_unet, unet_targets
 
 _CONDITIONAL, _UNCONDITIONAL = 0, 1
@@ -69,6 +69,7 @@ def with_own_prompts(
     lines = _lines(merged, halves, strengths, read.shape[1])
     if not branches:
         return model, lines
+    lines += compiled_lines(model)
     hooks = SamplingHooks(branches)
     key = f"ziplora_unzip_{uuid.uuid4().hex}"
     clone = model.clone()
@@ -88,9 +89,10 @@ def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
         halves = transformer_options.get("cond_or_uncond", [_CONDITIONAL])
         hooks.gates = Gates(prompts=_by_sample(prompts.to(x.device), halves, len(x)))
         try:
-            return executor(
-                x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
-            )
+            with uncompiled():
+                return executor(
+                    x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
+                )
         finally:
             hooks.gates = outer
 
