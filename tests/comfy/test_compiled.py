@@ -1,64 +1,134 @@
-"""A MODEL through torch.compile is refused by name: PyTorch does not see hooks that change."""
+"""A MODEL through torch.compile: sliders and UnZipLoRA count there as on any other."""
 
 from __future__ import annotations
 
-import comfy.model_management
+from collections.abc import Iterator
+from typing import Any
+
+import comfy.sample
 import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import TorchCompileModel
+from torch import Tensor
+from torch._dynamo.utils import counters
 
+from sandbox import tiny
 from ziplora_core.comfy_adapter.concept_slider import with_slider
 from ziplora_core.comfy_adapter.private_copy import refuse_patched
+from ziplora_core.comfy_adapter.unzip_apply import with_own_prompts
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
 from ziplora_core.lora import LoRA
+from ziplora_core.merge import MergedLoRA
+from ziplora_core.pairing import pair_modules
 
 from . import helpers
 
+BLOCK = "diffusion_model.middle_block.1.transformer_blocks.0"
+"""All that is compiled here: a whole UNet takes minutes."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    """Forget all compiled code before and after."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(model: ModelPatcher) -> ModelPatcher:
+    """As the stock TorchCompileModel node does, one block by the backend that runs its graph."""
+    clone = model.clone(disable_dynamic=True)
+    set_torch_compile_wrapper(model=clone, backend="eager", keys=[BLOCK])
+    return clone
+
 
 def slider() -> LoRA:
-    return lora_from_tensors(helpers.lora_tensors()[1], name="slider.safetensors")
+    return lora_from_tensors(helpers.lora_tensors()[0], name="slider")
 
 
-def test_hook_added_after_a_compiled_run_is_not_seen_by_pytorch() -> None:
-    """Why: PyTorch's own behaviour. When this fails, the refusal can go."""
-    layer = torch.nn.Linear(2, 2, bias=False)
-    compiled = torch.compile(layer, backend="eager")
-    x = torch.ones(1, 2)
-    before = compiled(x)
-    layer.register_forward_hook(lambda _layer, _inputs, out: out + 1)
-    assert torch.equal(compiled(x), before) and not torch.equal(layer(x), before)
+def drawn(model: ModelPatcher, clip: comfy.sd.CLIP, steps: int = 2) -> Tensor:
+    x = helpers.noise(1, 4, 8, 8)
+    prompts = helpers.encode(clip, "a dog"), helpers.encode(clip, "")
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, x, steps, 4.0, "euler", "normal", *prompts, torch.zeros_like(x),
+            disable_pbar=True,
+        )  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_slider_on_a_compiled_model_is_refused_by_name(scale: float, model: ModelPatcher) -> None:
-    compiled = TorchCompileModel.execute(model, "inductor").result[0]
-    with pytest.raises(ZipLoRAError, match=r"through torch\.compile.*Load LoRA"):
-        with_slider(compiled, slider(), scale)
+@pytest.mark.parametrize("first", ["compile", "slider"])
+def test_slider_counts_though_the_graph_was_made_without_it(
+    first: str, model: ModelPatcher, clip: comfy.sd.CLIP
+) -> None:
+    plain = tiny.tiny_sdxl()
+    want = {
+        scale: drawn(with_slider(plain, slider(), scale)[0], clip) for scale in (0.0, 1.0, -1.0)
+    }
+    base = compiled(model)
+
+    def with_both(scale: float) -> ModelPatcher:
+        if first == "compile":
+            return with_slider(base, slider(), scale)[0]
+        return compiled(with_slider(model, slider(), scale)[0])
+
+    for scale in (0.0, 1.0, 0.0, -1.0):
+        torch.testing.assert_close(drawn(with_both(scale), clip), want[scale], rtol=0, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] > 0 and not torch.equal(want[0.0], want[1.0])
 
 
-def test_model_compiled_behind_a_slider_is_refused_when_it_draws(
+def test_slider_of_a_later_window_counts_beside_one_that_is_closed(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:
-    patched, _ = with_slider(model, slider(), 1.0)
-    compiled = TorchCompileModel.execute(patched, "inductor").result[0]
-    with pytest.raises(ZipLoRAError, match=r"through torch\.compile"):
-        comfy.model_management.load_models_gpu([compiled], force_full_load=True)
-    compiled.eject_model()
+    def both(on: ModelPatcher) -> ModelPatcher:
+        early = with_slider(on, slider(), 1.0, 0.0, 0.4)[0]
+        return with_slider(early, slider(), -0.5, 0.4, 0.7)[0]
+
+    want = drawn(both(tiny.tiny_sdxl()), clip, steps=4)
+    base = compiled(model)
+    drawn(base, clip)
+    torch.testing.assert_close(drawn(both(base), clip, steps=4), want, rtol=0, atol=1e-5)
 
 
-def test_parts_compiled_by_other_packs_are_refused(model: ModelPatcher) -> None:
+def test_unzipped_loras_count_though_the_graph_was_made_without_them(
+    model: ModelPatcher, clip: comfy.sd.CLIP
+) -> None:
+    content, style = (lora_from_tensors(tensors) for tensors in helpers.lora_tensors())
+    merged = MergedLoRA(pair_modules(content.modules, style.modules), prompt_separated=True)
+    own = [helpers.encode(clip, text) for text in ("a cat", "a sketch")]
+    want = drawn(with_own_prompts(tiny.tiny_sdxl(), merged, own)[0], clip)
+    base = compiled(model)
+    drawn(base, clip)
+    patched, lines = with_own_prompts(base, merged, own)
+    torch.testing.assert_close(drawn(patched, clip), want, rtol=0, atol=1e-5)
+    assert "torch.compile rests" in "\n".join(lines)
+
+
+def test_report_says_that_compiled_code_rests_only_where_there_is_some(
+    model: ModelPatcher,
+) -> None:
+    for on, compiled_ in ((model, False), (compiled(model), True)):
+        _, lines = with_slider(on, slider(), 1.0)
+        assert ("torch.compile rests" in "\n".join(lines)) is compiled_
+    _, lines = with_slider(compiled(model), slider(), 0.0)
+    assert "torch.compile" not in "\n".join(lines)
+
+
+def compiled_as_object(model: ModelPatcher) -> ModelPatcher:
+    """As some custom nodes do."""
     clone = model.clone()
-    key = "diffusion_model.middle_block.0"
-    part = torch.compile(clone.get_model_object(key), backend="eager")
-    clone.add_object_patch(key, part)
-    with pytest.raises(ZipLoRAError, match=r"through torch\.compile"):
-        with_slider(clone, slider(), 1.0)
+    network: Any = clone.get_model_object("diffusion_model")
+    clone.add_object_patch("diffusion_model", torch.compile(network, backend="eager"))
+    return clone
 
 
-def test_training_on_a_compiled_model_is_refused_by_name(model: ModelPatcher) -> None:
-    compiled = TorchCompileModel.execute(model, "inductor").result[0]
-    with pytest.raises(ZipLoRAError, match=r"wrapper torch\.compile"):
-        refuse_patched(compiled)
+def test_training_refuses_a_compiled_model_by_name(model: ModelPatcher) -> None:
+    by_stock, by_object = TorchCompileModel.execute(model, "inductor")[0], compiled_as_object(model)
+    for on, name in ((by_stock, "wrapper torch.compile"), (by_object, "patched diffusion_model")):
+        with pytest.raises(ZipLoRAError, match=f"model: found {name}, .*Connect the MODEL from"):
+            refuse_patched(on)
+    assert "torch.compile rests" in "\n".join(with_slider(by_object, slider(), 1.0)[1])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import comfy.model_management
 import comfy.utils
-from comfy.patcher_extension import CallbacksMP, PatcherInjection
+import torch
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch.utils.hooks import RemovableHandle
 
 from ..branches import Branches, Gates
@@ -81,7 +83,6 @@ class SamplingHooks(BranchHooks):
 
     def _inject(self, patcher: Any) -> None:
         refuse_several_devices(patcher)
-        refuse_compiled(patcher)
         place = patcher.load_device, patcher.model.get_dtype_inference()
         if place != self._place:
             non_blocking = comfy.model_management.device_supports_non_blocking(place[0])
@@ -92,6 +93,26 @@ class SamplingHooks(BranchHooks):
     def _unloaded(self, *_: Any) -> None:
         if not self._put_on:  # by another patcher, which is still loaded
             self.branches, self._place = self._own, None
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Have PyTorch run modules as they are, compiled or not: around a call with open branches.
+
+    Code that `torch.compile` has made of a layer does not look whether the layer has got a hook
+    since (`torch._dynamo.config.skip_nnmodule_hook_guards`), and it is shared by all compiled
+    copies of that layer.
+    """
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()  # nothing is compiled; or PyTorch is older than 2.6
+    return torch.compiler.set_stance("force_eager")
+
+
+def compiled_lines(model: Any) -> list[str]:
+    """Say what becomes of a MODEL's compilation; nothing where it is not compiled."""
+    compiled = COMPILE_KEY in model.wrappers.get(WrappersMP.APPLY_MODEL, {})
+    compiled |= any(hasattr(patch, "_orig_mod") for patch in model.object_patches.values())
+    rests = "torch.compile rests while this is on the MODEL: steps take as long as without it"
+    return [rests] if compiled else []
 
 
 def refuse_several_devices(model: Any) -> None:
@@ -106,26 +127,6 @@ def refuse_several_devices(model: Any) -> None:
             found="a MODEL on several devices (MultiGPU CFG Split)",
             expected="a MODEL on one device",
             advice="Take MultiGPU CFG Split out: sliders and Apply UnZipLoRA do not go with it.",
-        )
-
-
-def refuse_compiled(model: Any) -> None:
-    """Refuse a MODEL behind torch.compile: its graph keeps the hooks of its first run, or their
-    absence, as PyTorch does not look whether a module's hooks have changed.
-
-    Raises:
-        ZipLoRAError: TorchCompileModel, or a node that compiles parts, is on it.
-    """
-    parts = model.object_patches.values()
-    wrapped = any(COMPILE_KEY in by_key for by_key in model.wrappers.values())
-    if wrapped or any(isinstance(part, OptimizedModule) for part in parts):
-        raise problem(
-            "model",
-            found="a MODEL through torch.compile",
-            expected="a MODEL that is not compiled: the compiled graph of the first run is kept, "
-            "and what sliders and Apply UnZipLoRA put beside its layers later is not seen",
-            advice="Take the compile node out. Or load a slider with the ordinary Load LoRA node, "
-            "at the strength of its scale: that works with torch.compile.",
         )
 
 

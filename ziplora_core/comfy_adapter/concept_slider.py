@@ -14,7 +14,7 @@ from ..errors import problem
 from ..lora import LoRA, LoraFactors
 from ..pairing import scaled
 from ..slider_report import slider_use
-from .branch_hooks import SamplingHooks, refuse_compiled, refuse_several_devices
+from .branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
 from .targets import resolve_some_unet, unet_targets
 
 
@@ -37,12 +37,13 @@ def with_slider(
 
     Raises:
         ZipLoRAError: nothing for this UNet in the LoRA, a window that ends before it begins, or a
-            MODEL on several devices or through torch.compile.
+            MODEL on several devices.
     """
     factors = _checked(model, slider, start_percent, end_percent)
     lines = _lines(slider, len(factors), scale, start_percent, end_percent)
     if scale == 0:
         return model, lines
+    lines += compiled_lines(model)
     targets = unet_targets(model.model)
     hooks = SamplingHooks(
         {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
@@ -68,7 +69,6 @@ def _checked(
             advice="0 is the first step and 1 the last one; 0.25 to 1 is usual for a slider.",
         )
     refuse_several_devices(model)
-    refuse_compiled(model)
     return resolve_some_unet(slider, model.model)
 
 
@@ -92,7 +92,8 @@ def _within(hooks: SamplingHooks, start_percent: float, end_percent: float) -> C
         outer = hooks.gates
         hooks.gates = Gates(inside.to(executor.class_obj.get_dtype_inference())[:, None])
         try:
-            return executor(x, t, *args, **kwargs)
+            with uncompiled():
+                return executor(x, t, *args, **kwargs)
         finally:
             hooks.gates = outer
 

@@ -39,6 +39,11 @@ def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
         patcher.set_model_compute_dtype(dtype)
 
 
+def is_quantised(weight: torch.Tensor) -> bool:
+    """Whether a weight is in one of ComfyUI's packed formats; its dtype is what it stands for."""
+    return isinstance(weight.data, QuantizedTensor)
+
+
 def convert(patcher: Any, network: torch.nn.Module, dtype: torch.dtype) -> bool:
     """Convert ordinary weights once: cast in every layer, autograd would keep each cast copy.
 
@@ -46,7 +51,7 @@ def convert(patcher: Any, network: torch.nn.Module, dtype: torch.dtype) -> bool:
         False where they are quantised, and left as they are.
     """
     ordinary = {torch.float16, torch.bfloat16, torch.float32}
-    quantised = any(isinstance(p.data, QuantizedTensor) for p in network.parameters())
+    quantised = any(map(is_quantised, network.parameters()))
     if quantised or not {p.dtype for p in network.parameters()} <= ordinary:
         return False
     network.to(dtype)
@@ -104,8 +109,11 @@ def source_name(model: Any) -> str:
 def refuse_patched(model: Any, name: str = "model") -> None:
     """Refuse a MODEL or CLIP that is more than its weights: what is learned is not what is drawn.
 
+    A network that another node has put in the place of the MODEL's own (`torch.compile`) would be
+    trained itself: a copy has it, too.
+
     Raises:
-        ZipLoRAError: naming each injection, wrapper, patch or function on it.
+        ZipLoRAError: naming each injection, wrapper, patch, function or network on it.
     """
     options = model.model_options.get("transformer_options", {})
     found = [f"injection {key}" for key in model.injections]
@@ -116,6 +124,7 @@ def refuse_patched(model: Any, name: str = "model") -> None:
     ]
     found += [f"patch {key}" for key in options.get("patches", {})]
     found += [f"replacement {key}" for key in options.get("patches_replace", {})]
+    found += [f"patched {key}" for key in model.object_patches if _is_network(key)]
     if "model_function_wrapper" in model.model_options:
         found.append("a model function wrapper")
     if found:
@@ -126,3 +135,8 @@ def refuse_patched(model: Any, name: str = "model") -> None:
             advice=f"Connect the {name.upper()} from before the slider, FreeU or wrapper node, and "
             "apply that node afterwards.",
         )
+
+
+def _is_network(key: str) -> bool:
+    """Whether an object patch is of a network, and not of how it is sampled."""
+    return key.partition(".")[0] in ("diffusion_model", "clip_l", "clip_g")

@@ -124,8 +124,8 @@ class TrainingModel:
         return self.prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
 
     def place(self, tensor: Tensor) -> Tensor:
-        """Put a tensor on the device, where ComfyUI knows it to be safe without waiting for what was
-        queued there before."""
+        """Put a tensor on the device, without waiting for what is queued there where ComfyUI knows
+        that to be safe."""
         non_blocking = comfy.model_management.device_supports_non_blocking(self.device)
         return tensor.to(self.device, non_blocking=non_blocking)
 

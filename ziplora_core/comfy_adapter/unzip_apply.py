@@ -18,7 +18,7 @@ from ..merge import MergedLoRA
 from ..unzip import CONCEPTS
 from ..unzip_merges import refuse_other_merges
 from . import conditioning as cond
-from .branch_hooks import SamplingHooks, refuse_compiled, refuse_several_devices
+from .branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
 from .targets import resolve_unet, unet_targets
 
 _CONDITIONAL, _UNCONDITIONAL = 0, 1
@@ -46,11 +46,10 @@ def with_own_prompts(
 
     Raises:
         ZipLoRAError: another kind of merge, another model's, a prompt that is more than one, or a
-            MODEL on several devices or through torch.compile.
+            MODEL on several devices.
     """
     refuse_other_merges(merged, "merged")
     refuse_several_devices(model)
-    refuse_compiled(model)
     for concept, prompt in zip(CONCEPTS, prompts, strict=True):
         cond.check(prompt, f"{concept}_conditioning", model.model)
     halves = [
@@ -70,6 +69,7 @@ def with_own_prompts(
     lines = _lines(merged, halves, strengths, read.shape[1])
     if not branches:
         return model, lines
+    lines += compiled_lines(model)
     hooks = SamplingHooks(branches)
     key = f"ziplora_unzip_{uuid.uuid4().hex}"
     clone = model.clone()
@@ -94,9 +94,10 @@ def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
             placed[place] = prompts.to(*place)
         hooks.gates = Gates(prompts=_by_sample(placed[place], halves, len(x)))
         try:
-            return executor(
-                x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
-            )
+            with uncompiled():
+                return executor(
+                    x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
+                )
         finally:
             hooks.gates = outer
 
