@@ -9,6 +9,7 @@ from ..errors import problem
 from ..layers import choose_layers
 from ..lora_parameters import LearnedLoRA, LoRAParameters, full_width
 from ..states import generator
+from .targets import weight_shapes
 
 _START = 17  # purpose of a generator
 
@@ -62,8 +63,8 @@ def layer_shapes(
     Raises:
         ZipLoRAError: the rank is above the width of most of the layers.
     """
-    weights = patcher.model.state_dict()
-    shapes = {name: tuple(weights[key].shape) for name, key in targets.items()}
+    every = weight_shapes(patcher.model)
+    shapes = {name: every[key] for name, key in targets.items()}
     chosen = choose_layers(layers, [(name, len(shape) - 2) for name, shape in shapes.items()])
     narrow = [name for name in chosen if full_width(shapes[name]) < rank]
     if 2 * len(narrow) > len(chosen):

@@ -96,7 +96,10 @@ def private_copy(model: Any) -> Any:
     comfy.model_management.unload_model_and_clones(model)
     original = model.model
     shared = [getattr(original, name, None) for name in ("model_config", "current_patcher")]
-    copied = copy.deepcopy(original, {id(part): part for part in shared})
+    known = {id(part): part for part in shared}
+    for weight in filter(is_quantised, original.parameters()):  # which deepcopy cannot copy
+        known[id(weight)] = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
+    copied = copy.deepcopy(original, known)
     return model.clone(model_override=(copied, ({}, {}, {}, set())))
 
 

@@ -8,11 +8,21 @@ from typing import Any
 
 import comfy.lora
 import comfy.utils
+from torch import nn
 
 from ..errors import problem
 from ..lora import UNET_PREFIX, LoRA, LoraFactors
 
 _UNET = "diffusion_model."
+
+
+def weight_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Give the shape of every weight by its key, as the layer computes with it.
+
+    A state dict has packed numbers as they are stored: of NVFP4, two of them in one.
+    """
+    named = network.named_parameters(remove_duplicate=False)
+    return {key: tuple(weight.shape) for key, weight in named}
 
 
 def unet_targets(model: Any) -> dict[str, str]:
@@ -21,11 +31,11 @@ def unet_targets(model: Any) -> dict[str, str]:
     Args:
         model: a `BaseModel` (what a ModelPatcher holds as `.model`).
     """
-    weights = model.state_dict()  # the key map also names some weights this model does not have
+    shapes = weight_shapes(model)  # the key map also names some weights this model does not have
     return {
         _sgm_name(key): key
         for key in comfy.lora.model_lora_keys_unet(model, {}).values()
-        if key in weights and key.startswith(_UNET) and weights[key].ndim > 1
+        if key.startswith(_UNET) and len(shapes.get(key, ())) > 1
     }
 
 
@@ -44,11 +54,11 @@ def diffusers_paths(unet_config: Mapping[str, Any]) -> dict[str, str]:
 
 def diffusers_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Give the shape of every weight of a `BaseModel`'s UNet by its diffusers path."""
-    weights = model.state_dict()
+    shapes = weight_shapes(model)
     return {
-        path: tuple(weights[key].shape)
+        path: shapes[key]
         for sgm, path in diffusers_paths(model.model_config.unet_config).items()
-        if (key := f"{_UNET}{sgm}.weight") in weights
+        if (key := f"{_UNET}{sgm}.weight") in shapes
     }
 
 
@@ -59,10 +69,8 @@ def resolve_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
         ZipLoRAError: a module has no place in this model or does not fit it; nothing is applied.
     """
     key_map = comfy.lora.model_lora_keys_unet(model, {})
-    shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
-    return _resolve(
-        lora, lora.unet(), key_map, shapes, f"this {type(model).__name__} model", _sgm_name
-    )
+    place = f"this {type(model).__name__} model"
+    return _resolve(lora, lora.unet(), key_map, weight_shapes(model), place, _sgm_name)
 
 
 def resolve_some_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
@@ -90,9 +98,8 @@ def resolve_text_encoder(lora: LoRA, clip: Any) -> dict[str, LoraFactors]:
     """
     encoder = clip.cond_stage_model
     key_map = comfy.lora.model_lora_keys_clip(encoder, {})
-    shapes = {key: tuple(weight.shape) for key, weight in encoder.state_dict().items()}
-    modules = lora.text_encoder()
-    return _resolve(lora, modules, key_map, shapes, "this CLIP", None)
+    shapes = weight_shapes(encoder)
+    return _resolve(lora, lora.text_encoder(), key_map, shapes, "this CLIP", None)
 
 
 def _resolve(

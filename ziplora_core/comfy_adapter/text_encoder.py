@@ -17,6 +17,7 @@ from ..branches import Branches, Gates
 from ..errors import problem
 from .branch_hooks import BranchHooks
 from .private_copy import convert, in_training, private_copy, refuse_patched
+from .targets import weight_shapes
 
 _INJECTION = "ziplora_training"
 _ATTENTION = re.compile(r"lora_te[12]_text_model_encoder_layers_\d+_self_attn_(q|k|v|out)_proj$")
@@ -31,7 +32,7 @@ def text_encoder_targets(clip: Any) -> dict[str, str]:
         ZipLoRAError: a CLIP that has none of them, as the refiner's.
     """
     encoder = clip.cond_stage_model
-    weights = encoder.state_dict()
+    weights = weight_shapes(encoder)
     targets = {
         name: key
         for name, key in comfy.lora.model_lora_keys_clip(encoder, {}).items()

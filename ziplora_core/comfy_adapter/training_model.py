@@ -22,6 +22,7 @@ from .free_memory import tried
 from .private_copy import (
     compute_dtype,
     in_training,
+    is_quantised,
     private_copy,
     refuse_patched,
     set_compute_dtype,
@@ -83,7 +84,7 @@ class TrainingModel:
     def cast_bytes(self) -> int:
         """What autograd keeps of weights that are cast in every layer (fp8): a copy of each."""
         weights = list(self.model.diffusion_model.parameters())
-        cast = sum(w.numel() for w in weights if w.dtype != self.dtype)
+        cast = sum(w.numel() for w in weights if is_quantised(w) or w.dtype != self.dtype)
         return cast * self.dtype.itemsize
 
     @property
