@@ -99,10 +99,11 @@ class Inputs:
 
     @property
     def numbers(self) -> dict[str, Tensor]:
-        """What is compared, float32 on the CPU."""
+        """What is compared, float32 on the CPU; copied, as one prompt may be connected twice and a
+        file holds no tensor twice."""
         kinds = {"weights": self.weights, "prompts": self.prompts, "latents": self.latents}
         return {
-            f"{kind}: {name}": tensor.detach().cpu().float().contiguous()
+            f"{kind}: {name}": tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
             for kind, tensors in kinds.items()
             for name, tensor in tensors.items()
         }

@@ -140,7 +140,7 @@ def test_document_a_section_takes_its_own_place_only(
 
 def test_document_places_have_ends_and_figures() -> None:
     text = document.DOCUMENT.read_text(encoding="utf-8")
-    places = re.findall(r"^<!-- ((?:default|full) \w+) -->$", text, re.MULTILINE)
+    places = re.findall(r"^<!-- ((?:default|full|card) \w+) -->$", text, re.MULTILINE)
     assert re.findall(r"^<!-- end of (.*) -->$", text, re.MULTILINE) == places
     measured = json.loads(document.FIGURES.read_text())["default"]
     assert [f"default {section}" for section in measured] == places[: len(measured)]

@@ -122,3 +122,10 @@ def test_counted_has_one_rule_for_all_trainers(settings: Any) -> None:
 def test_without_effect_names_settings_that_there_are() -> None:
     kinds = (TrainingOptions, ZipSettings, UnZipSettings, options.TextSliderSettings)
     assert {field.name for kind in kinds for field in fields(kind)} >= WITHOUT_EFFECT
+
+
+def test_folder_is_kept_where_one_prompt_is_connected_twice(tmp_path: Path) -> None:
+    same = random(2, 8)
+    inputs = Inputs({"seed": 0}, prompts={"content": same, "style": same})
+    folder = kept(tmp_path, inputs)
+    assert CheckpointFolder.of(inputs, tmp_path).path == folder.path and folder.state_file.exists()
