@@ -12,6 +12,9 @@ from torch.utils import _foreach_utils
 
 from .errors import problem
 
+_SMALLEST_8BIT = 4096
+"""Numbers from which on bitsandbytes keeps their state in 8 bits."""
+
 
 def learning_rate_factor(step: int, steps: int, schedule: str, warm_up: int) -> float:
     """Scale the learning rate at `step` of `steps`: warm-up from zero, then the schedule."""
@@ -41,7 +44,7 @@ def make_optimiser(
         weight_decay: of AdamW.
 
     Raises:
-        ZipLoRAError: `adamw_8bit` without the package that has it.
+        ZipLoRAError: `adamw_8bit` without the package that has it, or where it does not work.
     """
     groups = [
         {"params": [leaf], "lr": rate, "base": rate}
@@ -53,7 +56,7 @@ def make_optimiser(
     if name == "adamw":
         return torch.optim.AdamW(groups, eps=1e-8, weight_decay=weight_decay, fused=fused)
     if name == "adamw_8bit":
-        return _adamw_8bit(groups, weight_decay)
+        return _adamw_8bit(groups, weight_decay, parameters[0].device)
     return torch.optim.SGD(groups)
 
 
@@ -64,15 +67,26 @@ def _fused_devices() -> list[str]:
     return listed() if listed else ["cpu", "cuda"]
 
 
-def _adamw_8bit(groups: list[dict[str, object]], weight_decay: float) -> torch.optim.Optimizer:
+def _adamw_8bit(
+    groups: list[dict[str, object]], weight_decay: float, device: torch.device
+) -> torch.optim.Optimizer:
+    """Take bitsandbytes' own, once it has shown that it works on this device.
+
+    Which devices it knows differs from release to release, and it says so at the first update.
+    """
     try:
         library = importlib.import_module("bitsandbytes.optim")
-    except ImportError as error:
+        probe = torch.zeros(_SMALLEST_8BIT, device=device, requires_grad=True)
+        probe.grad = torch.ones_like(probe)
+        library.AdamW8bit([probe]).step()
+    except (ImportError, OSError, RuntimeError, AttributeError, NameError) as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "bitsandbytes"
+        found = "no bitsandbytes package in ComfyUI's Python"
         raise problem(
             "optimiser adamw_8bit",
-            found="no bitsandbytes package in ComfyUI's Python",
+            found=found if missing else f"a bitsandbytes that does not work on {device} ({error})",
             expected="bitsandbytes, which is not installed with this pack",
             advice="Choose adamw: for a LoRA of rank 64 it takes about 0.5 GB more. Or install "
-            "bitsandbytes with ComfyUI's Python and restart.",
+            "the newest bitsandbytes with ComfyUI's Python and restart.",
         ) from error
     return library.AdamW8bit(groups, eps=1e-8, weight_decay=weight_decay)

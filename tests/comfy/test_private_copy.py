@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import comfy.ops
 import comfy.patcher_extension
 import comfy.sd
 import pytest
@@ -13,6 +14,8 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_train import LoraModelLoader
 
 from sandbox import tiny
+from sandbox.tiny_pack.models import UNET_CONFIG, TinySDXL
+from sandbox.tiny_weights import initialise_unet
 from ziplora_core.branches import Gates
 from ziplora_core.comfy_adapter.private_copy import private_copy, refuse_patched
 from ziplora_core.comfy_adapter.training_model import training_model
@@ -106,3 +109,29 @@ def test_fp8_weights_stay_fp8_and_train(checkpointing: bool, clip: comfy.sd.CLIP
         opened.denoise(x, torch.ones(2), conditioning, Gates()).square().mean().backward()
     gradients = [c.grad for c in columns.values()]
     assert all(g is not None and torch.isfinite(g).all() and g.any() for g in gradients)
+
+
+def test_teacher_and_student_compute_alike_where_comfyui_multiplies_in_fp8(
+    clip: comfy.sd.CLIP,
+) -> None:
+    """`--fast fp8_matrix_mult` takes these layers; their products have no backward pass."""
+    config = TinySDXL(UNET_CONFIG)
+    config.set_inference_dtype(torch.float16, torch.float32)
+    config.custom_operations = comfy.ops.fp8_ops
+    cpu, x = torch.device("cpu"), helpers.noise(2, 4, 8, 8)
+    base = config.get_model({}, device=cpu)
+    initialise_unet(base.diffusion_model, 0.9, seed=0)
+    base.diffusion_model.to(torch.float8_e4m3fn)
+    model = ModelPatcher(base, load_device=cpu, offload_device=cpu)
+    before = {key: weight.clone() for key, weight in base.state_dict().items()}
+    branches = helpers.branches_of(model, helpers.lora_pair())
+    with training_model(model, branches) as opened:
+        conditioning = helpers.prepared(opened, helpers.prompts(clip), x)
+        for branch in branches.values():
+            branch.up.requires_grad_()
+        student = opened.denoise(x, torch.ones(2), conditioning, Gates())
+        with torch.no_grad():
+            teacher = opened.denoise(x, torch.ones(2), conditioning, Gates())
+    assert student.requires_grad and torch.equal(student.detach(), teacher)
+    for key, weight in base.state_dict().items():
+        assert torch.equal(weight.view(torch.uint8), before[key].view(torch.uint8))

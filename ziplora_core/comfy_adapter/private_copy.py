@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import torch
 from comfy.quant_ops import QuantizedTensor
 
@@ -31,12 +32,22 @@ def compute_dtype(device: torch.device, backward: bool = True) -> torch.dtype:
 def set_compute_dtype(patcher: Any, dtype: torch.dtype) -> None:
     """Compute in `dtype`, on a private copy of a MODEL only.
 
-    Quantised weights (fp8) stay as they are and ComfyUI casts them layer by layer.
+    Quantised weights (fp8) stay as they are and ComfyUI casts them layer by layer. So it does with
+    `--fast fp8_matrix_mult`, too: products of fp8 numbers have no backward pass, so a teacher would
+    have them and its student not.
     """
     if convert(patcher, patcher.model.diffusion_model, dtype):
         patcher.add_object_patch("manual_cast_dtype", dtype)
-    else:
-        patcher.set_model_compute_dtype(dtype)
+        return
+    patcher.set_model_compute_dtype(dtype)
+    for name, layer in patcher.model.named_modules():
+        if isinstance(layer, comfy.ops.fp8_ops.Linear):
+            patcher.add_weight_wrapper(f"{name}.weight", _as_it_is)
+
+
+def _as_it_is(weight: torch.Tensor) -> torch.Tensor:
+    """A layer whose weight is still to be changed casts it."""
+    return weight
 
 
 def is_quantised(weight: torch.Tensor) -> bool:

@@ -29,6 +29,8 @@ from .private_copy import (
 )
 
 _INJECTION = "ziplora_training"
+_ALL = 10**20
+"""Bytes: more than any card has."""
 
 
 class TrainingModel:
@@ -62,10 +64,17 @@ class TrainingModel:
         self.on_evaluation: Callable[[int], None] = lambda evaluations: None
 
     def load(self) -> None:
-        """Load it whole, with those beside it, and everything else off the card."""
+        """Load it whole, with those beside it, and everything else off the card.
+
+        With --novram, ComfyUI leaves all weights beside the card and gives each layer its own in a
+        buffer that the next layer's overwrites: a backward pass would find the wrong ones there.
+        """
         comfy.model_management.load_models_gpu(
-            self.patchers, memory_required=10**20, force_full_load=True
+            self.patchers, memory_required=_ALL, force_full_load=True
         )
+        for patcher in self.patchers:
+            if patcher.model.model_lowvram:
+                patcher.partially_load(patcher.load_device, _ALL)
 
     @property
     def model(self) -> Any:
