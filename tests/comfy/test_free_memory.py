@@ -25,7 +25,7 @@ from ziplora_core.comfy_adapter.training_model import training_model
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.options import DreamBoothSettings, TrainingOptions
 from ziplora_core.out_of_memory import is_out_of_memory
-from ziplora_core.trainable import TrainingRecord, Watch
+from ziplora_core.trainable import Watch
 
 from . import helpers
 
@@ -156,12 +156,16 @@ def test_vae_without_memory_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_memory_that_runs_out_between_the_steps_keeps_them(tmp_path: Path) -> None:
-    def run_out(record: TrainingRecord) -> None:
-        if record.step == 1:
+    asked: list[int] = []
+
+    def run_out() -> bool:
+        asked.append(1)
+        if len(asked) == 2:  # before the second step
             raise no_memory()
+        return False
 
     with pytest.raises(ZipLoRAError, match=r"memory: found none left.*Lower the resolution"):
-        run(tmp_path, on_step=run_out)
+        run(tmp_path, should_stop=run_out)
     (kept,) = (tmp_path / "checkpoints").iterdir()
     assert {path.name for path in kept.iterdir()} >= {"state.pt", "lora.safetensors"}
     assert run(tmp_path).record.resumed_at == 1
