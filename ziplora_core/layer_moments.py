@@ -56,12 +56,12 @@ class Moments:
 
     @property
     def downs(self) -> list[Tensor]:
-        """Content's and style's `(rank, in · taps)`, float32."""
+        """View content's and style's down factors, `(rank, in · taps)`, in float32."""
         return [d.flatten(1).float() for d in self.branches.down.split(self.branches.ranks)]
 
     @property
     def ups(self) -> list[Tensor]:
-        """Content's and style's `(out, rank)` with their scale, float32."""
+        """View content's and style's up factors with their scale, `(out, rank)`, in float32."""
         return [u.flatten(1).float() for u in self.branches.up.split(self.branches.ranks, 1)]
 
     def added(self, x: Tensor, teacher: Teacher) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the pretend device counts, for a while."""
+"""Counts what the pretend device does, for a while."""
 
 from __future__ import annotations
 

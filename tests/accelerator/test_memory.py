@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(DEVICE != "pretend", reason="a real card refuses
 STEPS = 3
 NEVER = 2**62
 PLACES = 6
-"""Of a run, spread over all its allocations, at each of which one is refused."""
+"""How many places of a run are tried: one allocation is refused at each."""
 NAMES = (
     *("ZipLoRA Optimize, closed form", "ZipLoRA Optimize, Adam", "Train DreamBooth LoRA, prior"),
     *("Train Slider from Images", "UnZipLoRA Train"),

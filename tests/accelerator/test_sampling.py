@@ -37,7 +37,7 @@ Patch = Callable[[Studio], ModelPatcher]
 
 @pytest.fixture(scope="module")
 def studios() -> tuple[Studio, Studio]:
-    """Of the device, and of the CPU."""
+    """Open one studio on the device, and one on the CPU."""
     device, cpu = (open_studio(SIZES["tiny"], True, d) for d in (None, torch.device("cpu")))
     return device, cpu
 
