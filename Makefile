@@ -40,7 +40,7 @@ ALONE := tests/browser/test_live_training.py
 ALL := -n 2 --dist loadfile --no-loadscope-reorder --ignore=$(ALONE)
 
 # What also runs on an accelerator: a pretend one, or with DEVICE=cuda a real card.
-TIER := tests/accelerator $(addprefix tests/server/test_,exactness.py sliders.py tools.py unzip.py) \
+TIER := tests/accelerator $(addprefix tests/server/test_,exactness.py sliders.py tools.py unzip.py look.py) \
 	$(addprefix tests/comfy/test_,relatives.py one_sided.py compiled.py)
 
 # Not `python -m pytest`: that puts this folder first on the path, and its nodes/ before ComfyUI's.
@@ -80,7 +80,7 @@ peaks: setup
 	@cd tests && $(BIN)/python -m card.peaks $(ARGS)
 
 card:
-	@cd tests && $(or $(COMFYUI_PYTHON),$(BIN)/python) -m card $(ARGS)
+	@cd tests && TIER="$(TIER)" $(or $(COMFYUI_PYTHON),$(BIN)/python) -m card $(ARGS)
 
 quality: setup
 	@cd tests && $(BIN)/python -m quality $(ARGS)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import pytest
 import torch
-from torch import Tensor
 
 from bench.engine.models import SIZES
-from card.runs import RUNS
 from card.studio import Studio, open_studio
 from ziplora_core.comfy_adapter import slider_effect
-from ziplora_core.trainable import TrainingRecord, Watch
+from ziplora_core.trainable import TrainingRecord
+
+from .trained import assert_untouched, learned, train, weights
 
 STEPS = 4
 NAMES = (
@@ -33,48 +32,33 @@ def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slider_effect, "STEPS", 2)
 
 
-def train(studio: Studio, name: str, folder: Path, **watch: Any) -> Any:
-    with torch.inference_mode():
-        return RUNS[name](studio, "low", STEPS, folder, Watch(**watch))
-
-
-def learned(result: Any) -> list[Tensor]:
-    merged = getattr(result, "merged", None)
-    modules = merged.modules() if merged is not None else result.modules
-    return [t for factors in modules.values() for t in (factors.down, factors.up)]
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_training_cancelled_and_queued_again_learns_what_it_would_have(
     name: str, studio: Studio, tmp_path: Path
 ) -> None:
-    want = learned(train(studio, name, tmp_path / "whole"))
-    before = [p.detach().cpu().clone() for p in studio.model.model.diffusion_model.parameters()]
+    want = learned(train(studio, name, "low", STEPS, tmp_path / "whole"))
+    before = weights(studio)
 
     def cancel(record: TrainingRecord) -> None:
         if record.step == 2:
             raise comfy.model_management.InterruptProcessingException
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        train(studio, name, tmp_path / "cut", on_step=cancel)
+        train(studio, name, "low", STEPS, tmp_path / "cut", on_step=cancel)
     assert list((tmp_path / "cut").rglob("state.pt"))
     assert list((tmp_path / "cut").rglob("*.safetensors"))
-    network = studio.model.model.diffusion_model
-    for parameter, old in zip(network.parameters(), before, strict=True):
-        assert torch.equal(parameter.detach().cpu(), old)
-    assert not any(module._forward_hooks for module in network.modules())
+    assert_untouched(studio, before)
 
-    result = train(studio, name, tmp_path / "cut")
+    result = train(studio, name, "low", STEPS, tmp_path / "cut")
     assert result.record.resumed_at == 2 and result.record.step == STEPS
-    for got, tensor in zip(learned(result), want, strict=True):
-        torch.testing.assert_close(got, tensor, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(learned(result), want, rtol=1e-4, atol=1e-6)
 
 
 def test_training_stopped_keeps_what_was_learned(studio: Studio, tmp_path: Path) -> None:
     steps: list[int] = []
     result = train(
-        studio, "Train DreamBooth LoRA", tmp_path,
+        studio, "Train DreamBooth LoRA", "low", STEPS, tmp_path,
         on_step=lambda record: steps.append(record.step), should_stop=lambda: len(steps) == 2,
     )  # fmt: skip
     assert result.record.stopped == "stopped at 2 as asked"
-    assert any(t.any() for t in learned(result))
+    assert any(t.any() for t in learned(result).values())

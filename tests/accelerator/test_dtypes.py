@@ -15,8 +15,10 @@ from card.studio import Studio, open_studio
 from sandbox import tiny
 from ziplora_core.comfy_adapter import slider_effect
 from ziplora_core.comfy_adapter.private_copy import compute_dtype
-from ziplora_core.trainable import Watch
 
+from .trained import learned, train
+
+STEPS = 3
 NO_BACKWARD = "ZipLoRA Optimize, closed form"
 
 
@@ -33,24 +35,17 @@ def without_bf16(as_on_a_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comfy.model_management, "should_use_bf16", lambda *_, **__: False)
 
 
-def train(name: str, folder: Path, steps: int = 3) -> tuple[Studio, Any]:
+def train_anew(name: str, folder: Path) -> tuple[Studio, Any]:
     studio = open_studio(SIZES["tiny"], drawn=True)
-    with torch.inference_mode():
-        return studio, RUNS[name](studio, "low", steps, folder, Watch())
-
-
-def tensors(result: Any) -> list[torch.Tensor]:
-    merged = getattr(result, "merged", None)
-    modules = merged.modules() if merged is not None else result.modules
-    return [t for factors in modules.values() for t in (factors.down, factors.up)]
+    return studio, train(studio, name, "low", STEPS, folder)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_checkpoint_in_fp16_trains_in_bf16(name: str, as_on_a_card: None, tmp_path: Path) -> None:
-    studio, result = train(name, tmp_path)
+    studio, result = train_anew(name, tmp_path)
     assert studio.model.model.diffusion_model.dtype == torch.float16
     assert compute_dtype(studio.model.load_device) == torch.bfloat16
-    made = tensors(result)
+    made = list(learned(result).values())
     assert len(made) >= 88 and all(torch.isfinite(t).all() for t in made)
     assert "not finite" not in result.report
     own = list(studio.model.model.diffusion_model.parameters())
@@ -60,9 +55,9 @@ def test_checkpoint_in_fp16_trains_in_bf16(name: str, as_on_a_card: None, tmp_pa
 def test_closed_form_in_half_precision_is_that_in_float32(
     as_on_a_card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, half = train(NO_BACKWARD, tmp_path)
+    _, half = train_anew(NO_BACKWARD, tmp_path)
     monkeypatch.setattr(comfy.model_management, "FORCE_FP32", True)
-    _, full = train(NO_BACKWARD, tmp_path)
+    _, full = train_anew(NO_BACKWARD, tmp_path)
     got, want = (
         torch.cat([m.flatten() for m in result.merged.coefficients.values()])
         for result in (half, full)
@@ -80,9 +75,8 @@ def test_card_without_bf16_computes_in_fp16_what_has_no_backward_pass_and_says_t
     device = studio.model.load_device
     assert compute_dtype(device, backward=False) == torch.float16
     assert compute_dtype(device) == torch.float32
-    with torch.inference_mode():
-        result = RUNS[name](studio, "low", 3, tmp_path, Watch(on_status=said.append))
-    assert all(torch.isfinite(t).all() for t in tensors(result))
+    result = train(studio, name, "low", STEPS, tmp_path, on_status=said.append)
+    assert all(torch.isfinite(t).all() for t in learned(result).values())
     warned = "no bfloat16" in result.report
     assert warned == (name != NO_BACKWARD)
 

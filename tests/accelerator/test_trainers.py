@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,9 +14,10 @@ from card.runs import RUNS
 from card.studio import Studio, open_studio
 from sandbox.paths import DEVICE
 from ziplora_core.comfy_adapter import slider_effect
-from ziplora_core.trainable import TrainingRecord, Watch
+from ziplora_core.trainable import TrainingRecord
 
 from .counted import COPIES, pretend
+from .trained import learned, train
 
 STEPS = 4
 TEXT_ENCODERS = "Train DreamBooth LoRA, prior, text encoders"
@@ -34,7 +34,7 @@ class Trainers:
 
     def reference(self, name: str) -> dict[str, Tensor]:
         if name not in self.references:
-            self.references[name] = learned(train(self.on_cpu, name, "fast", self.folder))
+            self.references[name] = learned(train(self.on_cpu, name, "fast", STEPS, self.folder))
         return self.references[name]
 
 
@@ -48,23 +48,6 @@ def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
 def trainers(tmp_path_factory: pytest.TempPathFactory) -> Trainers:
     device, cpu = (open_studio(SIZES["tiny"], True, d) for d in (None, torch.device("cpu")))
     return Trainers(device, cpu, tmp_path_factory.mktemp("cpu"))
-
-
-def train(studio: Studio, name: str, memory: str, folder: Path, **watch: Any) -> Any:
-    with torch.inference_mode():  # as ComfyUI runs nodes
-        return RUNS[name](studio, memory, STEPS, folder, Watch(**watch))
-
-
-def learned(result: Any) -> dict[str, Tensor]:
-    """Coefficients or factors by name."""
-    if hasattr(result, "modules"):
-        factors = result.modules
-    elif hasattr(result, "content"):
-        factors = {f"{part.name} {n}": f for part in (result.content, result.style)
-                   for n, f in part.modules.items()}  # fmt: skip
-    else:
-        return dict(result.merged.coefficients)
-    return {f"{n} {half}": getattr(f, half) for n, f in factors.items() for half in ("down", "up")}
 
 
 def relative(got: dict[str, Tensor], want: dict[str, Tensor]) -> float:
@@ -88,7 +71,7 @@ def test_trainer_learns_what_it_learns_on_the_cpu_and_waits_once_a_step(
         if DEVICE == "pretend" and record.step not in marks:
             marks[record.step] = pretend().counts()
 
-    result = train(trainers.on_device, name, memory, tmp_path, on_step=on_step)
+    result = train(trainers.on_device, name, memory, STEPS, tmp_path, on_step=on_step)
     got = learned(result)
     assert all(tensor.device.type == "cpu" for tensor in got.values())
     assert relative(got, trainers.reference(name)) <= 2e-3

@@ -18,8 +18,8 @@ from sandbox.paths import ROOT
 
 from .table import Table
 
-DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
-FIGURES = ROOT / "docs" / "benchmarks.json"
+DOCS = ROOT / "docs"
+DOCUMENT, FIGURES = "BENCHMARKS.md", "benchmarks.json"
 
 
 def circumstances() -> list[str]:
@@ -37,7 +37,9 @@ def circumstances() -> list[str]:
     ]
 
 
-def write(run: str, section: str, tables: Sequence[Table], minutes: float) -> None:
+def write(
+    run: str, section: str, tables: Sequence[Table], minutes: float, docs: Path = DOCS
+) -> None:
     """Put a section's tables in the place of the ones before.
 
     Args:
@@ -45,17 +47,19 @@ def write(run: str, section: str, tables: Sequence[Table], minutes: float) -> No
         section: each has its own place in either.
         tables: all of the section's.
         minutes: it took.
+        docs: the folder of both files.
     """
     about = [*circumstances(), f"took {minutes:.0f} minutes"]
     body = "\n".join([*(f"- {line}" for line in about), *(f"\n{t.text()}" for t in tables)])
-    text = replaced(DOCUMENT.read_text(encoding="utf-8"), f"{run} {section}", body)
-    DOCUMENT.write_text(text, encoding="utf-8")
-    runs = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
+    document, figures = docs / DOCUMENT, docs / FIGURES
+    text = replaced(document.read_text(encoding="utf-8"), f"{run} {section}", body)
+    document.write_text(text, encoding="utf-8")
+    runs = json.loads(figures.read_text()) if figures.is_file() else {}
     measured = {"about": about, "tables": {t.title: t.figures() for t in tables}}
     sections = {**runs.get(run, {}), section: measured}
     runs[run] = dict(sorted(sections.items(), key=lambda s: text.index(f"<!-- {run} {s[0]} -->")))
-    FIGURES.write_text(json.dumps(runs, indent=1) + "\n")
-    say(f"written: {_shown(DOCUMENT)}, {_shown(FIGURES)}")
+    figures.write_text(json.dumps(runs, indent=1) + "\n")
+    say(f"written: {document}, {figures.name}")
 
 
 def replaced(text: str, place: str, body: str) -> str:
@@ -63,9 +67,5 @@ def replaced(text: str, place: str, body: str) -> str:
     marks = rf"(?<=<!-- {place} -->\n).*?(?=<!-- end of {place} -->)"
     text, found = re.subn(marks, lambda _: f"\n{body}\n\n", text, flags=re.DOTALL)
     if found != 1:
-        raise SystemExit(f"{_shown(DOCUMENT)}: {found} places for {place}, expected one")
+        raise SystemExit(f"{DOCUMENT}: {found} places for {place}, expected one")
     return text
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT))

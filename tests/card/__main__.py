@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("DEVICE", "cuda")
 
 from sandbox.commands import say
 from sandbox.paths import COMFYUI, ROOT, use_comfyui
 
+from .tier import Tier, run_tier
+
 NEEDED = ("torch", "safetensors", "numpy", "einops", "psutil", "matplotlib", "PIL", "transformers")
 """Of ComfyUI's packages and ours; the message names those that are not there."""
-TESTS = "tests/accelerator"
 
 
 def main() -> None:
@@ -31,7 +35,7 @@ def main() -> None:
     if missing := what_is_missing():
         raise SystemExit("\n".join(["make card cannot run here:", *missing]))
     begun = time.monotonic()
-    tier = "not run" if options.no_tests else run_tier()
+    tier = Tier("not run") if options.no_tests else run_tier(options.tier_minutes)
     use_comfyui()
     sys.path.append(str(ROOT))  # last: ComfyUI has a nodes.py, the pack a nodes folder
     from comfy.cli_args import args
@@ -60,10 +64,26 @@ def main() -> None:
         say(f"\n{table.text()}")
         made.append(table)
     until = begun + 60 * options.minutes
-    made.append(trainers_table(studio, options.steps, until, [f"accelerator tier: {tier}"]))
+    made.append(trainers_table(studio, options.steps, until, [f"accelerator tier: {tier.said}"]))
     say(f"\n{made[-1].text()}")
-    if options.size == "full":
-        write("card", "full", made, (time.monotonic() - begun) / 60)
+    with folder_for(options.size) as docs:
+        write("card", "full", made, (time.monotonic() - begun) / 60, docs)
+    if tier.failed:
+        raise SystemExit(f"make card: the accelerator tier did not pass: {tier.said}")
+
+
+@contextmanager
+def folder_for(size: str) -> Iterator[Path]:
+    """Give the folder of the documents: a copy's, for what was only tried."""
+    from bench.document import DOCS, DOCUMENT, FIGURES
+
+    if size == "full":
+        yield DOCS
+        return
+    with TemporaryDirectory() as copy:
+        for name in (DOCUMENT, FIGURES):
+            shutil.copy(DOCS / name, copy)
+        yield Path(copy)
 
 
 def parse() -> argparse.Namespace:
@@ -71,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=("tiny", "medium", "full"), default="full")
     parser.add_argument("--steps", type=int, default=6, help="of each training")
     parser.add_argument("--minutes", type=float, default=9.0, help="no training begins after them")
+    parser.add_argument("--tier-minutes", type=float, default=4.0, help="of tests, at most")
     parser.add_argument("--no-tests", action="store_true", help="only the figures")
     return parser.parse_args()
 
@@ -83,19 +104,6 @@ def what_is_missing() -> list[str]:
     if lines:
         lines.append("Set COMFYUI_PYTHON to the Python that your ComfyUI runs with.")
     return lines
-
-
-def run_tier() -> str:
-    """Run the accelerator tier in a process of its own; its last line, or why it did not run."""
-    if find_spec("pytest") is None:
-        return "not run, as this Python has no pytest"
-    command = [sys.executable, "-c", "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"]
-    found: Any = subprocess.run(
-        [*command, "-q", TESTS], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    say(found.stdout[-4000:])
-    lines = found.stdout.strip().splitlines()
-    return lines[-1].strip("= ") if lines else f"ended with {found.returncode}"
 
 
 if __name__ == "__main__":

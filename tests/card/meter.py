@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from sandbox.paths import DEVICE
+from ziplora_core.comfy_adapter.memory import counting_module
 from ziplora_core.trainable import TrainingRecord, Watch
 
 from .runs import RUNS
@@ -61,14 +62,21 @@ class Taken:
 
 @dataclass
 class _Marks:
-    """When each step was done, how often the CPU had waited by then, what the last one computed."""
+    """When each step was done, how often the CPU had waited by then, what the last one computed,
+    and the most bytes before the first: a trainer counts its own from there."""
 
     device: torch.device
     steps: int
     flops: FlopCounterMode | None
     times: list[float] = field(default_factory=list)
     waited: list[int] = field(default_factory=list)
+    peak: int = 0
     counting: bool = False
+
+    def look(self, *_said: Any) -> None:
+        """Take note of the most bytes so far."""
+        if module := counting_module(self.device):
+            self.peak = max(self.peak, module.max_memory_allocated(self.device))
 
     def __call__(self, record: TrainingRecord) -> None:
         if record.step != len(self.times) + 1:
@@ -116,7 +124,8 @@ def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool =
         marks.stop_counting()
     synchronise(device)
     whole = time.perf_counter() - begun
-    taken.peak = module.max_memory_allocated(device) if module is not None else None
+    marks.look()
+    taken.peak = marks.peak if module is not None else None
     each = [b - a for a, b in zip(marks.times, marks.times[1:], strict=False)]
     taken.seconds = median(each) if each else whole
     if flops is not None and each:
@@ -127,14 +136,9 @@ def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool =
 
 
 def _run(studio: Studio, name: str, memory: str, steps: int, marks: _Marks) -> Any:
+    watch = Watch(on_step=marks, on_prepare=marks.look, on_status=marks.look)
     with TemporaryDirectory() as folder, torch.inference_mode():
-        return RUNS[name](studio, memory, steps, Path(folder), Watch(on_step=marks))
-
-
-def counting_module(device: torch.device) -> Any | None:
-    """PyTorch's module of a device that counts its bytes; None for one that does not."""
-    module = None if device.type == "cpu" else torch.get_device_module(device)
-    return module if hasattr(module, "max_memory_allocated") else None
+        return RUNS[name](studio, memory, steps, Path(folder), watch)
 
 
 def synchronise(device: torch.device) -> None:

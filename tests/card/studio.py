@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import comfy.model_management
 import comfy.sd
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sdxl_clip import SDXLTokenizer
+from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor
 
 from bench.engine.models import Scale, random_pairs, unet_config
 from sandbox import tiny
-from sandbox.tiny_pack.models import CLIP_CONFIG, TinyClip
 from sandbox.tiny_weights import initialise, initialise_unet
 from ziplora_core.lora import LoRA
 from ziplora_core.pairing import LoRAPair
+
+LAYERS = 12, 32
+"""Of SDXL's two text encoders."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Studio:
     Args:
         scale: of the benchmark.
         model: in the dtype that ComfyUI loads a checkpoint in on this device.
-        clip: text encoders of SDXL's widths with three layers each.
+        clip: text encoders whose prompts fit the UNet, of SDXL's depths unless the size is tiny.
         vae: averages 8 × 8 pixels.
         pair: two random LoRAs of all attention linears.
     """
@@ -55,7 +56,7 @@ def open_studio(scale: Scale, drawn: bool, device: torch.device | None = None) -
 
     Args:
         scale: of the benchmark.
-        drawn: draw the UNet's weights; where nothing is computed, that can be left out.
+        drawn: draw the weights; where nothing is computed, that can be left out.
         device: of the UNet; None for ComfyUI's.
     """
     model = _unet(scale, drawn, device or comfy.model_management.get_torch_device())
@@ -65,7 +66,9 @@ def open_studio(scale: Scale, drawn: bool, device: torch.device | None = None) -
         LoRA(name, {module: pair.factors[half] for module, pair in pairs.items()}, {})
         for half, name in enumerate(("content", "style"))
     )
-    return Studio(scale, model, _clip(scale), tiny.tiny_vae(), LoRAPair(content, style, 1.0, 1.0))
+    return Studio(
+        scale, model, _clip(scale, drawn), tiny.tiny_vae(), LoRAPair(content, style, 1.0, 1.0)
+    )
 
 
 def _unet(scale: Scale, drawn: bool, device: torch.device) -> ModelPatcher:
@@ -78,10 +81,14 @@ def _unet(scale: Scale, drawn: bool, device: torch.device) -> ModelPatcher:
     if scale.name == "tiny":
         return tiny.tiny_sdxl(dtype=dtype, device=device)
 
+    first = config.get_model({}, device=torch.device("cpu")) if drawn else None
+    if first is not None:
+        initialise_unet(first.diffusion_model, tiny.PASS_THROUGH["eps"], seed=0)
+
     def load(disable_dynamic: bool = False) -> ModelPatcher:
         model = config.get_model({}, device=torch.device("cpu"))
-        if drawn:
-            initialise_unet(model.diffusion_model, tiny.PASS_THROUGH["eps"], seed=0)
+        if first is not None:  # as fast as from a file
+            model.load_state_dict(first.state_dict())
         patcher = ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
         patcher.cached_patcher_init = (load, ())
         return patcher
@@ -89,27 +96,25 @@ def _unet(scale: Scale, drawn: bool, device: torch.device) -> ModelPatcher:
     return load()
 
 
-def _clip(scale: Scale) -> comfy.sd.CLIP:
+def _clip(scale: Scale, drawn: bool) -> comfy.sd.CLIP:
     """Build text encoders whose prompts fit the UNet."""
+    if scale.name == "tiny":
+        return tiny.tiny_clip()
     config = unet_config(scale)
     pooled = config["adm_in_channels"] - 6 * 256
-    widths = config["context_dim"] - pooled, pooled
-    heads = [next(n for n in (20, 12, 8, 4, 2, 1) if width % n == 0) for width in widths]
-
-    class Clip(TinyClip):
-        configs: ClassVar[list[dict[str, int]]] = [
-            {**CLIP_CONFIG, "hidden_size": w, "num_attention_heads": h, "projection_dim": w}
-            for w, h in zip(widths, heads, strict=True)
-        ]
-
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None):
-            own = dict(
-                zip(("clip_l_model_config", "clip_g_model_config"), self.configs, strict=True)
-            )
-            super(TinyClip, self).__init__(
-                device=device, dtype=dtype, model_options={**(model_options or {}), **own}
-            )
-
-    clip = comfy.sd.CLIP(ClipTarget(SDXLTokenizer, Clip), model_options={"dtype": torch.float32})
-    initialise(clip.cond_stage_model, 0)
+    own = {
+        "clip_l_model_config": _clip_config(config["context_dim"] - pooled, LAYERS[0]),
+        "clip_g_model_config": _clip_config(pooled, LAYERS[1]),
+    }
+    clip = comfy.sd.CLIP(ClipTarget(SDXLTokenizer, SDXLClipModel), model_options=own)
+    if drawn:
+        initialise(clip.cond_stage_model, 0)
     return clip
+
+
+def _clip_config(width: int, layers: int) -> dict[str, int]:
+    heads = next(n for n in (20, 12, 8, 4, 2, 1) if width % n == 0)
+    return {
+        "hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads,
+        "num_hidden_layers": layers, "projection_dim": width,
+    }  # fmt: skip

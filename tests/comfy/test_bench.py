@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,25 +114,20 @@ def test_unzip_keeps_less_than_two_fifths_of_the_dense_path(unzip_costs: Table) 
     assert unzip_costs.rows[unzip.OURS]["kept, of dense"] <= 0.4
 
 
-def test_document_a_section_takes_its_own_place_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = document.DOCUMENT.read_text(encoding="utf-8")
-    monkeypatch.setattr(document, "ROOT", tmp_path)
-    monkeypatch.setattr(document, "DOCUMENT", tmp_path / "BENCHMARKS.md")
-    monkeypatch.setattr(document, "FIGURES", tmp_path / "benchmarks.json")
-    document.DOCUMENT.write_text(text, encoding="utf-8")
+def test_document_a_section_takes_its_own_place_only(tmp_path: Path) -> None:
+    shutil.copy(document.DOCS / document.DOCUMENT, tmp_path)
+    write = partial(document.write, minutes=1, docs=tmp_path)
     table = Table("a table", {"seconds": ".1f"}, {"ours": {"seconds": 1.25}, "none": {}})
-    document.write("default", "steps", [table], minutes=1)
-    document.write("default", "sliders", [replace(table, title="another")], minutes=1)
-    document.write("full", "steps", [replace(table, title="a third")], minutes=1)
-    document.write("default", "steps", [replace(table, title="the first")], minutes=1)
-    written = document.DOCUMENT.read_text(encoding="utf-8")
+    write("default", "steps", [table])
+    write("default", "sliders", [replace(table, title="another")])
+    write("full", "steps", [replace(table, title="a third")])
+    write("default", "steps", [replace(table, title="the first")])
+    written = (tmp_path / document.DOCUMENT).read_text(encoding="utf-8")
     assert "| ours |     1.2 |" in written and "| none |       – |" in written
     places = [written.index(f"### {title}") for title in ("the first", "another", "a third")]
     assert places == sorted(places) and "### a table" not in written
     assert "### Closed form" in written  # another section's own
-    runs = json.loads(document.FIGURES.read_text())
+    runs = json.loads((tmp_path / document.FIGURES).read_text())
     measured = runs["default"]["steps"]["tables"]
     assert (
         list(measured) == ["the first"] and measured["the first"]["rows"]["ours"]["seconds"] == 1.25
@@ -139,10 +136,10 @@ def test_document_a_section_takes_its_own_place_only(
 
 
 def test_document_places_have_ends_and_figures() -> None:
-    text = document.DOCUMENT.read_text(encoding="utf-8")
+    text = (document.DOCS / document.DOCUMENT).read_text(encoding="utf-8")
     places = re.findall(r"^<!-- ((?:default|full|card) \w+) -->$", text, re.MULTILINE)
     assert re.findall(r"^<!-- end of (.*) -->$", text, re.MULTILINE) == places
-    measured = json.loads(document.FIGURES.read_text())["default"]
+    measured = json.loads((document.DOCS / document.FIGURES).read_text())["default"]
     assert [f"default {section}" for section in measured] == places[: len(measured)]
     for section in measured.values():
         assert all(f"### {title}\n" in text for title in section["tables"])

@@ -68,6 +68,9 @@ def train_lora(
             return look()
 
         pictures = attempt(what, folded, notes, None)
+        if pictures is None:
+            free_memory()
+            opened.load()  # a VAE that failed may still have its place
         others += opened.evaluations - before
         return pictures
 
@@ -91,9 +94,7 @@ def train_lora(
         in_between = every and record.step % every == 0 and record.step < settings.steps
         if in_between:
             pictures = looked("drawing the sample pictures", draw)
-            if pictures is None:
-                opened.load()  # a VAE that failed may still have its place
-            elif pictures:
+            if pictures:
                 watch.on_samples(record.step, pictures)
         if watch.should_save() or (in_between and saves):
             run, step = folder.path.name, record.step

@@ -104,16 +104,20 @@ def room_for_moments(opened: TrainingModel) -> float:
     return comfy.model_management.get_free_memory(opened.device) / 2  # pyright: ignore
 
 
+def counting_module(device: torch.device) -> Any | None:
+    """PyTorch's module of a device that counts its bytes (CUDA, XPU), or None."""
+    module = None if device.type == "cpu" else getattr(torch, device.type, None)
+    return module if hasattr(module, "max_memory_allocated") else None
+
+
 class PeakMemory:
-    """The most memory that was in use: PyTorch's own count of a card that has one (CUDA, XPU), the
-    process elsewhere."""
+    """The most memory that was in use: by a card that counts it, by the process elsewhere."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._process = psutil.Process()
         self.bytes = 0
-        module = getattr(torch, device.type, None)  # DirectML has none
-        self._counting: Any = module if hasattr(module, "max_memory_allocated") else None
+        self._counting = counting_module(device)
         if self._counting:
             self._counting.reset_peak_memory_stats(device)
 
