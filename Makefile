@@ -40,8 +40,12 @@ ALONE := tests/browser/test_live_training.py
 ALL := -n 2 --dist loadfile --no-loadscope-reorder --ignore=$(ALONE)
 
 # What also runs on an accelerator: a pretend one, or with DEVICE=cuda a real card.
-TIER := tests/accelerator $(addprefix tests/server/test_,exactness.py sliders.py tools.py unzip.py look.py) \
-	$(addprefix tests/comfy/test_,relatives.py one_sided.py compiled.py)
+TIER := tests/accelerator $(addprefix tests/server/,ziplora/test_exactness.py sliders/test_sliders.py \
+	merging/test_tools.py unziplora/test_unziplora.py plots/test_look.py) \
+	$(addprefix tests/comfy/,model/test_relatives.py model/test_compiled.py train/test_one_sided.py)
+
+HAS_HEADERS := $(PYTHON3) -c 'import os, sysconfig as s, sys; \
+	sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 
 # Not `python -m pytest`: that puts this folder first on the path, and its nodes/ before ComfyUI's.
 test: setup
@@ -50,10 +54,10 @@ ifdef ARGS
 else
 	DEVICE=cpu $(BIN)/pytest $(ALL)
 	DEVICE=cpu $(BIN)/pytest $(ALONE)
-	@if [ -n "$(DEVICE)" ] || command -v c++ >/dev/null; then \
+	@if [ -n "$(DEVICE)" ] || command -v c++ >/dev/null && $(HAS_HEADERS); then \
 		DEVICE=$(or $(DEVICE),pretend) $(BIN)/pytest -n 2 --dist loadfile $(TIER); \
 	else \
-		echo "Left out: $(TIER). The pretend card needs a C++ compiler: apt-get install g++"; \
+		echo "Left out: $(TIER). The pretend card needs a C++ compiler and Python.h: apt-get install g++ python3-dev"; \
 		[ -z "$$CI" ]; \
 	fi
 endif

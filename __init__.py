@@ -7,7 +7,7 @@ from server import PromptServer  # noqa: TID251
 from typing_extensions import override
 
 from .nodes import NODES
-from .nodes.routes import register_routes
+from .nodes.shared.routes import register_routes
 
 WEB_DIRECTORY = "./js"
 

@@ -1,27 +1,27 @@
 // @ts-check
 /**
- * A chart of a few curves over steps: a faint line for every value, a strong one for the running
- * mean; over passes, which are few, dots. However many points there are, each pixel column draws
- * its extremes only.
+ * A chart of a few curves over steps: a faint line for all values, a bold one for the running mean.
+ * Over passes, of which there are few, the chart draws dots. However many points there are, each
+ * pixel column draws its extremes only.
  */
 import { colourOf } from "./colours.js";
 import { Plot } from "./plot.js";
 import {
   columnsOf, distinct, MEAN_OVER, nearest, scale, short, smooth, spanOf, ticks, valueRange,
-} from "./scales.js";
-import { say } from "./words.js";
+} from "./chart_axes.js";
+import { say } from "./translations.js";
 
-/** Not an error: another scale, linear, on the right. */
+/** The penalty is not an error: it has its own linear scale, on the right. */
 const APART = "penalty";
 const LEFT = 44;
 const BOTTOM = 16;
 const TOP = 6;
 
-/** @typedef {import("./scales.js").Values} Values */
-/** @typedef {import("./scales.js").Columns} Columns */
+/** @typedef {import("./chart_axes.js").Values} Values */
+/** @typedef {import("./chart_axes.js").Columns} Columns */
 
 export class Chart extends Plot {
-  /** @param {string} name as a screen reader says it */
+  /** @param {string} name for screen readers */
   constructor(name) {
     super();
     this.name = name;
@@ -29,15 +29,15 @@ export class Chart extends Plot {
     this.steps = [];
     /** @type {Map<string, Values>} */
     this.terms = new Map();
-    /** @type {"step" | "pass"} what is counted along the chart */
+    /** @type {"step" | "pass"} the unit of the horizontal axis */
     this.unit = "step";
     this.logarithmic = true;
-    /** Points and pixel columns of the last drawing. */
+    /** The number of points and pixel columns in the last drawing. */
     this.drawn = { points: 0, columns: 0 };
   }
 
   /**
-   * Shows other values.
+   * Shows new values.
    * @param {number[]} steps
    * @param {Map<string, Values>} terms
    */
@@ -52,7 +52,7 @@ export class Chart extends Plot {
     return colourOf(term, [...this.terms.keys()], this.light);
   }
 
-  /** @param {string} term the mean of its last values */
+  /** @param {string} term whose latest running mean is returned */
   latest(term) {
     return smooth((this.terms.get(term) ?? []).slice(-MEAN_OVER)).at(-1) ?? null;
   }
@@ -101,17 +101,17 @@ export class Chart extends Plot {
     if (this.at >= 0) this.#cross(context, { height, ink });
   }
 
-  /** Whether each value counts, and is no sample of something that a mean would show. */
+  /** Whether there are few values, each exact: no running mean is needed. */
   get few() {
     return this.unit === "pass";
   }
 
-  /** Room at the right. */
+  /** Width of the margin on the right. */
   get #right() {
     return this.terms.has(APART) ? 38 : 8;
   }
 
-  /** Pixel columns that curves are drawn in. */
+  /** Number of pixel columns for the curves. */
   get #columns() {
     return Math.floor(this.element.clientWidth - LEFT - this.#right);
   }

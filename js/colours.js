@@ -1,31 +1,31 @@
 // @ts-check
 /** The colours of the pack's maps and charts. */
 
-/** Even to the eye and told apart by the colour-blind: cividis for sizes; for what has a sign, blue
- * to orange, with the background between them. */
+/** Perceptually uniform and safe for colour-blind readers: cividis for sizes; blue to orange, with the
+ * background in the middle, for signed values. */
 export const SIZES = ["#00224e", "#1b3a6d", "#434e6c", "#666970", "#8a8678", "#b3a46f", "#ddc65a", "#fee838"];
 export const SIGNS = {
   dark: ["#7cc4ff", "#3f86c4", "#24486b", "#2a2a2e", "#6e4319", "#c2711f", "#ffb066"],
   light: ["#0a4a86", "#4f8fc9", "#a9cbe8", "#f4f4f4", "#f3c99a", "#d18636", "#8a4a00"],
 };
 
-/** Of curves: content, style, penalty, others. Told apart by the colour-blind, 3 : 1 and more on
- * their background. As in ziplora_core/plots/style.py. */
+/** Curve colours: content, style, penalty, others. Safe for colour-blind readers, with a contrast of at
+ * least 3 : 1 on their background. The same as in ziplora_core/plots/style.py. */
 export const CURVES = {
   dark: ["#4cc2ff", "#ff9f43", "#9b8cff", "#62d48a", "#f08bb4"],
   light: ["#0a66b7", "#b35300", "#5b46c8", "#1d7f45", "#b0306f"],
 };
 
-/** The terms of a loss that have a colour of their own, and those that have the same. */
+/** The loss terms with their own colour, and the terms that share one of these colours. */
 const NAMED = ["content", "style", "penalty"];
 const SAME = new Map([["instance", "content"], ["slider", "content"], ["high", "content"],
   ["prior", "style"], ["low", "style"]]);
 
 /**
- * The colour of a curve.
+ * Returns the colour of a curve.
  * @param {string} term of the loss
- * @param {string[]} terms all that are drawn
- * @param {boolean} light whether that is on light ground
+ * @param {string[]} terms all drawn terms
+ * @param {boolean} light whether the background is light
  */
 export function colourOf(term, terms, light) {
   const known = CURVES[light ? "light" : "dark"];
@@ -36,9 +36,9 @@ export function colourOf(term, terms, light) {
 }
 
 /**
- * The colour at a share of the way through some.
+ * Returns the colour at a relative position on a colour scale.
  * @param {string[]} colours `#rrggbb`
- * @param {number} share
+ * @param {number} share 0…1
  */
 export function between(colours, share) {
   const place = Math.min(1, Math.max(0, share)) * (colours.length - 1);

@@ -1,8 +1,8 @@
 // @ts-check
-/** What a page knows of a run: the values of every step so far. */
+/** The history of a run: the values of every step so far. */
 
 /**
- * @typedef {object} Message What the server says of a run; see ziplora_core/run_history.py.
+ * @typedef {object} Message The server's message about a run; see ziplora_core/training/run_history.py.
  * @property {string} run
  * @property {string} node_id
  * @property {string} workflow
@@ -11,7 +11,7 @@
  * @property {number} step
  * @property {number} steps
  * @property {[number, number]} prepared
- * @property {number | null} speed steps per second; before the first one, evaluations
+ * @property {number | null} speed steps per second; before the first step, evaluations per second
  * @property {string[]} saved
  * @property {(number | null)[]} errors
  * @property {number[]} samples
@@ -20,7 +20,7 @@
  * @property {[number, number]} [memory]
  */
 
-/** @param {any} message whether it has what a panel shows */
+/** @param {any} message to check for all the data that a panel shows */
 export function isWhole(message) {
   const { points, samples, saved, errors, prepared, memory = [], speed } = message;
   const columns = Object.values(points ?? {});
@@ -47,7 +47,7 @@ export class History {
   }
 
   /**
-   * Takes over what the server says; false when something before it is missing.
+   * Adds a message of the server; returns false if an earlier one is missing.
    * @param {Message} message of this run
    */
   add(message) {
@@ -69,12 +69,12 @@ export class History {
     return true;
   }
 
-  /** The last step that there are values of. */
+  /** The last step with values. */
   get #end() {
     return this.steps.at(-1) ?? 0;
   }
 
-  /** The terms that are drawn: where there are several, without `loss`, which is their sum. */
+  /** The terms to draw. If there are several, `loss`, their sum, is left out. */
   get drawn() {
     return new Map([...this.terms].filter(([term]) => term !== "loss" || this.terms.size === 1));
   }

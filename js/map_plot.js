@@ -1,27 +1,27 @@
 // @ts-check
-/** Draws the map of a merge: a column for every transformer block, a row for every layer in it. */
+/** Draws the map of a merge: one column per transformer block, one row per layer in a block. */
 import { between, CURVES, SIGNS, SIZES } from "./colours.js";
 import { make } from "./panel.js";
 import { Plot } from "./plot.js";
-import { short } from "./scales.js";
-import { say } from "./words.js";
+import { short } from "./chart_axes.js";
+import { say } from "./translations.js";
 
 const LEFT = 66;
 const BOTTOM = 14;
-/** The least height of a row whose name can be read. */
+/** The smallest row height at which a name is readable. */
 const LINE = 8;
 
 /**
- * @typedef {object} MergeMap See ziplora_core/merge_map.py.
+ * @typedef {object} MergeMap See ziplora_core/ziplora/merge_map.py.
  * @property {string[]} blocks
- * @property {string[]} groups the short name of each block's part of the UNet
+ * @property {string[]} groups the short name of the UNet part that each block belongs to
  * @property {string[]} layers
  * @property {number[][]} cells column, row, and the four quantities
  * @property {[number, number]} range
  * @property {[number[], number[]][]} histograms
  */
 
-/** What can be shown: its place in a cell, whether it has a sign. */
+/** The quantities to show: the index in a cell, and whether the values are signed. */
 export const QUANTITIES = [
   { label: "mean |m_c|, content", at: 2, signed: false },
   { label: "mean |m_s|, style", at: 3, signed: false },
@@ -30,7 +30,7 @@ export const QUANTITIES = [
 ];
 
 export class MapPlot extends Plot {
-  /** @param {() => void} explain says what the colours mean, whenever they may be others */
+  /** @param {() => void} explain updates the colour legend whenever the colours may change */
   constructor(explain) {
     super();
     this.explain = explain;
@@ -45,13 +45,13 @@ export class MapPlot extends Plot {
     this.look(-1);
   }
 
-  /** The values that have the first and the last colour. */
+  /** The values of the first and the last colour. */
   get range() {
     const cells = this.map?.cells ?? [];
     const { at, signed } = this.quantity;
     const values = cells.map((cell) => cell[at]);
     if (!signed) return [Math.min(...values), Math.max(...values)];
-    // Before and after share a scale, to be compared.
+    // Before and after share one scale, so that they can be compared.
     const most = Math.max(1e-6, ...cells.flatMap((cell) => [cell[4], cell[5]].map(Math.abs)));
     return [-most, most];
   }
@@ -83,7 +83,7 @@ export class MapPlot extends Plot {
     context.strokeRect(x, y, width, tall);
   }
 
-  /** How large a cell is. */
+  /** The size of a cell. */
   get #cell() {
     const { clientWidth, clientHeight } = this.element;
     const { blocks, layers } = this.map ?? { blocks: [""], layers: [""] };
@@ -93,7 +93,7 @@ export class MapPlot extends Plot {
     };
   }
 
-  /** @param {number} at where a cell is */
+  /** @param {number} at the index of the cell to locate */
   #place(at) {
     const [column, row] = this.map?.cells[at] ?? [0, 0];
     const { width, height } = this.#cell;
@@ -101,7 +101,7 @@ export class MapPlot extends Plot {
   }
 
   /**
-   * Names the rows, and the blocks below their columns.
+   * Labels the rows, and the columns with their blocks.
    * @param {CanvasRenderingContext2D} context
    * @param {MergeMap} map
    * @param {number} height
@@ -140,7 +140,7 @@ export class MapPlot extends Plot {
     return this.map?.cells.findIndex((cell) => cell[0] === column && cell[1] === row) ?? -1;
   }
 
-  /** @type {Plot["toward"]} the next layer in a direction */
+  /** @type {Plot["toward"]} the next layer in the direction of the key */
   toward(key) {
     const way = new Map([["ArrowLeft", [-1, 0]], ["ArrowRight", [1, 0]], ["ArrowUp", [0, -1]],
       ["ArrowDown", [0, 1]]]).get(key);
@@ -175,7 +175,7 @@ export class MapPlot extends Plot {
     ].join("\n");
   }
 
-  /** @param {number} at draws how the coefficients of a layer are spread */
+  /** @param {number} at the layer whose coefficients are drawn as a histogram */
   #histogram(at) {
     const { histograms, range } = /** @type {MergeMap} */ (this.map);
     const [width, height] = [150, 44];

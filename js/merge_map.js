@@ -1,10 +1,10 @@
 // @ts-check
-/** Shows what ZipLoRA Optimize has learned as a map of the UNet, and what its colours mean. */
+/** Shows the coefficients of ZipLoRA Optimize as a map of the UNet, with a colour legend. */
 import { app } from "../../scripts/app.js";
 import { MapPlot, QUANTITIES } from "./map_plot.js";
 import { also, classOf, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
-import { short } from "./scales.js";
-import { say } from "./words.js";
+import { short } from "./chart_axes.js";
+import { say } from "./translations.js";
 
 const NODES = new Set(["ZipLoRAOptimize"]);
 const OUTPUT = "ziplora_merge_map";
@@ -32,7 +32,7 @@ class MapPanel {
     showOnNode(node, "merge_map", "Map of {title}", this.element, HEIGHT);
   }
 
-  /** @param {unknown} output shows the map in a node's output, if there is one */
+  /** @param {unknown} output of a node; its map is shown, if it has one */
   show(output) {
     const [map] = /** @type {any} */ (output)?.[OUTPUT] ?? [];
     if (!isMap(map)) return;
@@ -40,7 +40,7 @@ class MapPanel {
     this.plot.show(map);
   }
 
-  /** Says which values have which colours. */
+  /** Updates the colour legend. */
   explain() {
     this.bar.style.background = `linear-gradient(to right, ${this.plot.colours.join(", ")})`;
     [this.low.textContent, this.high.textContent] = this.plot.range.map((value) => short(value));
@@ -48,7 +48,8 @@ class MapPanel {
 }
 
 /**
- * @param {any} map whether it is one
+ * Checks whether a value is a complete map.
+ * @param {any} map
  * @returns {map is import("./map_plot.js").MergeMap}
  */
 function isMap(map) {

@@ -1,18 +1,18 @@
 // @ts-check
 /**
- * What all panels of the pack share: a DOM widget that both renderers show and no file keeps, and
- * the way from the server's ids to nodes.
+ * The base of all panels: a DOM widget that both renderers show and that is not saved, and the
+ * lookup of nodes by the server's ids.
  */
 import { app } from "../../scripts/app.js";
 import { addStyle } from "./style.js";
-import { say } from "./words.js";
+import { say } from "./translations.js";
 
-/** @typedef {NonNullable<ReturnType<typeof app.rootGraph.getNodeById>>} Node Of the canvas. */
+/** @typedef {NonNullable<ReturnType<typeof app.rootGraph.getNodeById>>} Node A node on the canvas. */
 
-/** Of our widgets on a node, after all others. */
+/** The order of our widgets on a node, after all others. */
 const ORDER = ["slider_control", "training", "merge_map", "report"];
 
-/** Around an element in the classic renderer, in pixels; the frontend's usual one. */
+/** The margin around an element in the classic renderer, in pixels; the frontend's default. */
 const MARGIN = 10;
 
 /**
@@ -31,7 +31,7 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
- * Makes an empty panel; the pack's styles come with the first one, and only reach into panels.
+ * Makes an empty panel. The first panel adds the style sheet, which applies inside panels only.
  * @returns {HTMLElement}
  */
 export function makePanel() {
@@ -42,34 +42,35 @@ export function makePanel() {
 }
 
 /**
- * Shows an element on a node, below its other widgets. No workflow file and no prompt has it.
+ * Shows an element on a node, below its other widgets. It is not part of the workflow file or the
+ * prompt.
  * @param {Node} node
  * @param {string} name of the widget
- * @param {string} what it is, as a screen reader says it; `{title}` is the node's
+ * @param {string} what the name for screen readers; `{title}` stands for the node's title
  * @param {HTMLElement} element
- * @param {number} height the least it needs, in pixels
+ * @param {number} height the minimum height, in pixels
  * @param {object} [others] further options of the widget
  * @returns {any} the widget
  */
 export function showOnNode(node, name, what, element, height, others = {}) {
   const nameIt = () => element.setAttribute("aria-label", say(what, { title: node.title }));
   nameIt();
-  also(node, "onConfigure", nameIt); // a workflow may have another title
+  also(node, "onConfigure", nameIt); // a workflow may set another title
   element.style.minHeight = `${height}px`;
   element.dataset.captureWheel = "true";
   element.dataset.ziploraWidget = name; // for js/remount.js
-  // No type of the frontend's own: it would show its own widget instead of our element.
-  // What the published types leave out: it is the frontend's addition to the node.
+  // The type must not be one of the frontend's own, which would show its widget instead of our element.
+  // `addDOMWidget` is the frontend's addition to the node; the published types do not list it.
   const widget = /** @type {any} */ (node).addDOMWidget(name, `ZIPLORA_${name.toUpperCase()}`, element, {
     serialize: false,
-    hideInPanel: true, // the side panel would take the element away from the node
+    hideInPanel: true, // the side panel would move the element away from the node
     hideOnZoom: false,
     margin: MARGIN,
-    getMinHeight: () => height + 2 * MARGIN, // the classic renderer takes the margins out of it
+    getMinHeight: () => height + 2 * MARGIN, // the classic renderer subtracts the margins
     ...others,
   });
   widget.serialize = false;
-  // The frontend loads extensions in no certain order; ours are to stand in this one.
+  // The frontend loads extensions in no fixed order; our widgets must be in this one.
   node.widgets?.sort((a, b) => rank(a) - rank(b));
   const needed = node.computeSize();
   node.setSize([Math.max(needed[0], node.size[0]), Math.max(needed[1], node.size[1])]);
@@ -82,7 +83,7 @@ function rank({ name }) {
 }
 
 /**
- * Lets the wheel zoom the canvas, also over an element that lies on it.
+ * Lets the wheel zoom the canvas, also over an element on it.
  * @param {WheelEvent} event
  */
 export function zoomThrough(event) {
@@ -92,13 +93,13 @@ export function zoomThrough(event) {
   app.canvas.processMouseWheel(event);
 }
 
-/** @param {Node} node the id of what it is; of a note, which is the frontend's own, nothing */
+/** @param {Node} node whose class id is returned; empty for a note, which is the frontend's own */
 export function classOf({ comfyClass = "" }) {
   return comfyClass;
 }
 
 /**
- * Finds the node of an id of the server: `5`, or `12:5` for node 5 in the subgraph of node 12.
+ * Finds a node by the server's id: `5`, or `12:5` for node 5 in the subgraph of node 12.
  * @param {string} id
  * @returns {Node | undefined}
  */
@@ -114,7 +115,7 @@ export function nodeOfRun(id) {
 }
 
 /**
- * Whether a node is still in the workflow, or one of its subgraphs.
+ * Checks whether a node is still in the workflow or one of its subgraphs.
  * @param {Node} node
  */
 export function isThere({ graph, id }) {
@@ -125,8 +126,8 @@ export function isThere({ graph, id }) {
 }
 
 /**
- * Makes the part of an extension that shows what nodes have put out, again whenever nodes are made
- * anew: when another tab or a run of the history is opened, or a change is undone.
+ * Makes the part of an extension that shows the outputs of nodes. It shows them again whenever nodes
+ * are recreated: when another tab or a run of the history is opened, or a change is undone.
  * @param {(node: Node, output: any) => void} show
  */
 export function showsOutputs(show) {
@@ -140,7 +141,7 @@ export function showsOutputs(show) {
 }
 
 /**
- * Finds the node of an output as the frontend keeps it: `12`, or `<id of the subgraph>:12`.
+ * Finds a node by the frontend's key of its output: `12`, or `<id of the subgraph>:12`.
  * @param {string} locator
  * @returns {Node | undefined}
  */
@@ -151,7 +152,7 @@ function nodeOfOutput(locator) {
 }
 
 /**
- * Whether what an element stands on is light.
+ * Checks whether the background of an element is light.
  * @param {Element} element
  */
 export function isLight(element) {
@@ -160,7 +161,7 @@ export function isLight(element) {
 }
 
 /**
- * Calls `act` before `method` of a node's own, or a widget's, which stays in place.
+ * Wraps a method of a node or widget so that `act` is called before it.
  * @param {any} node
  * @param {string} method
  * @param {(...values: any[]) => void} act

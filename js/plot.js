@@ -1,17 +1,17 @@
 // @ts-check
-/** What the chart and the map share: a drawing that can be looked into, by pointer and by keys. */
+/** The base of chart and map: a drawing whose values can be read by pointer and by keyboard. */
 import { isLight, make } from "./panel.js";
 
 const GAP = 6;
 
-/** @typedef {{ width: number, height: number, ink: string, light: boolean }} Paper Of a drawing. */
+/** @typedef {{ width: number, height: number, ink: string, light: boolean }} Paper Drawing area. */
 
 export class Plot {
   constructor() {
     this.canvas = make("canvas", { role: "img", tabindex: "0" });
     this.tip = make("div", { class: "tip", "aria-hidden": "true" });
     this.element = make("div", { class: "plot" }, this.canvas, this.tip);
-    /** What one looks at: the number of a point, or of a cell; −1: at none. */
+    /** The index of the selected point or cell; −1: none. */
     this.at = -1;
     this.asked = 0;
     new ResizeObserver(() => this.redraw()).observe(this.element);
@@ -29,7 +29,7 @@ export class Plot {
   }
 
   /**
-   * Draws on paper that is empty.
+   * Draws on an empty canvas.
    * @param {CanvasRenderingContext2D} _context
    * @param {Paper} _paper
    * @abstract
@@ -37,7 +37,7 @@ export class Plot {
   paint(_context, _paper) {}
 
   /**
-   * What is nearest to the pointer.
+   * Returns the index of the item nearest to the pointer.
    * @param {PointerEvent} _event
    * @returns {number}
    * @abstract
@@ -47,7 +47,7 @@ export class Plot {
   }
 
   /**
-   * What a key goes to; none for a key that goes nowhere.
+   * Returns the index that a key moves to; undefined for any other key.
    * @param {string} _key
    * @returns {number | undefined}
    * @abstract
@@ -57,9 +57,9 @@ export class Plot {
   }
 
   /**
-   * What the tip says of something.
+   * Returns the tip's content for an item.
    * @param {number} _at
-   * @returns {{ content: (Element | string)[], left: number, right: number }} and where that is
+   * @returns {{ content: (Element | string)[], left: number, right: number }} with the item's position
    * @abstract
    */
   tell(_at) {
@@ -67,7 +67,7 @@ export class Plot {
   }
 
   /**
-   * Says in words what is drawn, and what one looks at.
+   * Describes the drawing and the selected item in words.
    * @returns {string}
    * @abstract
    */
@@ -75,7 +75,7 @@ export class Plot {
     return "";
   }
 
-  /** @param {number} at is told of in the tip */
+  /** @param {number} at the item to select and show in the tip */
   look(at) {
     this.at = at;
     const { content, left, right } = at < 0 ? { content: [], left: 0, right: 0 } : this.tell(at);
@@ -87,7 +87,7 @@ export class Plot {
     this.redraw();
   }
 
-  /** Draws before the next frame, once however often it is asked. */
+  /** Schedules one drawing before the next frame, however often it is called. */
   redraw() {
     this.asked ||= requestAnimationFrame(() => {
       this.asked = 0;
@@ -95,7 +95,7 @@ export class Plot {
     });
   }
 
-  /** Draws now. */
+  /** Draws immediately. */
   draw() {
     const { clientWidth: width, clientHeight: height } = this.element;
     const context = this.canvas.getContext("2d");
@@ -113,7 +113,7 @@ export class Plot {
     this.canvas.setAttribute("aria-label", this.describe());
   }
 
-  /** Whether what it is drawn on is light. */
+  /** Whether the background is light. */
   get light() {
     return isLight(this.element.parentElement ?? this.element);
   }

@@ -1,13 +1,13 @@
 // @ts-check
 /**
- * Puts panels and reports in place after a change was undone in Nodes 2.0.
+ * Replaces the elements of panels and reports after an undo in Nodes 2.0.
  *
- * The frontend then makes every node anew, but keeps on the page what it shows of the old ones, our
- * elements among them: they would show and move what is no longer there.
+ * The frontend then recreates every node but keeps the old nodes' elements on the page, ours among
+ * them. Those elements would show and change nodes that no longer exist.
  */
 import { app } from "../../scripts/app.js";
 
-/** Replaces the elements of widgets that are gone by those of the widgets in their place. */
+/** Replaces the elements of removed widgets by those of the widgets that took their place. */
 function putInPlace() {
   for (const shown of document.querySelectorAll("[data-node-id] [data-ziplora-widget]")) {
     const { dataset } = /** @type {HTMLElement} */ (shown);
@@ -22,7 +22,7 @@ function putInPlace() {
 app.registerExtension({
   name: "ziplora.remount",
   afterConfigureGraph() {
-    // Two frames later, the frontend has put on the page what is new.
+    // The frontend has updated the page two frames later.
     requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(putInPlace)));
   },
 });

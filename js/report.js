@@ -1,16 +1,16 @@
 // @ts-check
 /**
- * Shows what a node reports (its `text` output) on the node itself.
+ * Shows a node's report (its `text` output) on the node itself.
  *
- * The stock frontend does that for its own text nodes only. The widget is a plain DOM element, so
- * both renderers show it, and it is kept out of the workflow file and of the prompt. What is longer
- * than its area scrolls, as in the frontend's own text nodes.
+ * The stock frontend does so for its own text nodes only. The widget is a plain DOM element, so both
+ * renderers show it; it is not part of the workflow file or the prompt. A report longer than its area
+ * scrolls, as in the frontend's own text nodes.
  */
 import { app } from "../../scripts/app.js";
 import { also, classOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
-import { say } from "./words.js";
+import { say } from "./translations.js";
 
-/** Which nodes report, and how many lines one sees at once in their smallest size. */
+/** The nodes with a report, and the number of lines visible at their smallest size. */
 const LINES = new Map([
   ["LoadLoRAPair", 9],
   ["ZipLoRAOptimize", 23],
@@ -34,11 +34,11 @@ const LINES = new Map([
   ["PruneLoRA", 6],
   ["AlignmentScores", 10],
 ]);
-/** Of a line, as a share of the font's size: our own, as fonts differ in theirs by a fifth and more. */
+/** Line height as a share of the font size; the fonts' own line heights differ by a fifth or more. */
 const LINE_HEIGHT = 1.1;
-const FONT_SIZE = 10; // the frontend's, unless its settings say otherwise
-const PADDING = 2; // the frontend's, above and below the text
-/** Lies over the last line while more is below: many systems hide their scroll bars. */
+const FONT_SIZE = 10; // the frontend's default
+const PADDING = 2; // the frontend's padding above and below the text
+/** Shades the last line while there is more text below: many systems hide their scroll bars. */
 const MORE = "inset 0 -12px 8px -8px color-mix(in srgb, var(--fg-color) 45%, transparent)";
 const WIDGET_NAME = "report";
 
@@ -70,16 +70,16 @@ function addReport(node) {
 }
 
 /**
- * Shows whether the report goes on below what one sees of it.
+ * Shows whether there is more text below the visible part of the report.
  * @param {HTMLTextAreaElement} element
  */
 function showMore(element) {
   const below = element.scrollHeight - element.clientHeight - element.scrollTop;
-  element.style.boxShadow = below > 1 ? MORE : ""; // zoomed, a scroll ends at a part of a pixel
+  element.style.boxShadow = below > 1 ? MORE : ""; // when zoomed, scroll positions are fractions of a pixel
 }
 
 /**
- * Scrolls the report where it can be scrolled, and zooms the canvas elsewhere.
+ * Scrolls the report if it is scrollable, else zooms the canvas.
  * @param {WheelEvent} event
  * @param {HTMLTextAreaElement} element
  */
@@ -92,7 +92,7 @@ function scrollOrZoom(event, element) {
 }
 
 /**
- * Fills the report of a node; outputs without text leave it as it is.
+ * Fills the report of a node; outputs without text do not change it.
  * @param {import("./panel.js").Node} node
  * @param {NodeOutput} output
  */

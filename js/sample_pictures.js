@@ -1,8 +1,8 @@
 // @ts-check
-/** The sample pictures that a training has drawn so far, and a scrubber through them. */
+/** The sample images that a training has drawn so far, with a slider to go through them. */
 import { api } from "../../scripts/api.js";
 import { make } from "./panel.js";
-import { say } from "./words.js";
+import { say } from "./translations.js";
 
 export class SamplePictures {
   constructor() {
@@ -10,10 +10,10 @@ export class SamplePictures {
     this.message = null;
     this.picture = make("img", { alt: "", draggable: "false" });
     this.picture.hidden = true;
-    this.none = make("span", {}, say("Sample pictures appear here, if any are drawn."));
+    this.none = make("span", {}, say("Sample images appear here, if any are drawn."));
     this.when = make("span", { class: "numbers" });
     this.scrub = make("input", { type: "range", min: "0", max: "0", class: "grow" });
-    this.scrub.setAttribute("aria-label", say("Sample pictures over time"));
+    this.scrub.setAttribute("aria-label", say("Sample images over time"));
     this.scrub.disabled = true;
     this.scrub.addEventListener("input", () => this.#show());
     const frame = make("div", { class: "frame" }, this.picture, this.none);
@@ -21,7 +21,7 @@ export class SamplePictures {
     this.element = make("div", { class: "pictures" }, frame, row);
   }
 
-  /** @param {import("./history.js").Message} message offers the pictures that it names */
+  /** @param {import("./history.js").Message} message names the available images */
   offer(message) {
     const { scrub } = this;
     const { samples } = message;
@@ -45,6 +45,6 @@ export class SamplePictures {
     const which = new URLSearchParams({ workflow: message.workflow, run: message.run });
     const source = api.apiURL(`${place}?${which}`);
     if (picture.getAttribute("src") !== source) picture.setAttribute("src", source);
-    picture.alt = say("Sample pictures of step {step}", { step });
+    picture.alt = say("Sample images of step {step}", { step });
   }
 }

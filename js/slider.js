@@ -1,13 +1,14 @@
 // @ts-check
 /**
- * A slider to touch on Concept Slider: how far, from − over 0 to +, and for which part of the
- * sampling. The number widgets stay what is saved and queued; this reads and writes them.
+ * The control on Concept Slider: one track for the scale, from − over 0 to +, and one for the part
+ * of the sampling in which the slider is on. It reads and writes the number widgets, which remain
+ * the values that are saved and queued.
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { also, classOf, make, makePanel, showOnNode } from "./panel.js";
-import { accessors, Thumb } from "./thumb.js";
-import { say } from "./words.js";
+import { accessors, Thumb } from "./slider_thumb.js";
+import { say } from "./translations.js";
 
 const NODE = "ConceptSlider";
 const NONE = "None";
@@ -22,10 +23,10 @@ class SliderPanel {
     this.node = node;
     this.file = NONE;
     this.waiting = 0;
-    /** @type {{ thumb: Thumb, track: HTMLElement, pointer: number } | null} what is dragged */
+    /** @type {{ thumb: Thumb, track: HTMLElement, pointer: number } | null} the dragged thumb */
     this.held = null;
-    /** Why no trained range is shown. */
-    this.why = say("No file is chosen, so no trained range is known");
+    /** The reason why no trained range is shown. */
+    this.why = say("No file is chosen, so the trained range is unknown");
     /** @type {[number, number] | null} */
     this.range = null;
     this.reach = NEAR;
@@ -67,7 +68,7 @@ class SliderPanel {
   }
 
   /**
-   * Calls back after every change of a widget, by whomever.
+   * Reacts to every change of a widget, whatever the source.
    * @param {string} name
    */
   follow(name) {
@@ -86,7 +87,7 @@ class SliderPanel {
     also(widget, "callback", () => this.changed());
   }
 
-  /** Once for all widgets that change together. */
+  /** Updates once for all widgets that change together. */
   changed() {
     this.waiting ||= requestAnimationFrame(() => {
       this.waiting = 0;
@@ -101,7 +102,7 @@ class SliderPanel {
     this.settle();
   }
 
-  /** @param {() => void} act changes something, as one step that can be undone */
+  /** @param {() => void} act makes a change that is undone as one step */
   change(act) {
     app.canvas.emitBeforeChange();
     act();
@@ -109,10 +110,11 @@ class SliderPanel {
     this.settle();
   }
 
-  /** Shows what the widgets have, and makes the track as long as it needs to be. */
+  /** Shows the values of the widgets, and extends the track if a value lies beyond it. */
   settle() {
     const most = Math.max(Math.abs(this.scale.value), ...(this.range ?? []).map(Math.abs));
-    // It stays long until another file is chosen: it would jump from under the pointer.
+    // It stays extended until another file is chosen: shrinking would move the thumb away from the
+    // pointer.
     if (most > NEAR) this.reach = FAR;
     this.show();
     this.read();
@@ -138,7 +140,7 @@ class SliderPanel {
     this.mark(this.when, [start, end], say("the part of the sampling in which the slider is on"));
   }
 
-  /** @param {[number, number]} range where it lies on the track */
+  /** @param {[number, number]} range to convert to positions on the track */
   shares(range) {
     const [low, high] = range.map((v) => Math.min(1, Math.max(0, (v / this.reach + 1) / 2)));
     return /** @type {[number, number]} */ ([low, high]);
@@ -157,16 +159,16 @@ class SliderPanel {
   /**
    * @param {HTMLElement} track
    * @param {Thumb[]} thumbs
-   * @param {string} what it shows
+   * @param {string} what the track shows
    */
   mark(track, thumbs, what) {
     const linked = thumbs.every((thumb) => thumb.linked);
     track.setAttribute("aria-disabled", String(linked));
     track.title = linked ? say("This number comes from another node.")
-      : say("{what}; double-click: as at first", { what: what.replace(/[.。]$/, "") });
+      : say("{what}; double-click to reset", { what: what.replace(/[.。]$/, "") });
   }
 
-  /** Reads how far the chosen file was trained, if that is another one now. */
+  /** Reads the trained range of the chosen file, if another file was chosen. */
   async read() {
     const widget = this.node.widgets?.find((w) => w.name === "slider");
     const file = String(widget?.value ?? NONE);
@@ -174,7 +176,7 @@ class SliderPanel {
     this.file = file;
     this.range = null;
     this.reach = NEAR;
-    this.why = say("No file is chosen, so no trained range is known");
+    this.why = say("No file is chosen, so the trained range is unknown");
     if (file !== NONE) {
       const said = await this.ask(file);
       if (file !== this.file) return;
@@ -191,12 +193,12 @@ class SliderPanel {
       const answer = await api.fetchApi(`/ziplora/slider?${new URLSearchParams({ name: file })}`);
       return await answer.json();
     } catch {
-      return { why: say("The server does not say how far this file was trained.") };
+      return { why: say("The trained range could not be read from the server.") };
     }
   }
 
   /**
-   * Lets a track be dragged: the nearest of its thumbs comes along.
+   * Makes a track draggable: a drag moves the nearest of its thumbs.
    * @param {HTMLElement} track
    * @param {Thumb[]} thumbs
    */
@@ -207,15 +209,15 @@ class SliderPanel {
       return low + ((event.clientX - left) / width) * (high - low);
     };
     track.addEventListener("pointerdown", (event) => {
-      // Where another finger has a thumb already, this one does nothing.
+      // Ignored while another finger holds a thumb.
       if (event.button !== 0 || this.held?.track.hasPointerCapture(this.held.pointer)) return;
-      if (this.held) this.release(); // its track was taken away from under the pointer
+      if (this.held) this.release(); // the track was removed during the drag
       event.preventDefault();
       event.stopPropagation();
       const value = valueAt(event);
       const free = thumbs.filter((thumb) => !thumb.linked);
       const far = (/** @type {Thumb} */ thumb) => Math.abs(thumb.value - value);
-      // Of two in one place, the one that can go there.
+      // Of two thumbs in one place, take the one that can move there.
       const first = (/** @type {Thumb} */ thumb) => (thumb === thumbs[0] ? 1 : -1);
       const [thumb] = free.sort((a, b) => far(a) - far(b) || Math.sign(value - a.value) * first(a));
       if (!thumb) return;
@@ -235,7 +237,7 @@ class SliderPanel {
       });
     }
     track.addEventListener("wheel", (event) => {
-      // Elsewhere than at the thumb that has the focus, the wheel is the canvas's.
+      // Without a focused thumb, the wheel zooms the canvas.
       const focused = thumbs.find((thumb) => thumb.element === document.activeElement);
       if (!focused || event.ctrlKey) return;
       event.preventDefault();
@@ -245,7 +247,7 @@ class SliderPanel {
     track.addEventListener("dblclick", (event) => {
       event.stopPropagation();
       this.reach = NEAR;
-      // Both at once: the first would otherwise stop at the other's old place.
+      // Set twice: otherwise the first thumb would stop at the other thumb's old position.
       this.change(() => [...thumbs, ...thumbs].forEach((thumb) => thumb.set(thumb.standard)));
     });
   }

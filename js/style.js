@@ -1,5 +1,5 @@
 // @ts-check
-/** The look of all panels: one style sheet, which reaches into panels only. */
+/** The style sheet of all panels. Its rules apply inside panels only. */
 
 const STYLE = `
 .ziplora-panel {
@@ -75,7 +75,7 @@ const STYLE = `
 
 let added = false;
 
-/** Puts the style sheet on the page, with the first panel. */
+/** Adds the style sheet to the page, once, with the first panel. */
 export function addStyle() {
   if (added) return;
   added = true;
@@ -86,7 +86,7 @@ export function addStyle() {
   followPalette();
 }
 
-/** Tells every plot on the page that the person has chosen another palette. */
+/** Notifies every plot on the page when the user changes the colour palette. */
 function followPalette() {
   const observer = new MutationObserver(() => {
     for (const plot of document.querySelectorAll(".ziplora-panel .plot")) {

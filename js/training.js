@@ -1,18 +1,18 @@
 // @ts-check
 /**
- * Shows a training on its node while it runs: loss curves, pace, memory, sample pictures; stops it
- * and saves what it has learned. The server's messages bring what is new; after a page was loaded
- * anew, or a message was missed, the whole history is asked for.
+ * Shows a training on its node while it runs: loss curves, speed, memory and sample images, with
+ * buttons to stop and to save. The server's messages carry the new values. After a page is reloaded
+ * or a message is missed, the panel requests the whole history.
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { isWhole } from "./history.js";
 import { classOf, isThere, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
-import { say } from "./words.js";
+import { say } from "./translations.js";
 
 const EVENT = "ziplora.training";
-/** Which nodes train, and whether they draw pictures on the way. */
+/** The training nodes, and whether they draw sample images. */
 const DRAWS = new Map([
   ["ZipLoRAOptimize", false],
   ["TrainDreamBoothLoRA", true],
@@ -27,7 +27,7 @@ let asking = 0;
 let asked = Promise.resolve();
 
 /**
- * Shows what the server says on the node it is about, if that is on this canvas.
+ * Shows a server message on its node, if that node is on this canvas.
  * @param {any} message
  */
 function receive(message) {
@@ -36,7 +36,7 @@ function receive(message) {
   const panel = node && message.workflow === app.rootGraph.id ? panels.get(node) : undefined;
   if (!panel) return;
   if (!isWhole(message)) {
-    panel.warn(say("The server has sent something that cannot be shown."));
+    panel.warn(say("The server sent data that cannot be shown."));
   } else if (panel.waiting) {
     panel.waiting.push(message);
   } else if (!panel.update(message)) {
@@ -44,7 +44,7 @@ function receive(message) {
   }
 }
 
-/** Asks the server, once for all panels, what it knows of them; one time after the other. */
+/** Requests the histories for all panels at once; requests run one after another. */
 function refill() {
   clearTimeout(asking);
   asking = setTimeout(() => {
@@ -73,7 +73,7 @@ async function fill() {
     }
     for (const panel of lost) {
       panel.lose(
-        say("The server was started anew. Press Run: it goes on where a checkpoint was written."),
+        say("The server was restarted. Press Run to continue from the last checkpoint, if there is one."),
       );
     }
   } catch {
@@ -84,7 +84,7 @@ async function fill() {
   }
 }
 
-/** @param {string} path what the server says there; nothing where there is nothing (any more) */
+/** @param {string} path of the server's data; an empty object if there is none (any more) */
 async function get(path) {
   const answer = await api.fetchApi(path, { cache: "no-store" });
   if (answer.status === 404) return {};
@@ -92,8 +92,8 @@ async function get(path) {
   return answer.json();
 }
 
-// Before the page has a line to the server: what nobody listens to, the frontend complains of.
-const events = /** @type {EventTarget} */ (api); // its own type knows the frontend's events only
+// Added before the page connects: the frontend warns about events without a listener.
+const events = /** @type {EventTarget} */ (api); // its type only lists the frontend's own events
 events.addEventListener(EVENT, (/** @type {any} */ event) => receive(event.detail));
 
 app.registerExtension({

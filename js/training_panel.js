@@ -1,12 +1,12 @@
 // @ts-check
-/** What js/training.js shows on a node: loss curves, pace, memory, pictures, and two buttons. */
+/** The training panel of a node: loss curves, speed, memory, sample images, and two buttons. */
 import { api } from "../../scripts/api.js";
 import { Chart } from "./chart.js";
 import { History } from "./history.js";
 import { make, makePanel, showOnNode } from "./panel.js";
 import { SamplePictures } from "./sample_pictures.js";
-import { short } from "./scales.js";
-import { say } from "./words.js";
+import { short } from "./chart_axes.js";
+import { say } from "./translations.js";
 
 const HEIGHT = 260;
 const PICTURES = 144;
@@ -14,7 +14,7 @@ const STATES = new Map([
   ["finished", "Finished."],
   ["stopped", "Stopped, and kept what was learned."],
   ["cancelled", "Cancelled."],
-  ["failed", "It ended with an error."],
+  ["failed", "Ended with an error."],
   ["rolled back", "Ended early, at the last good state:"],
 ]);
 
@@ -23,15 +23,15 @@ const STATES = new Map([
 export class TrainingPanel {
   /**
    * @param {import("./panel.js").Node} node
-   * @param {boolean} draws whether it draws pictures on the way
+   * @param {boolean} draws whether the training draws sample images
    */
   constructor(node, draws) {
     this.history = new History();
     this.lost = "";
-    /** Whether the connection is lost: what still comes in was said before. */
+    /** Whether the connection is lost. Messages that still arrive are older than the loss. */
     this.away = false;
     this.asked = "";
-    /** @type {Message[] | null} what came while all of the run was asked for */
+    /** @type {Message[] | null} messages received while the whole history was requested */
     this.waiting = null;
     this.chart = new Chart(say("Loss"));
     this.chart.element.addEventListener("palette", () => this.showLegend());
@@ -42,9 +42,9 @@ export class TrainingPanel {
     this.log.title = say("Logarithmic or linear scale");
     this.log.addEventListener("click", () => this.toggleScale());
     this.stop = this.button(
-      say("Stop and keep"), say("End now with what was learned"), "stop",
+      say("Stop and keep"), say("End now and keep what was learned so far"), "stop",
     );
-    this.save = this.button(say("Save now"), say("Write the LoRA so far, and go on"), "save");
+    this.save = this.button(say("Save now"), say("Save the current LoRA and continue"), "save");
     this.pictures = draws ? new SamplePictures() : null;
     const gap = make("span", { class: "grow" });
     this.element = makePanel();
@@ -58,7 +58,7 @@ export class TrainingPanel {
     showOnNode(node, "training", "Training of {title}", this.element, HEIGHT + (draws ? PICTURES : 0));
   }
 
-  /** @param {string} [run] begins anew, with another run's points */
+  /** @param {string} [run] the id of the run to start over with */
   forget(run) {
     this.history = new History(run);
     this.lost = this.asked = "";
@@ -82,14 +82,14 @@ export class TrainingPanel {
     this.chart.redraw();
   }
 
-  /** Takes what the server has said while all of the run was asked for. */
+  /** Returns the messages received while the whole history was requested. */
   arrived() {
     const messages = this.waiting ?? [];
     this.waiting = null;
     return messages;
   }
 
-  /** @param {string} route asks the server to stop, or to save */
+  /** @param {string} route of the request to the server: stop or save */
   async ask(route) {
     const { last } = this.history;
     if (!last) return;
@@ -99,9 +99,9 @@ export class TrainingPanel {
     try {
       const body = JSON.stringify({ node_id: last.node_id, workflow: last.workflow });
       const answer = await api.fetchApi(`/ziplora/${route}`, { method: "POST", body });
-      if (answer.status === 404) this.asked = say("It has ended already.");
+      if (answer.status === 404) this.asked = say("The run has already ended.");
       else if (!answer.ok) {
-        this.asked = say("The server refuses it ({status}).", { status: answer.status });
+        this.asked = say("The server refused the request ({status}).", { status: answer.status });
       }
     } catch {
       this.asked = say("The server does not answer.");
@@ -110,7 +110,7 @@ export class TrainingPanel {
   }
 
   /**
-   * Takes over what the server says; false when something before it is missing.
+   * Shows a message of the server; returns false if an earlier one is missing.
    * @param {Message} message
    */
   update(message) {
@@ -150,7 +150,7 @@ export class TrainingPanel {
     this.legend.replaceChildren(...[...this.chart.terms.keys()].map((term) => this.name(term)));
   }
 
-  /** @param {string} term its colour, name and mean */
+  /** @param {string} term to show with its colour, name and mean */
   name(term) {
     const swatch = make("i", { "aria-hidden": "true" });
     swatch.style.background = this.chart.colour(term);
@@ -169,7 +169,7 @@ export class TrainingPanel {
     else if (message) {
       said.push(this.asked, say(STATES.get(message.state) ?? ""));
       const { state, step, saved, status } = message;
-      if (state === "cancelled" && step) said.push(say("Press Run with the same inputs to go on."));
+      if (state === "cancelled" && step) said.push(say("Press Run with the same inputs to continue."));
       if (saved.length) {
         const files = saved.reduce((file, other) => say("{file} and {other}", { file, other }));
         said.push(say("Saved as {files}.", { files }));
@@ -186,13 +186,13 @@ export class TrainingPanel {
     this.show();
   }
 
-  /** @param {string} words until the server says more */
+  /** @param {string} words to show until the next message */
   warn(words) {
     this.lost = words;
     this.showWords();
   }
 
-  /** @param {string} words why a run that went on cannot be followed any more */
+  /** @param {string} words the reason why a running training can no longer be followed */
   lose(words) {
     if (this.history.last?.state !== "running") return;
     this.stop.disabled = this.save.disabled = true;
@@ -204,7 +204,7 @@ export class TrainingPanel {
 function pace({ state, step, steps, prepared: [done, all], speed, memory, errors }) {
   const running = state === "running";
   const percent = Math.floor((100 * done) / all);
-  const passes = Math.max(0, errors.length - 1); // the first is of the direct merge
+  const passes = Math.max(0, errors.length - 1); // the first error is that of the direct merge
   const parts = [];
   if (step || (steps && !running)) parts.push(say("step {step} of {steps}", { step, steps }));
   else if (steps && all) parts.push(say("preparing {percent} %", { percent }));
@@ -216,7 +216,7 @@ function pace({ state, step, steps, prepared: [done, all], speed, memory, errors
       : say("{speed} s/step", { speed: short(1 / speed) }));
   }
   if (running) {
-    const left = steps ? step && steps - step : all - done; // not known before the first step
+    const left = steps ? step && steps - step : all - done; // unknown before the first step
     if (speed && left > 0) parts.push(say("{time} left", { time: duration(left / speed) }));
     const [used, total] = (memory ?? []).map(gibibytes);
     if (memory) parts.push(say("{used} of {total} GiB in use", { used, total }));

@@ -1,45 +1,36 @@
-"""The pack's nodes: each file ends in its own NODES; this one puts them together."""
+"""The pack's nodes: every module defines its own `NODES`; this one joins the lists."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import (
-    alignment,
-    convert,
-    figures,
-    grids,
-    load,
-    merge,
-    optimize,
-    options,
-    pictures,
-    save,
-    slider_inputs,
-    sliders,
-    tools,
-    train,
-    train_slider,
-    train_unzip,
-    unzip,
-)
+from . import dreambooth, ziplora
+from .files import convert, load, save
+from .merging import merge, resize_extract
+from .plots import figures, grids, scores
+from .sliders import apply as apply_slider
+from .sliders import pairs_and_prompts as slider_inputs
+from .sliders import train as train_slider
+from .training import images, options
+from .unziplora import apply as apply_unziplora
+from .unziplora import train as train_unziplora
 
 NODES: list[type[io.ComfyNode]] = [
     *load.NODES,
-    *optimize.NODES,
-    *pictures.NODES,
-    *train.NODES,
+    *ziplora.NODES,
+    *images.NODES,
+    *dreambooth.NODES,
     *options.NODES,
     *slider_inputs.NODES,
     *train_slider.NODES,
-    *sliders.NODES,
-    *train_unzip.NODES,
-    *unzip.NODES,
+    *apply_slider.NODES,
+    *train_unziplora.NODES,
+    *apply_unziplora.NODES,
     *merge.NODES,
     *save.NODES,
-    *tools.NODES,
+    *resize_extract.NODES,
     *convert.NODES,
     *figures.NODES,
     *grids.NODES,
-    *alignment.NODES,
+    *scores.NODES,
 ]

@@ -1,41 +1,32 @@
-"""The mathematics and the loops of the pack; torch only, except for `comfy_adapter`.
+"""The mathematics and the training loops; torch only, except for `comfy_adapter`.
 
-Read it the way the data flows. A merge (`comfy_adapter.zip_session` calls these in this order):
+A folder imports only from the folders above it in this list:
 
-    files.read_lora ×2                   a file of any spelling → LoRA: factors per module
-    comfy_adapter.targets.resolve_unet   → the model's own names and shapes, by ComfyUI's key map
-    pairing.pair_modules                 → content and style side by side
-    branches.Branches                    the gated low-rank branches beside each frozen layer
-    comfy_adapter.training_model         a private copy of MODEL with them on it: `denoise`
-    comfy_adapter.references             noisy states with their single-LoRA teacher's target
-    coefficients.MergerCoefficients      what is learned
-    zip_objective.ZipObjective           what it is learned from
-    closed_form.solve_coefficients       where it can start, or end: least squares, no gradients
-    training.train                       the loop
-    merge.MergedLoRA                     coefficients and factors → one exact LoRA
-    files.writer.write_lora              → a file, or comfy_adapter.apply → a clone of MODEL
+    lora            factors of a LoRA, pairs, merges, singular values, norms, pruning
+    files           LoRA files: read in every program's spelling, written in one
+    training        the one loop, branches beside frozen layers, losses, checkpoints, options
+    ziplora         merger coefficients: objective, closed form, report
+    dreambooth      a LoRA from pictures: objective, metadata, report
+    sliders         Concept Sliders: objectives, presets, report
+    unziplora       two LoRAs from one picture: objective, feature masks, report
+    merging         merges without training
+    plots           figures and scores
+    comfy_adapter   ComfyUI: model → data → train, apply, tools
 
-A LoRA from pictures (`comfy_adapter.dreambooth_session`) shares all of it but these:
+How a LoRA file becomes a merge (`comfy_adapter.train.ziplora` takes these steps in this order):
 
-    framing, comfy_adapter.pictures      pictures → size, crop, and what the VAE makes of them
-    comfy_adapter.captions               captions → conditioning with that size and crop
-    lora_parameters.LoRAParameters       what is learned: new factors
-    dreambooth.DreamBoothObjective       what they are learned from
+    files.read_lora                          file → factors by module, for each of the two LoRAs
+    comfy_adapter.model.targets              module names → the loaded model's weights
+    lora.pair.pair_modules                   content and style side by side
+    training.branches.Branches               both as gated branches beside each frozen layer
+    comfy_adapter.model.training_model       a private copy of the MODEL with these branches
+    comfy_adapter.data.references            noisy samples with the predictions of each LoRA alone
+    lora.coefficients.MergerCoefficients     the learned parameters
+    ziplora.closed_form.solve_coefficients   least squares, without gradients
+    ziplora.objective, training.loop.train   gradient steps
+    lora.merged.MergedLoRA                   coefficients and factors → one exact LoRA
+    files.writer.write_lora                  → a file; comfy_adapter.apply.lora → a clone of MODEL
 
-One picture taken apart into two LoRAs (`comfy_adapter.unzip_session`) shares these in turn:
-
-    unzip_parameters.UnZipParameters     what is learned: two LoRAs, and a merger per feature
-    unzip_columns                        which output features each of them has, and since when
-    unzip.UnZipObjective                 what they are learned from: one prompt for each
-
-A slider (`comfy_adapter.slider_session`) is such a LoRA, too, learned from words or picture pairs:
-
-    comfy_adapter.slider_lessons         what there is to learn from, checked and encoded
-    slider, slider_pairs                 the objectives
-    comfy_adapter.slider_effect          what it does to a picture, while it learns and at the end
-    comfy_adapter.concept_slider         it on a MODEL, for a part of the sampling
-
-Without learning: `merge_methods` joins a pair (`rank_moments` and `comfy_adapter.calibration` tell
-the calibrated ones what the layers see), `low_rank` reduces LoRAs, `comfy_adapter.extract` finds
-the LoRA between two models, `files.export` writes other programs' spellings.
+The other sessions are `comfy_adapter.train.dreambooth`, `.sliders` and `.unziplora`; all four share
+`comfy_adapter.train.run`.
 """

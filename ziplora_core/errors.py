@@ -1,19 +1,19 @@
-"""The one error style of the pack: subject, what was found, what was expected, what to do."""
+"""The pack's error type and message format: subject, found, expected, advice."""
 
 from __future__ import annotations
 
 
 class ZipLoRAError(ValueError):
-    """A problem the person at the canvas can solve; its text is meant to be read by them."""
+    """An error that the user can fix; its message is written for the user."""
 
 
 def problem(subject: str, *, found: object, expected: str, advice: str) -> ZipLoRAError:
     """Build the error "`subject`: found `found`, expected `expected`. `advice`".
 
     Args:
-        subject: the file, key or input it is about, e.g. `a.safetensors, key lora_unet_x.alpha`.
-        found: what is there.
-        expected: what would have been right.
-        advice: one sentence, in the imperative: what the person can do now.
+        subject: the file, key or input concerned, e.g. `a.safetensors, key lora_unet_x.alpha`.
+        found: the actual value.
+        expected: the valid values.
+        advice: one imperative sentence that tells the user what to do.
     """
     return ZipLoRAError(f"{subject}: found {found}, expected {expected}. {advice}")

@@ -1,19 +1,19 @@
 """Sessions on an accelerator: a pretend one, or with DEVICE=cuda (xpu, mps, …) a real card.
 
-The pretend device (pretend/device.cpp) has memory of its own and the CPU's arithmetic. It finds
-every place where CPU and device tensors meet, counts bytes, copies and waits, and runs out of
-memory where it is told to. What a real card does otherwise, and no test here can show:
+The pretend device (pretend/device.cpp) has its own memory and the CPU's arithmetic. It reports
+every operation that mixes CPU and device tensors, counts bytes, copies and waits, and runs out of
+memory on request. Its differences from a real card, which no test here can show:
 
-- streams: all work is done when a call returns, so a missing synchronisation is not seen;
+- streams: all work is done when a call returns, so a missing synchronisation is not found;
 - ComfyUI's asynchronous weight casting, pinned memory and DynamicVRAM, which are for CUDA only;
 - asynchronous copies from ordinary memory, which CUDA stages first and which block when large;
 - cudaMallocAsync and the caching allocator: no blocks of 512 bytes, no fragments, no workspaces of
   cuBLAS and cuDNN, so real peaks are somewhat higher;
-- `torch.Generator(device)`, which it has not: the pack draws on the CPU;
+- `torch.Generator(device)`, which it lacks: the pack draws on the CPU;
 - autocast, flash and sage attention, TF32 and the rounding of a card's own kernels;
-- text encoders: ComfyUI itself copies their tokens and outputs, which is left out of counts.
+- text encoders: ComfyUI itself copies their tokens and outputs, so they are not counted.
 
-Tests are collected for an accelerator only; `make test` runs them in processes of their own.
+Tests are collected for an accelerator only; `make test` runs them in separate processes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ use_comfyui()
 import comfy.model_management  # noqa: E402
 import folder_paths  # noqa: E402
 
+from bench.engine.models import SIZES  # noqa: E402
+from card.models import CardModels, open_models  # noqa: E402
+from ziplora_core.comfy_adapter.train import slider_effect  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def clean_comfyui(tmp_path: Path) -> Iterator[None]:
@@ -41,3 +45,15 @@ def clean_comfyui(tmp_path: Path) -> Iterator[None]:
     yield
     folder_paths.set_output_directory(before)
     comfy.model_management.unload_all_models()
+
+
+@pytest.fixture(autouse=True)
+def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw a slider's effect in a few steps, as it takes most of a training's time here."""
+    monkeypatch.setattr(slider_effect, "STEPS", 3)
+
+
+@pytest.fixture(scope="module")
+def models() -> CardModels:
+    """The tiny SDXL on the device."""
+    return open_models(SIZES["tiny"], drawn=True)

@@ -1,4 +1,4 @@
-"""Counts what the pretend device does, for a while."""
+"""Counting of the pretend device's copies and waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COPIES = ("to_device", "to_device_async", "to_host", "waits")
 
 
 def pretend() -> Any:
-    """The device's counters and switches."""
+    """Return the device's counters and switches."""
     import torch_npu
 
     return torch_npu.device
@@ -22,14 +22,14 @@ def pretend() -> Any:
 
 @dataclass
 class Counts:
-    """Copies and waits of one kind each, and where in the pack or in ComfyUI they were."""
+    """The numbers of copies and waits by kind, and the places in the code that caused them."""
 
     by_kind: dict[str, int] = field(default_factory=dict)
     places: Counter[str] = field(default_factory=Counter)
 
     @property
     def waits(self) -> int:
-        """How often the CPU waited for the device: every copy but an asynchronous one does."""
+        """The number of times the CPU waited for the device; every synchronous copy waits."""
         return sum(self.by_kind[kind] for kind in COPIES if kind != "to_device_async")
 
 

@@ -1,4 +1,4 @@
-"""Cancel, resume, stop and keep on the device: as on the CPU, and the MODEL as it was."""
+"""Cancel, resume and stop on the device work as on the CPU, and leave the MODEL unchanged."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from pathlib import Path
 
 import comfy.model_management
 import pytest
-import torch
 
-from bench.engine.models import SIZES
-from card.studio import Studio, open_studio
-from ziplora_core.comfy_adapter import slider_effect
-from ziplora_core.trainable import TrainingRecord
+from card.models import CardModels
+from sandbox.paths import DEVICE
+from ziplora_core.training.interface import TrainingRecord
 
-from .trained import assert_untouched, learned, train, weights
+from .trained import assert_untouched, learned, relative, train, weights
 
 STEPS = 4
 NAMES = (
@@ -22,43 +20,33 @@ NAMES = (
 )
 
 
-@pytest.fixture(scope="module")
-def studio() -> Studio:
-    return open_studio(SIZES["tiny"], drawn=True)
-
-
-@pytest.fixture(autouse=True)
-def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slider_effect, "STEPS", 2)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_training_cancelled_and_queued_again_learns_what_it_would_have(
-    name: str, studio: Studio, tmp_path: Path
+    name: str, models: CardModels, tmp_path: Path
 ) -> None:
-    want = learned(train(studio, name, "low", STEPS, tmp_path / "whole"))
-    before = weights(studio)
+    want = learned(train(models, name, "low", STEPS, tmp_path / "whole"))
+    before = weights(models)
 
     def cancel(record: TrainingRecord) -> None:
         if record.step == 2:
             raise comfy.model_management.InterruptProcessingException
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        train(studio, name, "low", STEPS, tmp_path / "cut", on_step=cancel)
+        train(models, name, "low", STEPS, tmp_path / "cut", on_step=cancel)
     assert list((tmp_path / "cut").rglob("state.pt"))
     assert list((tmp_path / "cut").rglob("*.safetensors"))
-    assert_untouched(studio, before)
+    assert_untouched(models, before)
 
-    result = train(studio, name, "low", STEPS, tmp_path / "cut")
+    result = train(models, name, "low", STEPS, tmp_path / "cut")
     assert result.record.resumed_at == 2 and result.record.step == STEPS
-    torch.testing.assert_close(learned(result), want, rtol=1e-4, atol=1e-6)
+    assert relative(learned(result), want) <= (1e-6 if DEVICE == "pretend" else 2e-3)
 
 
-def test_training_stopped_keeps_what_was_learned(studio: Studio, tmp_path: Path) -> None:
+def test_training_stopped_keeps_what_was_learned(models: CardModels, tmp_path: Path) -> None:
     steps: list[int] = []
     result = train(
-        studio, "Train DreamBooth LoRA", "low", STEPS, tmp_path,
+        models, "Train DreamBooth LoRA", "low", STEPS, tmp_path,
         on_step=lambda record: steps.append(record.step), should_stop=lambda: len(steps) == 2,
     )  # fmt: skip
-    assert result.record.stopped == "stopped at 2 as asked"
+    assert result.record.stopped == "stopped after step 2 on request"
     assert any(t.any() for t in learned(result).values())

@@ -1,4 +1,4 @@
-"""Every trainer and solver learns on the device what it learns on the CPU, in both memory modes."""
+"""Every trainer and solver gives the CPU's result on the device, in both memory modes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from bench.engine.models import SIZES
+from card.models import CardModels, open_models
 from card.runs import RUNS
-from card.studio import Studio, open_studio
 from sandbox.paths import DEVICE
-from ziplora_core.comfy_adapter import slider_effect
-from ziplora_core.trainable import TrainingRecord
+from ziplora_core.training.interface import TrainingRecord
 
 from .counted import COPIES, pretend
-from .trained import learned, train
+from .trained import learned, relative, train
 
 STEPS = 4
 TEXT_ENCODERS = "Train DreamBooth LoRA, prior, text encoders"
@@ -25,10 +24,10 @@ TEXT_ENCODERS = "Train DreamBooth LoRA, prior, text encoders"
 
 @dataclass
 class Trainers:
-    """The studios of both devices, and what each trainer learned on the CPU."""
+    """The models on both devices, and each trainer's result on the CPU."""
 
-    on_device: Studio
-    on_cpu: Studio
+    on_device: CardModels
+    on_cpu: CardModels
     folder: Path
     references: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -38,26 +37,10 @@ class Trainers:
         return self.references[name]
 
 
-@pytest.fixture(autouse=True)
-def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at a slider's effect with fewer and shorter drawings: most of its time here."""
-    monkeypatch.setattr(slider_effect, "STEPS", 3)
-
-
 @pytest.fixture(scope="module")
 def trainers(tmp_path_factory: pytest.TempPathFactory) -> Trainers:
-    device, cpu = (open_studio(SIZES["tiny"], True, d) for d in (None, torch.device("cpu")))
+    device, cpu = (open_models(SIZES["tiny"], True, d) for d in (None, torch.device("cpu")))
     return Trainers(device, cpu, tmp_path_factory.mktemp("cpu"))
-
-
-def relative(got: dict[str, Tensor], want: dict[str, Tensor]) -> float:
-    """Norm of the difference beside that of what is wanted, over all tensors.
-
-    Not element by element: where a gradient is next to nothing, Adam's step has a sign only.
-    """
-    assert got.keys() == want.keys() and len(want) >= 80
-    difference = sum(float((got[key] - want[key]).square().sum()) for key in want)
-    return (difference / sum(float(w.square().sum()) for w in want.values())) ** 0.5
 
 
 @pytest.mark.parametrize("memory", ["fast", "low"])

@@ -1,1 +1,1 @@
-"""How fast and how large: the merge engine and the trainer, beside what others do."""
+"""Benchmarks of time and memory: merging and training, compared with other programs."""

@@ -1,6 +1,6 @@
-"""Measure what merging and training cost: `make bench`. Writes docs/BENCHMARKS.md's sections.
+"""The benchmark, `make bench`: measures merging and training, and writes docs/BENCHMARKS.md.
 
-`make bench ARGS=--full` measures the full-size SDXL instead; `--help` lists what else there is.
+`make bench ARGS=--full` measures the full-size SDXL instead; `--help` lists all options.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sandbox.commands import say  # noqa: E402
 
 from .table import Table  # noqa: E402
 
-SECTIONS = ("steps", "closed_form", "merges", "dreambooth", "sliders", "unzip")
-SIZED = ("steps", "closed_form", "sliders", "unzip")
-"""Sections that are measured in several sizes, the full one among them."""
+SECTIONS = ("steps", "closed_form", "merges", "dreambooth", "sliders", "unziplora")
+SIZED = ("steps", "closed_form", "sliders", "unziplora")
+"""Sections that are measured in several sizes, including the full one."""
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     comfy_args.cpu = options.cpu or not torch.cuda.is_available()
     torch.set_num_threads(options.threads)
 
-    from . import document  # only now: they import what looks at comfy_args
+    from . import document  # after comfy_args is set, which their imports read
 
     say("\n".join(document.circumstances()))
     for section in options.only or (SIZED if options.full else SECTIONS):
@@ -75,11 +75,11 @@ def parse() -> argparse.Namespace:
 
 
 def run(section: str, options: argparse.Namespace) -> Iterator[Table]:
-    """Run a section, and give its tables as they are done."""
+    """Run a section and yield its tables."""
     from .dreambooth import tables as dreambooth
     from .engine import closed_form, merges, steps
     from .sliders import tables as sliders
-    from .unzip import tables as unzip
+    from .unziplora import tables as unziplora
 
     sizes = options.sizes or (["full"] if options.full else ["tiny", "medium"])
     made = {
@@ -88,7 +88,7 @@ def run(section: str, options: argparse.Namespace) -> Iterator[Table]:
         "merges": merges.tables,
         "dreambooth": dreambooth.tables,
         "sliders": lambda: sliders.tables(sizes),
-        "unzip": lambda: unzip.tables(sizes),
+        "unziplora": lambda: unziplora.tables(sizes),
     }
     yield from made[section]()
 

@@ -1,4 +1,4 @@
-"""Seconds of contenders that take turns."""
+"""Timing of contenders that take turns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import comfy.model_management
 import torch
 
 Contender = Callable[[int], Any]
-"""Does its n-th piece of work."""
+"""A contender: a function that does its n-th piece of work."""
 BASE = "base UNet, batch 2"
-"""The contender that all others are measured by."""
+"""The contender that all others are compared with."""
 SHORTEST = 0.3
 """Seconds of a turn of the base."""
 
 
 def seconds(work: Callable[[], object], now: Callable[[], float] = time.perf_counter) -> float:
-    """Time one call, until the device has done it."""
+    """Time one call, including the device's queued work."""
     _wait()
     begun = now()
     work()
@@ -35,14 +35,14 @@ def _wait() -> None:
 class Turns:
     """Contenders that take turns, each right after a turn of the base.
 
-    Whatever else the machine does falls on all alike; how fast it runs just then, on both of a
-    pair.
+    Other load on the machine then affects all contenders alike, and its speed at the moment affects
+    both of a pair.
 
     Args:
-        contenders: by name, the base among them.
-        now: the clock; `time.process_time` does not count what others do, but every thread.
+        contenders: contenders by name, including the base.
+        now: the clock; `time.process_time` ignores other processes, and adds up all threads.
 
-    `first` is what their first pieces of work gave; those warm up, and are not timed.
+    `first` holds the results of their first pieces of work, a warm-up that is not timed.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Turns:
         self._base_before: dict[str, list[float]] = {name: [] for name in contenders}
 
     def take(self, rounds: int) -> None:
-        """Let each have its turn, round after round: some pieces of work each."""
+        """Give each contender a turn of some pieces of work, in every round."""
         for _ in range(rounds):
             for name, taken in self.taken.items():
                 if name != BASE:
@@ -69,16 +69,16 @@ class Turns:
             self.done += self.calls
 
     def _turn(self, name: str, calls: int) -> float:
-        """Seconds of one piece of work."""
+        """Return the seconds of one piece of work."""
         work = self.contenders[name]
         return seconds(lambda: [work(self.done + i) for i in range(calls)], self.now) / calls
 
     def seconds(self, name: str) -> float:
-        """Median over the rounds."""
+        """Return the median seconds over the rounds."""
         return median(self.taken[name])
 
     def units(self, name: str) -> float:
-        """Median over the rounds, in halves of the base's time right before."""
+        """Return the median over the rounds, in halves of the base's time right before."""
         if name == BASE:
             return 2.0
         pairs = zip(self.taken[name], self._base_before[name], strict=True)

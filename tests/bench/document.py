@@ -1,4 +1,4 @@
-"""From what was measured to docs/BENCHMARKS.md's tables and docs/benchmarks.json."""
+"""Writing of the measured tables to docs/BENCHMARKS.md and docs/benchmarks.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCUMENT, FIGURES = "BENCHMARKS.md", "benchmarks.json"
 
 
 def circumstances() -> list[str]:
-    """Say what it ran on."""
+    """Return lines on the machine and the software versions."""
     device = comfy.model_management.get_torch_device()
     if device.type != "cpu":
         card: Any = torch.get_device_module(device).get_device_properties(device)
@@ -40,14 +40,14 @@ def circumstances() -> list[str]:
 def write(
     run: str, section: str, tables: Sequence[Table], minutes: float, docs: Path = DOCS
 ) -> None:
-    """Put a section's tables in the place of the ones before.
+    """Replace a section's tables in the document.
 
     Args:
         run: `default` or `full`.
-        section: each has its own place in either.
-        tables: all of the section's.
-        minutes: it took.
-        docs: the folder of both files.
+        section: name of the section, which has its own place in each run.
+        tables: all tables of the section.
+        minutes: duration of the section.
+        docs: folder of both files.
     """
     about = [*circumstances(), f"took {minutes:.0f} minutes"]
     body = "\n".join([*(f"- {line}" for line in about), *(f"\n{t.text()}" for t in tables)])
@@ -63,7 +63,7 @@ def write(
 
 
 def replaced(text: str, place: str, body: str) -> str:
-    """Put `body` between a place's two marks."""
+    """Return the text with `body` between a place's two marks."""
     marks = rf"(?<=<!-- {place} -->\n).*?(?=<!-- end of {place} -->)"
     text, found = re.subn(marks, lambda _: f"\n{body}\n\n", text, flags=re.DOTALL)
     if found != 1:

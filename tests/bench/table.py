@@ -1,4 +1,4 @@
-"""Tables for the terminal, the document and the JSON beside it."""
+"""Tables for the terminal, the document and the JSON file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Figure = float | None
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured.
+    """A table of measurements.
 
     Args:
-        title: what of, with sizes.
-        columns: how each figure is printed: a format, by name.
-        rows: figures by name of the row, then of the column; None where there is none.
-        notes: how it was measured, and single figures.
-        facts: single figures, for the JSON.
+        title: name of the measurement, with sizes.
+        columns: format of each figure by column name.
+        rows: figures by row name, then column name; None where there is none.
+        notes: lines on the method, and single figures.
+        facts: single figures for the JSON file.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Table:
     facts: Mapping[str, float] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Write it as Markdown that can be read in a terminal, too."""
+        """Return the table as Markdown that is also readable in a terminal."""
         lines = [
             ["", *self.columns],
             *(

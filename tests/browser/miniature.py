@@ -1,4 +1,4 @@
-"""What the shipped workflows need to show something with the miniature SDXL."""
+"""Inputs with which the shipped workflows show something with the miniature SDXL."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ KEPT = {
     "ZipLoRAOptimize": ["solver"],
     **{trainer: list(OVERRIDES[trainer]) for trainer in OVERRIDES if "Train" in trainer},
 }
-"""Of these, a picture shows what has run, and is in the report; of all others, what ships."""
+"""Nodes whose picture shows a run and its report; those of all others show the shipped state."""
 
 
 def write_inputs(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a person does on the page and sees there, for all browser tests."""
+"""Actions and observations on the page, for all browser tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox.overrides import OVERRIDES
 from sandbox.paths import ROOT, SANDBOX
 
 Said = tuple[str, str, str]
-"""Of a line on the console: kind, text, address of the script."""
+"""A line on the console: kind, text, address of the script."""
 SHOTS = SANDBOX / "shots"
 MERGE = ROOT / "workflows" / "ziplora_merge.json"
 SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
@@ -162,7 +162,7 @@ def last_step(label: str) -> int:
 
 
 def message(page: Page, node_type: str, steps: int, **others: Any) -> dict[str, Any]:
-    """What a server says of a training of this node after some steps."""
+    """Make a server's message about a training of this node after some steps."""
     node_id, workflow = page.evaluate(PLACE, node_type)
     numbers = list(range(1, steps + 1))
     values = [1 / n for n in numbers]

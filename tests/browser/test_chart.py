@@ -19,7 +19,7 @@ from .pages import (
 
 TICKS = """
     async () => {
-        const { distinct, ticks } = await import("/extensions/ziplora/scales.js");
+        const { distinct, ticks } = await import("/extensions/ziplora/chart_axes.js");
         const found = [];
         for (let low = 1e-6; low < 100; low *= 1.7) {
             for (let more = 0.01; more < 1000; more *= 1.3) {

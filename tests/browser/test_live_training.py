@@ -94,7 +94,7 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
         words = shown.get_by_role("status")
         assert words.evaluate("(e) => e.scrollHeight <= e.clientHeight")  # all can be read
         expect(report(page, "Save Merged LoRA")).to_have_value(contains("saved: "), timeout=RUN_MS)
-        expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("stopped at"))
+        expect(report(page, "ZipLoRA Optimize")).to_have_value(contains("stopped after step"))
         shoot(page, f"{renderer}_stopped")
 
         mapped = panel(page, MAP).locator(".plot > canvas")
@@ -136,7 +136,7 @@ def test_server_started_anew_is_said_and_the_run_goes_on_from_its_checkpoint(
         expect(shown).to_contain_text("The server does not answer")
         expect(shown.get_by_text("Stop and keep")).to_be_disabled()
         with server:
-            expect(shown).to_contain_text("The server was started anew. Press Run", timeout=RUN_MS)
+            expect(shown).to_contain_text("The server was restarted. Press Run", timeout=RUN_MS)
             shoot(page, "server_started_anew")
             run(page)
             expect(shown.get_by_text("Stop and keep")).to_be_enabled(timeout=RUN_MS)

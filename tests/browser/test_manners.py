@@ -57,7 +57,7 @@ def test_tab_key_goes_through_a_panel_from_top_to_bottom_and_on(tab: Page, rende
     tab.evaluate(DISPATCH, message(tab, "TrainDreamBoothLoRA", 9, samples=[3, 6, 9]))
     chart = chart_of(panel(tab, "Training of Train DreamBooth LoRA"))
     expect(chart).to_have_attribute("aria-label", re.compile("step 9"))
-    assert order(tab, chart, 5) == ["Loss", "Sample pictures over time", "Stop and keep",
+    assert order(tab, chart, 5) == ["Loss", "Sample images over time", "Stop and keep",
                                     "Save now", "log"]  # fmt: skip
     drop(tab, SLIDERS)
     look_at(tab, "ConceptSlider")
@@ -70,7 +70,7 @@ def test_tab_key_goes_through_a_panel_from_top_to_bottom_and_on(tab: Page, rende
 
 
 def order(page: Page, first: Locator, count: int) -> list[str]:
-    """What has the focus after each press of Tab, beginning with `first`; a chart by its name."""
+    """List the focused elements after each press of Tab, from `first` on; a chart by its name."""
     first.focus()
     found = []
     for _ in range(count):

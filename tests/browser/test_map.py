@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from playwright.sync_api import Page, expect
 
-from ziplora_core.lora import LoraFactors
-from ziplora_core.merge import MergedLoRA
-from ziplora_core.merge_map import merge_map
-from ziplora_core.pairing import ModulePair
+from ziplora_core.lora.factors import LoraFactors
+from ziplora_core.lora.merged import MergedLoRA
+from ziplora_core.lora.pair import ModulePair
+from ziplora_core.ziplora.merge_map import merge_map
 
 from .pages import MERGE, contains, drop, look_at, panel, shoot
 
@@ -48,7 +48,7 @@ def test_map_of_a_merge_has_room_for_all_of_sdxl(tab: Page, renderer: str) -> No
 
 
 def sdxl_map() -> dict[str, Any]:
-    """What ZipLoRA Optimize puts out after a merge of all of SDXL's attention, of narrow layers."""
+    """Make ZipLoRA Optimize's output for all of SDXL's attention layers, in narrow widths."""
     coefficients = {}
     for block, depth in SDXL.items():
         for turn in range(depth):

@@ -1,4 +1,4 @@
-"""What the pack's panels on nodes show and do, in both renderers."""
+"""The pack's panels on nodes, in both renderers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CUT = """
         .filter((e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1)
         .map((e) => e.className || e.textContent)
 """
-"""What on a panel has more in it than one sees."""
+"""Script: the elements of a panel whose content is cut off."""
 COLOURS = """
     async (panel, palette) => {
         const { between, CURVES } = await import("/extensions/ziplora/colours.js");
@@ -98,12 +98,12 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
                    {**whole, "points": {"step": [1, 2], "loss": [1]}}, {**whole, "step": "x"},
                    {**whole, "node_id": "999"}, {**whole, "workflow": "another"}):  # fmt: skip
         tab.evaluate(DISPATCH, broken)
-    expect(shown).to_contain_text("The server has sent something that cannot be shown")
+    expect(shown).to_contain_text("The server sent data that cannot be shown")
     tab.evaluate("() => app.api.dispatchEvent(new CustomEvent('reconnecting'))")
     expect(shown).to_contain_text("The server does not answer")
     expect(stop).to_be_disabled()
     tab.evaluate("() => app.api.dispatchEvent(new CustomEvent('reconnected'))")
-    expect(shown).to_contain_text("The server was started anew")
+    expect(shown).to_contain_text("The server was restarted")
 
     last = message(tab, node_type, 100)
     tab.evaluate("(type) => app.graph.remove(app.graph.nodes.find((n) => n.type === type))",
@@ -157,7 +157,7 @@ def test_training_panel_in_a_subgraph_hears_its_messages_and_is_readable_in_both
 
 
 def contrast(*colours: str) -> float:
-    """Of two colours `rgb(r, g, b)`, as WCAG 2 defines it."""
+    """Compute the contrast of two colours `rgb(r, g, b)`, as WCAG 2 defines it."""
 
     def luminance(colour: str) -> float:
         parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]

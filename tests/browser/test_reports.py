@@ -35,14 +35,14 @@ PUT_OUT = """
         }
     }
 """
-"""What the server says when a node has run."""
+"""The server's message when a node has run."""
 NAMES = """
     (id) => {
         const node = app.graph.getNodeById(id);
         return [node.title, node.widgets.find((w) => w.name === "report").element.ariaLabel];
     }
 """
-"""Of a node, and of its report."""
+"""Sizes of a node and of its report."""
 ALONE = """
     (type) => {
         app.graph.clear();
@@ -93,7 +93,7 @@ COVERED = """
         return top < head || bottom > foot ? [...covered, "leaves its node"] : covered;
     }
 """
-"""What a report covers of its node, and whether it stays in it."""
+"""Script: the parts of its node that a report covers, and whether it stays inside."""
 WRITE = """
     (text) => {
         app.graph.nodes[0].widgets.find((w) => w.name === "report").value = text;

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from sandbox.server import ComfyServer
 from ziplora_core.files.writer import lora_bytes
-from ziplora_core.lora import LoraFactors
+from ziplora_core.lora.factors import LoraFactors
 
 from .conftest import open_page
 from .pages import RENDERERS, SET_VUE, SLIDERS, contains, drop, look_at, panel, shoot
@@ -142,7 +142,7 @@ def test_slider_is_moved_by_a_finger_and_the_canvas_stays(
 
 
 def values(page: Page) -> dict[str, Any]:
-    """What Concept Slider would be queued with."""
+    """Read the values that Concept Slider would be queued with."""
     return page.evaluate(WIDGETS)
 
 

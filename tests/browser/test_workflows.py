@@ -142,8 +142,8 @@ def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
     assert_readable(learned)
     shown = panel(page, "Training of Train DreamBooth LoRA")
     expect(chart_of(shown)).to_have_attribute("aria-label", contains("Loss, step 20: instance 0."))
-    picture, scrub = shown.locator("img"), shown.get_by_label("Sample pictures over time")
-    expect(picture).to_have_attribute("alt", "Sample pictures of step 20")
+    picture, scrub = shown.locator("img"), shown.get_by_label("Sample images over time")
+    expect(picture).to_have_attribute("alt", "Sample images of step 20")
     seen = set()
     for key, step in (("Home", 10), ("End", 20)):
         scrub.press(key)

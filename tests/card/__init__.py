@@ -1,1 +1,1 @@
-"""What every trainer takes on a card, SDXL in its full size: `make card`, `make peaks`."""
+"""Time and memory of every trainer on a card, with full-size SDXL: `make card`, `make peaks`."""

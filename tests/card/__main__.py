@@ -1,23 +1,26 @@
-"""Everything on a card, in at most ten minutes and without downloads: `make card`.
+"""All measurements on a card, in at most ten minutes and without downloads: `make card`.
 
-The accelerator tier on the device, then SDXL in its full size with random weights: seconds, peak
-memory and units of every trainer, agreement with the CPU and with stock nodes, the spread of two
-runs. Writes a section of docs/BENCHMARKS.md. Any Python that has torch and ComfyUI's packages will
-do: COMFYUI_PYTHON, with COMFYUI_PATH. `DEVICE=pretend make card ARGS="--size tiny"` tries it out.
+It runs the accelerator tier on the device, then SDXL in its full size with random weights: seconds,
+peak memory and units of every trainer, agreement with the CPU and with stock nodes, and the spread
+of two runs. It writes a section of docs/BENCHMARKS.md. Any Python with torch and ComfyUI's packages
+can run it: COMFYUI_PYTHON, with COMFYUI_PATH. `DEVICE=pretend make card ARGS="--size tiny"` is a
+trial run on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("DEVICE", "cuda")
 
@@ -26,8 +29,13 @@ from sandbox.paths import COMFYUI, ROOT, use_comfyui
 
 from .tier import Tier, run_tier
 
-NEEDED = ("torch", "safetensors", "numpy", "einops", "psutil", "matplotlib", "PIL", "transformers")
-"""Of ComfyUI's packages and ours; the message names those that are not there."""
+if TYPE_CHECKING:
+    from bench.table import Table
+
+NOT_NEEDED = {"comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs"}
+"""ComfyUI's requirements that no measurement uses."""
+LARGEST_ERROR = 0.05
+"""Largest error of a prediction or a latent, relative to its rms, that passes."""
 
 
 def main() -> None:
@@ -49,32 +57,54 @@ def main() -> None:
 
     from bench.document import circumstances, write
     from bench.engine.models import SIZES
-    from ziplora_core.comfy_adapter import references, slider_effect
+    from ziplora_core.comfy_adapter.data import references
+    from ziplora_core.comfy_adapter.train import slider_effect
 
     from .agreement import tables as agreements
-    from .studio import open_studio
+    from .models import open_models
     from .trainers import trainers_table
 
-    if os.environ["DEVICE"] == "pretend":  # a trial, on a CPU: shorter drawings
-        references.TRAJECTORY_STEPS = slider_effect.STEPS = 2
+    slider_effect.STEPS = 2  # its drawings are not measured
+    if os.environ["DEVICE"] == "pretend":  # a trial on a CPU
+        references.TRAJECTORY_STEPS = 2
     say("\n".join(circumstances()))
-    studio = open_studio(SIZES[options.size], drawn=True)
-    made = []
-    for table in agreements(studio):
-        say(f"\n{table.text()}")
-        made.append(table)
-    until = begun + 60 * options.minutes
-    made.append(trainers_table(studio, options.steps, until, [f"accelerator tier: {tier.said}"]))
-    say(f"\n{made[-1].text()}")
+    models = open_models(SIZES[options.size], drawn=True)
+    made: list[Table] = []
+    failures = [f"the accelerator tier did not pass: {tier.said}"] if tier.failed else []
+
     with folder_for(options.size) as docs:
-        write("card", "full", made, (time.monotonic() - begun) / 60, docs)
-    if tier.failed:
-        raise SystemExit(f"make card: the accelerator tier did not pass: {tier.said}")
+
+        def add(table: Table) -> None:
+            """Show a table, and write it with those before: a later failure does not lose it."""
+            say(f"\n{table.text()}")
+            made.append(table)
+            write("card", "full", made, (time.monotonic() - begun) / 60, docs)
+
+        for table in agreements(models):
+            add(table)
+            failures += too_far(table)
+        notes = [f"accelerator tier: {tier.said}"]
+        until = begun + 60 * options.minutes
+        table, failed = trainers_table(models, options.steps, until, notes)
+        add(table)
+    if failed:
+        failures.append("a trainer failed: see the lines below its table")
+    if failures:
+        raise SystemExit("\n".join(f"make card: {failure}" for failure in failures))
+
+
+def too_far(table: Table) -> list[str]:
+    """Return a line for each row whose error is above `LARGEST_ERROR`, or no number."""
+    return [
+        f"{table.title}: {name} has an error of {row['error']}"
+        for name, row in table.rows.items()
+        if not (row.get("error") or 0.0) <= LARGEST_ERROR
+    ]
 
 
 @contextmanager
 def folder_for(size: str) -> Iterator[Path]:
-    """Give the folder of the documents: a copy's, for what was only tried."""
+    """Return the folder of the documents, that of a copy for trial runs."""
     from bench.document import DOCS, DOCUMENT, FIGURES
 
     if size == "full":
@@ -97,13 +127,27 @@ def parse() -> argparse.Namespace:
 
 
 def what_is_missing() -> list[str]:
-    """Say what this Python or this machine lacks."""
-    lines = [f"- {sys.executable} has no package {n}" for n in NEEDED if find_spec(n) is None]
+    """Return lines on what this Python or this machine lacks."""
     if not (COMFYUI / "comfy").is_dir():
-        lines.append(f"- no ComfyUI in {COMFYUI}: set COMFYUI_PATH, or run `make setup` first")
+        return [f"- no ComfyUI in {COMFYUI}: set COMFYUI_PATH, or run `make setup` first"]
+    requirements = (COMFYUI / "requirements.txt", ROOT / "requirements.txt")
+    wanted = [line for file in requirements for line in file.read_text().splitlines()]
+    names = [re.split(r"[=<>~!\[ ]", line)[0] for line in wanted if not line.startswith("#")]
+    missing = [name for name in names if name and not {name} & NOT_NEEDED and not installed(name)]
+    lines = [f"- {sys.executable} has no package {name}" for name in missing]
     if lines:
+        lines.append(f"{sys.executable} -m pip install {' '.join(missing)}")
         lines.append("Set COMFYUI_PYTHON to the Python that your ComfyUI runs with.")
     return lines
+
+
+def installed(name: str) -> bool:
+    """Return whether this Python has a distribution."""
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

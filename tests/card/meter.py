@@ -1,7 +1,8 @@
-"""What a run takes of the device: seconds, bytes, products, and waits where they are counted."""
+"""Measurement of a run on the device: seconds, bytes, FLOPs and, where counted, waits."""
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from sandbox.paths import DEVICE
-from ziplora_core.comfy_adapter.memory import counting_module
-from ziplora_core.trainable import TrainingRecord, Watch
+from ziplora_core.comfy_adapter.model.memory import counting_module
+from ziplora_core.training.interface import ProgressCallbacks, TrainingRecord
 
+from .models import CardModels
 from .runs import RUNS
-from .studio import Studio
 
 GIB = 2**30
 
@@ -35,20 +36,21 @@ _FLASH_ON_CPU = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""What the pretend device calls; PyTorch knows what the kernels of cards compute."""
+"""Operations of the pretend device; PyTorch itself knows the FLOPs of cards' kernels."""
 
 
 @dataclass
 class Taken:
-    """What one run of a trainer took.
+    """The measurements of one run of a trainer.
 
     Args:
-        memory: the mode it ended in.
-        seconds: of a step, the median without the first; of the closed form, of the whole node.
-        peak: bytes of the device, beside what was there before; None where nobody counts.
-        tflop: of the last step, if that was to be counted.
-        waits: of the last step, where the device counts them.
-        fault: what it stopped with, if it did.
+        memory: the memory mode at the end.
+        seconds: seconds of a step, the median without the first; of the whole closed form.
+        peak: peak bytes beyond those in use before; None if the device does not count them.
+        tflop: operations of the last step, if counted.
+        waits: waits of the CPU in the last step, if the device counts them.
+        expected: whether the fault is one of time or memory.
+        fault: the error that ended the run, if any.
     """
 
     memory: str
@@ -57,13 +59,14 @@ class Taken:
     tflop: float | None = None
     waits: int | None = None
     fault: str = ""
+    expected: bool = True
     report: str = ""
 
 
 @dataclass
 class _Marks:
-    """When each step was done, how often the CPU had waited by then, what the last one computed,
-    and the most bytes before the first: a trainer counts its own from there."""
+    """The time and the CPU's waits at the end of each step, the operations of the last one, and the
+    peak before the first one, where a trainer resets the device's count."""
 
     device: torch.device
     steps: int
@@ -72,13 +75,18 @@ class _Marks:
     waited: list[int] = field(default_factory=list)
     peak: int = 0
     counting: bool = False
+    until: float = math.inf
 
     def look(self, *_said: Any) -> None:
-        """Take note of the most bytes so far."""
+        """Update the peak; interrupt a run that takes too long."""
+        if time.monotonic() > self.until:
+            raise TooLongError
         if module := counting_module(self.device):
             self.peak = max(self.peak, module.max_memory_allocated(self.device))
 
     def __call__(self, record: TrainingRecord) -> None:
+        if time.monotonic() > self.until:
+            raise TooLongError
         if record.step != len(self.times) + 1:
             return
         synchronise(self.device)
@@ -91,39 +99,56 @@ class _Marks:
             self.stop_counting()
 
     def stop_counting(self) -> None:
-        """Leave the counter, if it was entered."""
+        """Exit the FLOP counter, if it was entered."""
         if self.flops and self.counting:
             self.flops.__exit__(None, None, None)
             self.counting = False
 
 
-def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool = False) -> Taken:
-    """Run a trainer, and say what it took.
+class TooLongError(BaseException):
+    """A run is not done in time; not an `Exception`, which a session would only note."""
+
+    def __str__(self) -> str:
+        return "no time was left"
+
+
+def take(
+    models: CardModels,
+    name: str,
+    memory: str,
+    steps: int,
+    count_flops: bool = False,
+    until: float = math.inf,
+) -> Taken:
+    """Run a trainer and return its measurements.
 
     Args:
-        studio: models and pictures.
-        name: of a run.
+        models: models and pictures.
+        name: name of a run.
         memory: `auto`, `fast` or `low`.
-        steps: of the training; two of them, at least, are looked at.
-        count_flops: count the multiplications and additions of the last step, which takes time.
+        steps: steps of the training, at least two.
+        until: time, by `time.monotonic`, at which the run is interrupted.
+        count_flops: whether to count the operations of the last step, which takes time.
     """
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     device = comfy.model_management.get_torch_device()
     flops = FlopCounterMode(display=False, custom_mapping=_FLASH_ON_CPU) if count_flops else None
-    marks, taken = _Marks(device, steps, flops), Taken(memory)
+    marks, taken = _Marks(device, steps, flops, until=until), Taken(memory)
     module = counting_module(device)
     if module is not None:
         module.reset_peak_memory_stats(device)
     begun = time.perf_counter()
     try:
-        taken.report = _run(studio, name, memory, steps, marks).report
-    except Exception as error:  # noqa: BLE001 (the table says what did not work)
+        taken.report = _run(models, name, memory, steps, marks).report
+    except (Exception, TooLongError) as error:  # noqa: BLE001 (the table says what failed)
+        taken.expected = isinstance(error, TooLongError) or str(error).startswith("memory: ")
         taken.fault = f"{type(error).__name__}: {error}".splitlines()[0]
     finally:
         marks.stop_counting()
     synchronise(device)
     whole = time.perf_counter() - begun
+    marks.until = math.inf
     marks.look()
     taken.peak = marks.peak if module is not None else None
     each = [b - a for a, b in zip(marks.times, marks.times[1:], strict=False)]
@@ -135,20 +160,20 @@ def take(studio: Studio, name: str, memory: str, steps: int, count_flops: bool =
     return taken
 
 
-def _run(studio: Studio, name: str, memory: str, steps: int, marks: _Marks) -> Any:
-    watch = Watch(on_step=marks, on_prepare=marks.look, on_status=marks.look)
+def _run(models: CardModels, name: str, memory: str, steps: int, marks: _Marks) -> Any:
+    callbacks = ProgressCallbacks(on_step=marks, on_prepare=marks.look, on_status=marks.look)
     with TemporaryDirectory() as folder, torch.inference_mode():
-        return RUNS[name](studio, memory, steps, Path(folder), watch)
+        return RUNS[name](models, memory, steps, Path(folder), callbacks)
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was told."""
+    """Wait for the device's queued work."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
 
 def waits() -> int:
-    """How often the CPU has waited for the pretend device so far; −1 on a real one."""
+    """Return how often the CPU has waited for the pretend device so far; −1 on a real one."""
     if DEVICE != "pretend":
         return -1
     import torch_npu

@@ -1,7 +1,7 @@
 """Peak memory of every trainer on SDXL's real shapes, without a card: `make peaks`.
 
-On the pretend device, whose allocator counts; tensors of more than 2^15 numbers get their memory
-and no arithmetic, so that it takes minutes. Sizes do not depend on values. Writes
+It runs on the pretend device, whose allocator counts bytes. Tensors of more than 2^15 numbers are
+allocated but not computed, so it takes only minutes; sizes do not depend on values. It writes
 docs/BENCHMARKS.md.
 """
 
@@ -29,46 +29,47 @@ from bench.document import write  # noqa: E402
 from bench.engine.models import SIZES  # noqa: E402
 from bench.table import Table  # noqa: E402
 from sandbox.commands import say  # noqa: E402
-from ziplora_core.comfy_adapter import references, slider_effect  # noqa: E402
+from ziplora_core.comfy_adapter.data import references  # noqa: E402
+from ziplora_core.comfy_adapter.train import slider_effect  # noqa: E402
 
 from .meter import GIB, take  # noqa: E402
+from .models import CardModels, open_models  # noqa: E402
 from .runs import RUNS  # noqa: E402
-from .studio import Studio, open_studio  # noqa: E402
 
 CARDS = (8, 10, 12)
-"""GiB of memory that cards have."""
+"""Memory of cards in GiB."""
 TAKEN = 1.0
-"""GiB of a card that screen, browser and CUDA itself have."""
+"""GiB of a card that the screen, the browser and CUDA itself use."""
 STEPS = 4
-STATES = 2  # as many as share a batch
+STATES = 2  # as many as fit in one batch
 COMPUTED = 2**15
-"""Numbers of the largest tensor that is computed."""
+"""Size of the largest tensor that is computed."""
 LEFT_OUT = ("Train Concept Slider, reused",)
-"""Of what is tried on each card: it needs as much as the exact one."""
+"""Runs that are not tried on each card; this one needs as much as the exact one."""
 
 
 def main() -> None:
     asked = sys.argv[1:] or ["peaks", "cards"]
     torch.set_num_threads(1)
-    references.TRAJECTORY_STEPS = slider_effect.STEPS = 2  # a drawing's peak is that of a step
-    studio = open_studio(SIZES["full"], drawn=False)
+    references.TRAJECTORY_STEPS = slider_effect.STEPS = 2  # any step has the peak
+    models = open_models(SIZES["full"], drawn=False)
     torch_npu.device.only_shapes_above(COMPUTED)
     for section, table_of in (("peaks", peaks), ("cards", cards)):
         if section in asked:
             begun = time.monotonic()
-            table = table_of(studio)
+            table = table_of(models)
             say(f"\n{table.text()}")
             write("card", section, [table], (time.monotonic() - begun) / 60)
 
 
-def peaks(studio: Studio) -> Table:
+def peaks(models: CardModels) -> Table:
     """Run every trainer in both memory modes, on a card that is large enough."""
     rows: dict[str, dict[str, float | None]] = {}
     for name in RUNS:
         for memory in ("low", "fast"):
-            taken = take(studio, name, memory, _amount(name))
-            if memory == "fast":  # by itself: the counter holds on to tensors
-                taken.tflop = take(studio, name, memory, _amount(name), count_flops=True).tflop
+            taken = take(models, name, memory, _amount(name))
+            if memory == "fast":  # in a run of its own, as the counter keeps tensors alive
+                taken.tflop = take(models, name, memory, _amount(name), count_flops=True).tflop
             rows[f"{name}, {memory}"] = {
                 "peak GiB": taken.peak / GIB if taken.peak else None,
                 "waits": taken.waits, "TFLOP": taken.tflop,
@@ -87,8 +88,8 @@ def peaks(studio: Studio) -> Table:
     )
 
 
-def cards(studio: Studio) -> Table:
-    """Run every trainer with memory=auto on cards that refuse what they have not got."""
+def cards(models: CardModels) -> Table:
+    """Run every trainer with memory=auto on cards of limited memory."""
     rows: dict[str, dict[str, float | None]] = {}
     faults: list[str] = []
     for name in RUNS:
@@ -97,9 +98,9 @@ def cards(studio: Studio) -> Table:
         row = rows.setdefault(name, {})
         for card in CARDS:
             room = card - TAKEN
-            os.environ["PRETEND_GIB"] = str(room)  # what the card says of itself
+            os.environ["PRETEND_GIB"] = str(room)  # the memory that the card reports
             torch_npu.device.set_limit(int(room * GIB))
-            taken = take(studio, name, "auto", _amount(name))
+            taken = take(models, name, "auto", _amount(name))
             row[f"{card} GiB"] = None if taken.fault else taken.peak and taken.peak / GIB
             if taken.fault:
                 faults.append(f"{name} on {card} GiB: {taken.fault}")

@@ -1,4 +1,4 @@
-"""Every trainer and solver as its node calls it."""
+"""All trainers and solvers, called as their nodes do."""
 
 from __future__ import annotations
 
@@ -7,89 +7,98 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ziplora_core.comfy_adapter import slider_lessons as lessons
-from ziplora_core.comfy_adapter.dreambooth_inputs import Studio as Inputs
-from ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
-from ziplora_core.comfy_adapter.slider_session import train_slider
-from ziplora_core.comfy_adapter.unzip_session import train_unzip
-from ziplora_core.comfy_adapter.zip_inputs import Prompt
-from ziplora_core.comfy_adapter.zip_session import optimise
-from ziplora_core.options import (
-    DreamBoothSettings,
-    PairSliderSettings,
-    TextSliderSettings,
-    TrainingOptions,
-    UnZipSettings,
-    ZipSettings,
-)
-from ziplora_core.trainable import Watch
+from ziplora_core.comfy_adapter.train import slider_tasks
+from ziplora_core.comfy_adapter.train.dreambooth import train_dreambooth
+from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
+from ziplora_core.comfy_adapter.train.sliders import train_slider
+from ziplora_core.comfy_adapter.train.unziplora import train_unziplora
+from ziplora_core.comfy_adapter.train.ziplora import train_ziplora
+from ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt
+from ziplora_core.dreambooth.options import DreamBoothSettings
+from ziplora_core.sliders.options import PairSliderSettings, TextSliderSettings
+from ziplora_core.training.interface import ProgressCallbacks
+from ziplora_core.training.options import TrainingOptions
+from ziplora_core.unziplora.options import UnZipLoRASettings
+from ziplora_core.ziplora.options import ZipLoRASettings
 
-from .studio import Studio
+from .models import CardModels
 
-Run = Callable[[Studio, str, int, Path, Watch], Any]
-"""Trains in a memory mode, so many steps (the closed form looks at so many states of each prompt),
-with checkpoints in a folder, followed by a watch."""
+Run = Callable[[CardModels, str, int, Path, ProgressCallbacks], Any]
+"""A function of models, memory mode, number of steps (for the closed form, of calibration samples
+per prompt), checkpoint folder and callbacks."""
 OPTIONS = TrainingOptions(held_out_draws=2, sample_every=0, checkpoint_every=0, early_stop=False)
 CONTENT, STYLE, JOINT = "a photo of sks dog", "a cat in wtc style", "sks dog in wtc style"
 
 
 def _merge(solver: str) -> Run:
-    def run(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) -> Any:
-        settings = ZipSettings(
-            solver=solver, steps=steps, width=studio.pixels, height=studio.pixels, memory=memory,
+    def run(
+        models: CardModels, memory: str, steps: int, folder: Path, callbacks: ProgressCallbacks
+    ) -> Any:
+        settings = ZipLoRASettings(
+            solver=solver, steps=steps, width=models.pixels, height=models.pixels, memory=memory,
             options=OPTIONS, calibration_states=steps,
         )  # fmt: skip
         texts = {"content": CONTENT, "style": STYLE, "joint": JOINT}
-        encode, tokens = studio.clip.encode_from_tokens_scheduled, studio.clip.tokenize
+        encode, tokens = models.clip.encode_from_tokens_scheduled, models.clip.tokenize
         prompts = [Prompt(name, encode(tokens(text))) for name, text in texts.items()]
-        return optimise(studio.model, studio.pair, prompts, settings, folder, watch)
+        return train_ziplora(models.model, models.pair, prompts, settings, folder, callbacks)
 
     return run
 
 
 def _dreambooth(prior: bool, text_encoder: bool) -> Run:
-    def run(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) -> Any:
+    def run(
+        models: CardModels, memory: str, steps: int, folder: Path, callbacks: ProgressCallbacks
+    ) -> Any:
         settings = DreamBoothSettings(
             prompt=CONTENT, class_prompt="a photo of a dog" if prior else "", steps=steps,
-            rank=studio.scale.rank, alpha=studio.scale.rank, resolution=studio.pixels,
+            rank=models.scale.rank, alpha=models.scale.rank, resolution=models.pixels,
             memory=memory, train_text_encoder=text_encoder, options=OPTIONS,
         )  # fmt: skip
-        classes = [studio.picture(1)] if prior else None
-        images = [studio.picture(0)]
-        inputs = Inputs(studio.model, studio.clip, studio.vae, images, class_images=classes)
-        return train_dreambooth(inputs, settings, folder, watch)
+        classes = [models.picture(1)] if prior else None
+        images = [models.picture(0)]
+        inputs = TrainingInputs(models.model, models.clip, models.vae, images, class_images=classes)
+        return train_dreambooth(inputs, settings, folder, callbacks)
 
     return run
 
 
 def _text_slider(trajectory: str) -> Run:
-    def run(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) -> Any:
+    def run(
+        models: CardModels, memory: str, steps: int, folder: Path, callbacks: ProgressCallbacks
+    ) -> Any:
         settings = TextSliderSettings(
             target="dog", positive="old dog", negative="young dog", steps=steps, memory=memory,
-            resolution=min(512, studio.pixels), trajectory=trajectory, options=OPTIONS,
+            resolution=min(512, models.pixels), trajectory=trajectory, options=OPTIONS,
         )  # fmt: skip
-        inputs = lessons.SliderStudio(studio.model, studio.clip, studio.vae)
-        return train_slider(inputs, lessons.TextLesson(settings), folder, watch)
+        inputs = slider_tasks.SliderInputs(models.model, models.clip, models.vae)
+        return train_slider(inputs, slider_tasks.TextSliderTask(settings), folder, callbacks)
 
     return run
 
 
-def _picture_slider(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) -> Any:
-    pixels = min(512, studio.pixels)
-    low, high = (studio.picture(n)[:, :pixels, :pixels] for n in range(2))
+def _picture_slider(
+    models: CardModels, memory: str, steps: int, folder: Path, callbacks: ProgressCallbacks
+) -> Any:
+    pixels = min(512, models.pixels)
+    low, high = (models.picture(n)[:, :pixels, :pixels] for n in range(2))
     settings = PairSliderSettings(steps=steps, memory=memory, resolution=pixels, options=OPTIONS)
-    level = lessons.paired_pictures([low], [high], 1.0)
-    inputs = lessons.SliderStudio(studio.model, studio.clip, studio.vae)
-    return train_slider(inputs, lessons.PairLesson([level], settings), folder, watch)
+    level = slider_tasks.paired_pictures([low], [high], 1.0)
+    inputs = slider_tasks.SliderInputs(models.model, models.clip, models.vae)
+    return train_slider(
+        inputs, slider_tasks.PictureSliderTask([level], settings), folder, callbacks
+    )
 
 
-def _unzip(studio: Studio, memory: str, steps: int, folder: Path, watch: Watch) -> Any:
-    settings = UnZipSettings(
-        JOINT, CONTENT, STYLE, rank=studio.scale.rank, steps=max(steps, 2), sample_times=1,
-        resolution=studio.pixels, memory=memory, options=replace(OPTIONS, batch=1),
+def _unzip(
+    models: CardModels, memory: str, steps: int, folder: Path, callbacks: ProgressCallbacks
+) -> Any:
+    settings = UnZipLoRASettings(
+        JOINT, CONTENT, STYLE, rank=models.scale.rank, steps=max(steps, 2), sample_times=1,
+        resolution=models.pixels, memory=memory, options=replace(OPTIONS, batch=1),
     )  # fmt: skip
-    inputs = Inputs(studio.model, studio.clip, studio.vae, [studio.picture(0)])
-    return train_unzip(inputs, settings, folder, watch)
+    inputs = TrainingInputs(models.model, models.clip, models.vae, [models.picture(0)])
+    return train_unziplora(inputs, settings, folder, callbacks)
 
 
 RUNS: dict[str, Run] = {

@@ -1,4 +1,4 @@
-"""Tests with ComfyUI in this process: its modules, no server, tiny models."""
+"""Fixtures of the tests with ComfyUI in this process: its modules, no server, tiny models."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 from sandbox import tiny  # noqa: E402
 
-from .training_nodes import Trainer, pack_module  # noqa: E402
+from .train.training_nodes import Trainer, pack_module  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def clean_comfyui(tmp_path: Path) -> Iterator[None]:
-    """Keep one test's global state from the next: output folder, interrupt flag, loaded models."""
+    """Reset global state after each test: output folder, interrupt flag, loaded models."""
     before = folder_paths.get_output_directory()
     folder_paths.set_output_directory(str(tmp_path / "output"))
     yield
@@ -37,19 +37,19 @@ def clean_comfyui(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def model() -> ModelPatcher:
-    """A tiny SDXL of this test's own."""
+    """A tiny SDXL for one test."""
     return tiny.tiny_sdxl()
 
 
 @pytest.fixture
 def clip() -> comfy.sd.CLIP:
-    """Tiny text encoders of this test's own."""
+    """Tiny text encoders for one test."""
     return tiny.tiny_clip()
 
 
 @pytest.fixture(scope="session")
 def prompt_server(pack: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """ComfyUI's own server object, which takes messages and is never started."""
+    """ComfyUI's own server object, which accepts messages and is never started."""
     from server import PromptServer
 
     before = folder_paths.get_user_directory()
@@ -62,11 +62,11 @@ def prompt_server(pack: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def short_effect(prompt_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Effects, samples and trajectories in a few steps: they are looked at in other tests."""
-    monkeypatch.setattr(pack_module("ziplora_core.slider"), "DENOISING_STEPS", 4)
+    """Draw effects, samples and trajectories in a few steps; other tests check them."""
+    monkeypatch.setattr(pack_module("ziplora_core.sliders.text_objective"), "DENOISING_STEPS", 4)
     adapter = "ziplora_core.comfy_adapter"
-    monkeypatch.setattr(pack_module(f"{adapter}.slider_session"), "PICTURES", 1)
-    for name in ("slider_effect", "samples", "unzip_session"):
+    monkeypatch.setattr(pack_module(f"{adapter}.train.sliders"), "PICTURES", 1)
+    for name in ("train.slider_effect", "data.samples", "train.unziplora"):
         monkeypatch.setattr(pack_module(f"{adapter}.{name}"), "STEPS", 2)
 
 

@@ -1,4 +1,4 @@
-"""What the in-process tests share: LoRAs of the tiny SDXL, prompts, the stock loader's answer."""
+"""Helpers of the in-process tests: LoRAs of the tiny SDXL, prompts, the stock loader."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from sandbox import tiny
-from ziplora_core.branches import Branches
-from ziplora_core.comfy_adapter import conditioning as cond
-from ziplora_core.comfy_adapter.pairs import pair_on_model
-from ziplora_core.comfy_adapter.targets import unet_targets
-from ziplora_core.comfy_adapter.training_model import TrainingModel
+from ziplora_core.comfy_adapter.model import conditioning as cond
+from ziplora_core.comfy_adapter.model.pair_on_model import pair_on_model
+from ziplora_core.comfy_adapter.model.targets import unet_targets
+from ziplora_core.comfy_adapter.model.training_model import TrainingModel
 from ziplora_core.files import lora_from_tensors
-from ziplora_core.pairing import LoRAPair
+from ziplora_core.lora.pair import LoRAPair
+from ziplora_core.training.branches import Branches
 
 Conditioning = list[list[Any]]
 StateDict = dict[str, Tensor]
@@ -44,7 +44,7 @@ def lora_pair(content_strength: float = 1.0, style_strength: float = 1.0) -> LoR
 
 
 def branches_of(model: ModelPatcher, pair: LoRAPair) -> dict[str, Branches]:
-    """The pair's branches by weight key."""
+    """Return the pair's branches by weight key."""
     pairs, _ = pair_on_model(pair, model.model)
     targets = unet_targets(model.model)
     return {targets[name]: Branches(p.factors) for name, p in pairs.items()}
@@ -76,12 +76,12 @@ def stock(model: ModelPatcher, *loras: tuple[StateDict, float]) -> ModelPatcher:
 
 
 def relative(got: Tensor, want: Tensor) -> float:
-    """Largest difference, relative to the scale (rms) of what is wanted."""
+    """Return the largest difference, relative to the rms of `want`."""
     return float((got - want).abs().max() / want.square().mean().sqrt())
 
 
 def assert_untouched(model: ModelPatcher, before: dict[str, torch.Tensor]) -> None:
-    """The person's MODEL is bit-identical and nothing hangs on it."""
+    """Assert that the MODEL is bit-identical and that no hooks or forwards are left on it."""
     after = model.model.state_dict()
     assert all(torch.equal(after[key], weight) for key, weight in before.items())
     modules = list(model.model.modules())

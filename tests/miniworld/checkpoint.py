@@ -119,7 +119,7 @@ def ready_checkpoint(path: Path) -> Path:
 
 
 def _stamp(path: Path) -> str:
-    """What the checkpoint was made of and what it is: both files' hashes."""
+    """Hash the checkpoint's sources and the checkpoint."""
     digests = []
     for file in (SMALL, path):
         if not file.is_file():

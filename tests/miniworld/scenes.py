@@ -1,4 +1,4 @@
-"""What one picture shows, its caption in plain words, and how it is drawn."""
+"""Scenes: the content of a picture, its caption in plain words, and its drawing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
-`make quality ARGS=sliders` runs a part: merges, sliders, unzip, or trimmed: what a test repeats.
+`make quality ARGS=sliders` runs a part: merges, sliders, unziplora, or
+trimmed, which a test repeats.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from .benchmark import run_pair  # noqa: E402
 from .sliders import document as slider_document  # noqa: E402
 from .sliders import run as slider_run  # noqa: E402
 from .subjects import PAIRS  # noqa: E402
-from .unzip import document as unzip_document  # noqa: E402
-from .unzip import run as unzip_run  # noqa: E402
+from .unziplora import document as unziplora_document  # noqa: E402
+from .unziplora import run as unziplora_run  # noqa: E402
 
 WORKERS = min(len(PAIRS), os.cpu_count() or 1, 4)
 
@@ -57,10 +58,10 @@ def sliders() -> int:
     return 0
 
 
-def unzip() -> int:
+def unziplora() -> int:
     """Take pictures apart in every way."""
     with _workers() as workers:
-        unzip_document.write(unzip_run.run(workers))
+        unziplora_document.write(unziplora_run.run(workers))
     return 0
 
 
@@ -78,7 +79,7 @@ def _workers() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
 
 
-PARTS = {"merges": merges, "sliders": sliders, "unzip": unzip, "trimmed": trimmed}
+PARTS = {"merges": merges, "sliders": sliders, "unziplora": unziplora, "trimmed": trimmed}
 
 
 if __name__ == "__main__":

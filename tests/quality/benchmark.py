@@ -32,7 +32,7 @@ STRENGTH_METHOD = "ZipLoRA"
 
 @dataclass
 class PairResult:
-    """What came out for one pair.
+    """The results for one pair.
 
     Args:
         real: alignments of real pictures among themselves.

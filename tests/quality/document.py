@@ -1,4 +1,4 @@
-"""From what came out to docs/QUALITY.md's table, docs/quality.json and the contact sheets."""
+"""Write the results into docs/QUALITY.md's table, docs/quality.json and the contact sheets."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from miniworld.parts import Parts
 from miniworld.probes import Probe
 from ziplora_core.files.writer import kohya_tensors
-from ziplora_core.pairing import LoRAPair
+from ziplora_core.lora.pair import LoRAPair
 
 from .measure import (
     References,

@@ -1,4 +1,4 @@
-"""What is measured of a merge: what it draws, by the probes, and what it forgets, by its error."""
+"""Measurements of a merge: its pictures, by the probes, and its error against each LoRA."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from miniworld.parts import Parts
 from miniworld.probes import Probe
 from miniworld.scenes import Scene, silhouette
 from miniworld.styles import PALETTES
-from ziplora_core.merge import MergedLoRA, layer_cosine
+from ziplora_core.lora.merged import MergedLoRA, layer_cosine
 
 from .subjects import CONTENT_PROMPT, Pair
 
 REFERENCES = 32
 """New pictures that alignments and retention are measured against."""
 DRAWS = 24
-"""Held-out (timestep, noise) draws of a retention (DESIGN §4)."""
+"""Number of held-out (timestep, noise) draws of a retention."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def palette_distance(pictures: Tensor, pair: Pair) -> float:
 
 
 class RetentionTest:
-    """Held-out noised pictures with the predictions of the single LoRAs there (DESIGN §4).
+    """Held-out noisy samples with the predictions of each LoRA alone, for the retention.
 
     Everything goes through ComfyUI's own loader and model: nothing of the pack's training is used.
 
@@ -130,7 +130,7 @@ class RetentionTest:
 
 
 def mean_layer_cosine(merged: MergedLoRA) -> float | None:
-    """Mean |layer cosine| over the modules that both LoRAs have (DESIGN §4), if there are any."""
+    """Return the mean |layer cosine| over the modules that both LoRAs have, None without any."""
     cosines = [
         abs(layer_cosine(pair, merged.coefficients.get(name)))
         for name, pair in merged.pairs.items()

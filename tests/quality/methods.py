@@ -10,17 +10,18 @@ from typing import Any
 
 from miniworld.parts import Parts
 from miniworld.scenes import SIDE
-from ziplora_core.blocks import PRESETS
-from ziplora_core.comfy_adapter.calibration import CalibrationPrompts, calibrate
-from ziplora_core.comfy_adapter.pairs import merge_pair
-from ziplora_core.comfy_adapter.zip_inputs import Prompt
-from ziplora_core.comfy_adapter.zip_session import optimise
-from ziplora_core.lora import LoraFactors
-from ziplora_core.merge import MergedLoRA
-from ziplora_core.merge_methods import METHODS, MergeSettings
-from ziplora_core.objective import SIMILARITIES
-from ziplora_core.options import TrainingOptions, ZipSettings
-from ziplora_core.pairing import LoRAPair
+from ziplora_core.comfy_adapter.model.pair_on_model import merge_pair
+from ziplora_core.comfy_adapter.tools.calibration import CalibrationPrompts, calibrate
+from ziplora_core.comfy_adapter.train.ziplora import train_ziplora
+from ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt
+from ziplora_core.lora.blocks import PRESETS
+from ziplora_core.lora.factors import LoraFactors
+from ziplora_core.lora.merged import MergedLoRA
+from ziplora_core.lora.pair import LoRAPair
+from ziplora_core.merging import METHODS, MergeSettings
+from ziplora_core.training.losses import SIMILARITIES
+from ziplora_core.training.options import TrainingOptions
+from ziplora_core.ziplora.options import ZipLoRASettings
 
 from .sources import LAYERS, RANK, joint_lora
 from .subjects import CONTENT_PROMPT, JOINT_PROMPT, Pair
@@ -31,7 +32,7 @@ OPTIONS = TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0)
 
 @dataclass(frozen=True)
 class Task:
-    """What a method merges."""
+    """The inputs of a merge."""
 
     parts: Parts
     pair: Pair
@@ -40,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Merge:
-    """What a method gives.
+    """The result of a method.
 
     Args:
         modules: the LoRA that is applied; empty for the base model.
@@ -112,7 +113,7 @@ class ZipLoRA:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, task: Task, seed: int) -> Merge:
-        settings = ZipSettings(
+        settings = ZipLoRASettings(
             layers=LAYERS, width=SIDE, height=SIDE, seed=seed, memory="fast", options=OPTIONS
         )
         parts, pair = task.parts, task.pair
@@ -129,7 +130,7 @@ class ZipLoRA:
         if self.joint:
             prompts.append(Prompt("joint", parts.encode(JOINT_PROMPT)))
         with tempfile.TemporaryDirectory() as folder:
-            result = optimise(
+            result = train_ziplora(
                 parts.model, task.loras, prompts, replace(settings, **self.settings), Path(folder)
             )
         return _of(result.merged)

@@ -19,7 +19,7 @@ from .table import SMALLER_IS_BETTER
 
 RECORD = Path(__file__).resolve().parent / "recorded.json"
 STEPS = 250, 100
-"""Of the LoRAs' training: fewer than in the table, to stay within three minutes."""
+"""Training steps of the LoRAs: fewer than in the table, to stay within three minutes."""
 THREADS = 1
 """Rounding depends on how many there are."""
 SEEDS = (1, 2, 3)
@@ -33,7 +33,7 @@ METHODS = {
     "direct": FIGURES,
     "ZipLoRA": FIGURES,
 }
-"""What is recorded of each method."""
+"""The recorded figures of each method."""
 OWN_PROMPT = {"subject": "content", "style": "style"}
 
 Measured = dict[str, dict[str, list[float]]]

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from miniworld.parts import Parts
 from miniworld.scenes import SIDE
-from ziplora_core.comfy_adapter.dreambooth_inputs import Studio
-from ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
-from ziplora_core.lora import LoRA, LoraFactors
-from ziplora_core.options import DreamBoothSettings, TrainingOptions
+from ziplora_core.comfy_adapter.train.dreambooth import train_dreambooth
+from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
+from ziplora_core.dreambooth.options import DreamBoothSettings
+from ziplora_core.lora.factors import LoRA, LoraFactors
+from ziplora_core.training.options import TrainingOptions
 
 from .subjects import CONTENT_PROMPT, Pair
 
@@ -57,6 +58,6 @@ def train(
         prompt=captions[0], layers=LAYERS, rank=RANK, alpha=RANK, steps=steps,
         learning_rate=LEARNING_RATE, resolution=SIDE, seed=seed, memory="fast", options=OPTIONS,
     )  # fmt: skip
-    studio = Studio(parts.model, parts.clip, parts.vae, [pictures.movedim(1, -1)], captions)
+    inputs = TrainingInputs(parts.model, parts.clip, parts.vae, [pictures.movedim(1, -1)], captions)
     with tempfile.TemporaryDirectory() as folder:
-        return train_dreambooth(studio, settings, Path(folder)).modules
+        return train_dreambooth(inputs, settings, Path(folder)).modules

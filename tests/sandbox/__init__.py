@@ -1,1 +1,1 @@
-"""How the tests and the demo get a real ComfyUI with tiny models on a bare machine."""
+"""A real ComfyUI with tiny models on a bare machine, for the tests and the demo."""

@@ -1,4 +1,4 @@
-"""A card to draw schemes on, in the miniature world's own shapes and styles."""
+"""A card for diagrams in the shapes and styles of the miniature world."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUND, INK, MUTED, LINE, LIGHT = "#1d1e26", "#ffffff", "#a9adbb", "#4a4d5c", "#
 
 
 class Card:
-    """One thumbnail; places and sizes in its own 512 × 512 pixels."""
+    """One thumbnail; positions and sizes are in its own 512 × 512 pixels."""
 
     def __init__(self, *title: str) -> None:
         self.image = Image.new("RGB", (SIDE * SMOOTH, SIDE * SMOOTH), GROUND)
@@ -24,13 +24,13 @@ class Card:
             self.text(line, SIDE / 2, 38 + 36 * number, 31, INK)
 
     def text(self, words: str, x: float, y: float, size: int = 21, colour: str = MUTED) -> None:
-        """Write words around a point."""
+        """Write words centred on a point."""
         self.draw.text(
             (x * SMOOTH, y * SMOOTH), words, colour, _font(colour, size * SMOOTH), anchor="mm"
         )
 
     def tile(self, scene: Scene, x: float, y: float, side: int, words: str = "") -> None:
-        """Draw a scene with its left upper corner there, and words below it."""
+        """Draw a scene with its upper left corner at a point, and words below it."""
         pixels = side * SMOOTH
         values = (render(scene, pixels).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         mask = Image.new("L", (pixels, pixels))
@@ -41,7 +41,7 @@ class Card:
             self.text(words, x + side / 2, y + side + 20)
 
     def file(self, x: float, y: float, side: int, words: str, below: str = "") -> None:
-        """Draw a LoRA file in a square: a sheet with its words on it."""
+        """Draw a LoRA file in a square: a sheet with words on it."""
         left, right, corner = x + side * 0.14, x + side * 0.86, side * 0.24
         sheet = [(left, y), (right - corner, y), (right, y + corner), (right, y + side),
                  (left, y + side)]  # fmt: skip
@@ -69,7 +69,7 @@ class Card:
         self.draw.polygon([tuple(point) for point in points], LIGHT)
 
     def track(self, y: float, at: float) -> None:
-        """Draw a slider from −2 to 2, and its knob."""
+        """Draw a slider from −2 to 2 with its knob."""
         left, right = 90 * SMOOTH, (SIDE - 90) * SMOOTH
         self.draw.line((left, y * SMOOTH, right, y * SMOOTH), LINE, 8 * SMOOTH)
         knob, radius = left + (right - left) * (at + 2) / 4, 15 * SMOOTH
@@ -81,7 +81,7 @@ class Card:
                       90 + (SIDE - 180) * (value + 2) / 4, y + 34)  # fmt: skip
 
     def lines(self, x: float, y: float, wide: int, high: int, *series: tuple[float, ...]) -> None:
-        """Draw series of values in [0, 1] as lines over one another, the first one muted."""
+        """Draw series of values in [0, 1] as lines in one plot; the first line is muted."""
         self._axes(x, y, wide, high)
         for values, colour in zip(series, (MUTED, LIGHT), strict=True):
             step = wide / (len(values) - 1)
@@ -92,7 +92,7 @@ class Card:
             self.draw.line(points, colour, 5 * SMOOTH, joint="curve")
 
     def hill(self, x: float, y: float, wide: int, high: int, cut: float = 0.0) -> None:
-        """Draw how values are spread around zero; those nearer to it than `cut` are muted."""
+        """Draw a histogram around zero; bars nearer to zero than `cut` are muted."""
         self._axes(x, y, wide, high)
         bars = 25
         for number, place in enumerate(np.linspace(-1, 1, bars)):
@@ -112,6 +112,6 @@ class Card:
 
 
 def _font(colour: str, size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu, which matplotlib brings along; bold for what is written in ink."""
+    """Load DejaVu, which comes with matplotlib; bold for text in `INK`."""
     name = "DejaVuSans-Bold.ttf" if colour == INK else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

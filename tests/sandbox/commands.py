@@ -1,4 +1,4 @@
-"""Run pip for the sandbox: quiet, with the time it takes, and with errors a person can act on."""
+"""Run pip for the sandbox: quiet, with elapsed times and actionable errors."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/path/to/its/python"""
 
 
 class SetupError(Exception):
-    """Setting up stopped; the message says why and what to do."""
+    """The set-up stopped; the message gives the reason and the remedy."""
 
 
 def pip(python: Path | str, *arguments: str, doing: str) -> None:
     """Run `python -m pip …`.
 
     Raises:
-        SetupError: naming what was being done, with the last lines that pip printed.
+        SetupError: names the failed task and quotes the last lines of pip's output.
     """
     run([str(python), "-m", "pip", *arguments], doing=doing)
 
 
 def run(command: list[str], doing: str, cwd: Path | None = None) -> None:
-    """Run a command silently, saying every half minute that it is still at it."""
+    """Run a command silently, and print every half minute that it is still running."""
     start = time.monotonic()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd

@@ -1,7 +1,7 @@
 """Show the pack at work in the sandbox's ComfyUI, without a window: `make demo`.
 
-Runs the demo's workflow on the miniature SDXL, or any workflow file it is given, with the sizes and
-steps of `overrides`.
+Runs the demo's workflow on the miniature SDXL, or a given workflow file with the sizes and steps of
+`overrides`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .workflow import WorkflowError, to_prompt
 
 WORKFLOW = Path(__file__).with_name("demo.json")
 ROWS = ("subject LoRA alone", "style LoRA alone", "plain sum of both", "ZipLoRA of both")
-"""What the rows of the demo's picture show."""
+"""The rows of the demo's picture."""
 EVERY = 10
 
 
 def main(path: Path = WORKFLOW) -> int:
-    """Run a workflow file and say what came of it; 1 when it failed."""
+    """Run a workflow file and print its results; return 1 if it failed."""
     try:
         if path == WORKFLOW:
             prepare()
@@ -56,7 +56,7 @@ def prepare() -> None:
 
 
 def side_by_side(made: list[Path], output: Path) -> list[Path]:
-    """Name the rows of the picture, put the training pictures on top, keep the workflow with it."""
+    """Label the rows of the picture, add the training pictures on top, and copy the workflow."""
     import numpy as np
     import torch
     from PIL import Image
@@ -78,7 +78,7 @@ def side_by_side(made: list[Path], output: Path) -> list[Path]:
 
 
 class _Progress:
-    """Prints a line when a node starts, and one every ten of its steps."""
+    """Prints a line when a node starts, and one for every ten of its steps."""
 
     def __init__(self, prompt: dict[str, Any]) -> None:
         self._titles = {node_id: node["_meta"]["title"] for node_id, node in prompt.items()}

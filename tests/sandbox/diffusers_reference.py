@@ -1,7 +1,7 @@
-"""The diffusers SDXL DreamBooth-LoRA training step on the tiny SDXL: what our trainer must equal.
+"""The diffusers SDXL DreamBooth-LoRA training step on the tiny SDXL, a reference for our trainer.
 
 It follows diffusers' `examples/dreambooth/train_dreambooth_lora_sdxl.py` with diffusers' own UNet
-and scheduler and PEFT's own LoRA layers; nothing of ComfyUI's or ours computes anything in a step.
+and scheduler and PEFT's own LoRA layers. No code of ComfyUI's or ours takes part in a step.
 Call `paths.use_comfyui()` before importing this.
 """
 
@@ -18,15 +18,15 @@ from diffusers.training_utils import compute_snr
 from peft import LoraConfig
 from torch import Tensor
 
-from ziplora_core.lora import UNET_PREFIX, LoraFactors
+from ziplora_core.lora.factors import UNET_PREFIX, LoraFactors
 
 from .tiny_pack.models import UNET_CONFIG
 
 TARGET_MODULES = ["to_k", "to_q", "to_v", "to_out.0"]
-"""The script's choice of layers: every attention linear."""
+"""The layers that the script trains: every attention linear."""
 
 SGM_NAMES = comfy.utils.unet_to_diffusers(UNET_CONFIG)
-"""diffusers' name of every weight of the tiny SDXL → ComfyUI's."""
+"""Maps diffusers' name of every weight of the tiny SDXL to ComfyUI's."""
 
 Pair = tuple[Tensor, Tensor]
 
@@ -65,8 +65,8 @@ def add_lora(unet: UNet2DConditionModel, rank: int, alpha: float) -> dict[str, P
     """Freeze the UNet and put PEFT's LoRA layers on it, as the script does.
 
     Returns:
-        down `(rank, in)` and up `(out, rank)`, the trainable parameters themselves, by kohya
-        module name with sgm spelling.
+        The trainable parameters down `(rank, in)` and up `(out, rank)`, by kohya module name with
+        sgm spelling.
     """
     unet.requires_grad_(False)
     unet.add_adapter(
@@ -98,15 +98,17 @@ def training_loss(
 ) -> Tensor:
     """Compute the script's loss of one batch.
 
-    With `prior_weight` the second half of the batch holds the class images. As in the script only
-    the instance half is weighted by min-SNR. Two mistakes of it are left out: with class images it
-    weighs the instance loss by their timesteps too (`train_dreambooth.py` does not), and with
-    v-prediction its weight is min(SNR, γ)/SNR + 1 (`train_text_to_image_lora_sdxl.py` has the
-    min(SNR, γ)/(SNR + 1) of Hang et al. 2023, arXiv:2303.09556).
+    With `prior_weight`, the second half of the batch holds the class images. As in the script, only
+    the instance half is weighted by min-SNR. Two mistakes of the script are not reproduced:
+
+    - With class images, it also weights the instance loss by their timesteps
+      (`train_dreambooth.py` does not).
+    - With v-prediction, its weight is min(SNR, γ)/SNR + 1 (`train_text_to_image_lora_sdxl.py` has
+      the min(SNR, γ)/(SNR + 1) of Hang et al. 2023, arXiv:2303.09556).
 
     Args:
-        latents: `(b, 4, h, w)`, already scaled, as the UNet knows them.
-        timesteps: `(b,)`, whole numbers from 0 to 999.
+        latents: `(b, 4, h, w)`, already scaled for the UNet.
+        timesteps: `(b,)`, integers from 0 to 999.
         context: `(b, tokens, width)`, the prompts.
         pooled: `(b, width)`, the pooled prompts.
         time_ids: `(b, 6)`, original height and width, crop top and left, target height and width.
@@ -150,12 +152,12 @@ def reference_step(
     prior_weight: float | None = None,
     min_snr_gamma: float = 0.0,
 ) -> tuple[Tensor, dict[str, Pair]]:
-    """Compute loss and gradients of one step from given factors; the UNet is left as it was.
+    """Compute loss and gradients of one step from given factors; the UNet is not changed.
 
     Args:
-        factors: by kohya module name with sgm spelling, all attention linears, of one rank and
-            alpha.
-        latents, noise, timesteps, context, pooled, time_ids: as of `training_loss`.
+        factors: of all attention linears, by kohya module name with sgm spelling; all have the same
+            rank and alpha.
+        latents, noise, timesteps, context, pooled, time_ids: as for `training_loss`.
 
     Returns:
         The loss, and the gradients of down and up by module name.

@@ -32,8 +32,8 @@ UNZIP_PICTURES = {
     "unziplora_a.png": ("#d98a9e", ImageFilter.CONTOUR()),
     "unziplora_b.png": ("#8a5a2b", ImageFilter.GaussianBlur(5)),
 }
-"""Pictures to take apart: colour of the fur, and the style."""
-ROOMS = {  # size, and colours of wall and floor
+"""Colour of the fur and style of each picture for UnZipLoRA."""
+ROOMS = {  # size, colour of the wall, colour of the floor
     "1_square.png": ((256, 256), "#a9c4d8", "#7d8f63"),
     "2_wide.png": ((320, 224), "#e3d3b4", "#9c6b4a"),
     "3_tall.jpg": ((208, 304), "#c9b3d1", "#6f6a86"),
@@ -43,7 +43,7 @@ ROOMS = {  # size, and colours of wall and floor
 
 
 def write_files(models: Path) -> None:
-    """Write `sd_xl_base_1.0`, `my_subject` and `my_style`; the same bytes each time."""
+    """Write `sd_xl_base_1.0`, `my_subject` and `my_style`, always with the same bytes."""
     from .tiny import make_lora, save_tiny_checkpoint, tiny_clip, tiny_sdxl
 
     torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def write_files(models: Path) -> None:
 
 
 def write_tuned(checkpoints: Path) -> None:
-    """Write the checkpoint as if fine-tuned: UNet matrices 8 directions away, biases a little."""
+    """Write a fine-tuned checkpoint: the UNet's matrices change by rank 8, its biases a little."""
     generator = torch.Generator().manual_seed(3)
     tensors = load_file(checkpoints / CHECKPOINT)
     for name, weight in tensors.items():
@@ -72,7 +72,7 @@ def write_tuned(checkpoints: Path) -> None:
 
 
 def write_pictures(inputs: Path) -> None:
-    """Draw five pictures of one animal in their own sizes, and one in a style."""
+    """Draw the pictures of the subject, the slider pairs, the style and UnZipLoRA."""
     folder = inputs / SUBJECT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for name, (size, wall, floor) in ROOMS.items():
@@ -89,7 +89,7 @@ def write_pictures(inputs: Path) -> None:
 
 
 def _animal(size: tuple[int, int], wall: str, floor: str, fur: str = "#8a5a2b") -> Image.Image:
-    """Draw a four-legged thing with ears in the middle of a room."""
+    """Draw a four-legged animal in the middle of a room."""
     picture = Image.new("RGB", size, wall)
     draw = ImageDraw.Draw(picture)
     width, height = size
@@ -112,7 +112,7 @@ def _animal(size: tuple[int, int], wall: str, floor: str, fur: str = "#8a5a2b") 
 
 
 def _metadata(name: str, rank: int) -> dict[str, str]:
-    """What a trainer writes into its files, as far as anyone reads it."""
+    """Make the metadata of a trainer, as far as it is read."""
     trigger = TRIGGERS[name]
     return {
         "ss_base_model_version": "sdxl_base_v1-0",
@@ -126,7 +126,7 @@ def _metadata(name: str, rank: int) -> dict[str, str]:
 
 
 def _save(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """Serialise as safetensors does, but with the metadata in order; its own varies by run."""
+    """Serialise as safetensors does, but with ordered metadata; its own order varies by run."""
     data = save(tensors)
     (length,) = struct.unpack("<Q", data[:8])
     header = {"__metadata__": metadata, **json.loads(data[8 : 8 + length])}

@@ -1,4 +1,4 @@
-"""Lay out ComfyUI base directories: which models and which packs a server sees."""
+"""Lay out ComfyUI base directories, which determine the models and packs that a server sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def link_base(base: Path) -> None:
 
 
 def link_for_type_checker(place: Path = COMFYUI, name: str = "ComfyUI") -> None:
-    """Let a type checker, whose settings name .sandbox/…, find what lies elsewhere."""
+    """Link a place elsewhere into .sandbox/, the folder that the type checkers' settings name."""
     usual = DEFAULT_SANDBOX / name
     if usual != place and not (usual.exists() and not usual.is_symlink()):
         usual.parent.mkdir(exist_ok=True)
@@ -28,9 +28,9 @@ def link_for_type_checker(place: Path = COMFYUI, name: str = "ComfyUI") -> None:
 
 
 def fresh_base(parent: Path) -> Path:
-    """Make a base directory of its own for one server: linked models and packs, empty output.
+    """Make a base directory for one server, with linked models and packs and an empty output.
 
-    Pictures are copied: ComfyUI refuses an input that lies outside its input folder.
+    Pictures are copied, because ComfyUI refuses an input outside its input folder.
     """
     base = parent / "base"
     link_base(base)

@@ -1,7 +1,7 @@
-"""What the frontend's translation files have to say about our nodes: `make locales`.
+"""Write and check the frontend's translation files of our nodes: `make locales`.
 
-English follows from the nodes' own words and is written here; every other language has the same
-keys and is written by hand, in `locales/<language>/nodeDefs.json`.
+The English file is written here from the nodes' own texts. Every other language has the same keys
+and is written by hand, in `locales/<language>/nodeDefs.json`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ PACK = "custom_nodes.ziplora"
 
 
 def our_nodes(object_info: Json) -> Json:
-    """Leave out of `/object_info` what other packs and ComfyUI itself have."""
+    """Select the nodes of this pack from `/object_info`."""
     return {key: node for key, node in object_info.items() if node["python_module"] == PACK}
 
 
 def english(nodes: Json) -> Json:
-    """Put the nodes' words in the order in which the frontend looks them up (`nodeDefs`)."""
+    """Arrange the nodes' texts in the structure that the frontend reads (`nodeDefs`)."""
     return {key: _node(node) for key, node in sorted(nodes.items())}
 
 
 def texts(words: Json, path: str = "") -> Iterator[tuple[str, str]]:
-    """List every text of a translation with its key, as `ConceptSlider.inputs.scale.tooltip`."""
+    """List every text of a translation with its key, e.g. `ConceptSlider.inputs.scale.tooltip`."""
     for key, value in words.items():
         here = f"{path}.{key}" if path else key
         if isinstance(value, str):
@@ -52,7 +52,7 @@ def write(language: str, words: Json) -> None:
 
 
 def differences(language: str, expected: Json) -> list[str]:
-    """Name the keys that a language lacks, and those that no node has any more."""
+    """List the keys that a language lacks, and those that no longer belong to a node."""
     wanted = dict(texts(expected))
     found = dict(texts(written(language)))
     return [
@@ -62,7 +62,7 @@ def differences(language: str, expected: Json) -> list[str]:
 
 
 def languages() -> list[str]:
-    """List what the pack is translated to."""
+    """List the languages of the pack."""
     return sorted(folder.name for folder in LOCALES.iterdir() if folder.is_dir())
 
 
@@ -93,7 +93,7 @@ def _options(spec: list[Any]) -> Json:
 
 
 def main() -> int:
-    """Write the English file anew; say what the others lack."""
+    """Rewrite the English file and print the differences of all languages."""
     from .server import ComfyServer, fresh_base
 
     with tempfile.TemporaryDirectory() as folder, ComfyServer(fresh_base(Path(folder))) as server:

@@ -15,7 +15,7 @@ STYLE_PICTURE = "ziplora_mini_style.png"
 
 
 def write_files(base: Path = BASE) -> None:
-    """Write the checkpoint, unless it is there undamaged, and the pictures of a pair.
+    """Write the pictures of a pair, and the checkpoint if it is missing or damaged.
 
     Raises:
         MiniWorldError: the trained model in the repository is missing or damaged.

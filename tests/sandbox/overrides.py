@@ -1,6 +1,7 @@
-"""What the sandbox changes in the shipped workflows so that they run on a CPU: size and steps.
+"""Sizes and steps with which the sandbox runs the shipped workflows on a CPU.
 
-By class type or by node title. Nothing else is overridden: the tiny models have the real names.
+The keys are class types or node titles. Nothing else is overridden: the tiny models have the names
+of the real ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the sandbox keeps things; standard library only."""
+"""Paths and device of the sandbox; standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The pack itself."""
+"""The repository, which is the pack."""
 
 DEFAULT_SANDBOX = ROOT / ".sandbox"
 SANDBOX = Path(os.environ.get("ZIPLORA_SANDBOX") or DEFAULT_SANDBOX).expanduser().absolute()
@@ -21,15 +21,15 @@ BASE = SANDBOX / "base"
 """ComfyUI's base directory: models, custom_nodes, input, output and user."""
 
 DEVICE = os.environ.get("DEVICE", "cpu")
-"""ComfyUI's device: `cpu`, `pretend` (tests/accelerator/pretend), else the card it finds."""
+"""ComfyUI's device: `cpu`, `pretend` (tests/accelerator/pretend), or else the card it finds."""
 PRETEND = ROOT / "tests" / "accelerator" / "pretend"
-"""To be on the path of a process that has the pretend accelerator."""
+"""Added to the import path of a process that uses the pretend accelerator."""
 
 
 def use_comfyui() -> None:
     """Make `import comfy` work in this process, on DEVICE; call it before any such import.
 
-    A card computes in float32 unless a test's MODEL says otherwise: what is compared is exact.
+    A card computes in float32, so that comparisons are exact, unless a test's MODEL says otherwise.
     """
     if not (COMFYUI / "comfy").is_dir():
         raise FileNotFoundError("There is no ComfyUI in the sandbox yet. Run `make setup` first.")
@@ -42,18 +42,24 @@ def use_comfyui() -> None:
 
     args.cpu = DEVICE == "cpu"
     args.force_fp32 = DEVICE != "cpu"
+    if DEVICE != "cpu":  # TF32 has the exponent of float32 and the digits of float16
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def device_options(force_float32: bool = True) -> list[str]:
-    """ComfyUI's command line for DEVICE."""
+    """Make ComfyUI's command-line options for DEVICE."""
     if DEVICE == "cpu":
         return ["--cpu"]
     return ["--force-fp32"] if force_float32 else []
 
 
 def device_environment() -> dict[str, str]:
-    """What a ComfyUI process needs in its environment to find DEVICE."""
-    if DEVICE != "pretend":
+    """Make the environment variables with which a ComfyUI process finds DEVICE."""
+    if DEVICE == "cpu":
         return {}
+    if DEVICE != "pretend":
+        return {"NVIDIA_TF32_OVERRIDE": "0"}
     path = os.pathsep.join(filter(None, [str(PRETEND), os.environ.get("PYTHONPATH")]))
     return {"PYTHONPATH": path, "PRETEND_BUILD": str(SANDBOX / "pretend")}

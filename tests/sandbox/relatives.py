@@ -1,4 +1,4 @@
-"""SDXL's relatives that ComfyUI knows, as tiny as the tiny SDXL: the same blocks in their places.
+"""Tiny versions of the SDXL variants that ComfyUI supports, with the same blocks in their places.
 
 Call `paths.use_comfyui()` before importing this.
 """
@@ -45,12 +45,12 @@ KINDS: dict[str, tuple[type[BASE], dict[str, Any]]] = {
         },
     ),
 }  # fmt: skip
-"""ComfyUI's configuration of each, and where its UNet is not the tiny SDXL's. A middle block of
-depth -1 has no transformer, one of -2 is not there."""
+"""ComfyUI's configuration of each variant, and the differences of its UNet from the tiny SDXL's. A
+middle block of depth -1 has no transformer; with -2 there is no middle block."""
 
 
 def tiny_relative(kind: str, seed: int = 0) -> ModelPatcher:
-    """Build one of `KINDS` in this process, with the reload factory that a loader would give it."""
+    """Build one of `KINDS` in this process, with the reload factory of a loader."""
     configuration, differences = KINDS[kind]
     config = configuration({**UNET_CONFIG, **differences})
     config.set_inference_dtype(torch.float32, None)

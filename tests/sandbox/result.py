@@ -1,4 +1,4 @@
-"""What came of one prompt."""
+"""The result of one prompt."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Json = Any
 
 @dataclass
 class Result:
-    """What one prompt did.
+    """The outcome of one prompt.
 
     Args:
         status: `success`, `error` or `interrupted`.
-        outputs: what the nodes showed, by node id: the history's `outputs`.
-        events: the JSON messages of this run, in order: `{"type": …, "data": …}`.
+        outputs: the outputs shown by the nodes, by node id: the history's `outputs`.
+        events: the JSON messages of this run in order: `{"type": …, "data": …}`.
         previews: the binary messages: event type (4 bytes, big endian), then the payload.
         error: the data of `execution_error`: `exception_message`, `traceback`, `node_id`, …
     """
@@ -30,6 +30,6 @@ class Result:
 
     @property
     def executed(self) -> list[str]:
-        """The ids of the nodes that ran, rather than came from the cache, in order."""
+        """The ids of the nodes that ran, in order; cached nodes are left out."""
         nodes = [e["data"]["node"] for e in self.events if e["type"] == "executing"]
         return [node for node in nodes if node is not None]

@@ -1,4 +1,4 @@
-"""Run the sandbox's ComfyUI in the foreground, to be used in the browser: `make serve`."""
+"""Run the sandbox's ComfyUI in the foreground, for use in a browser: `make serve`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real ComfyUI server for tests, started as a person starts it, and asked over HTTP."""
+"""A real ComfyUI server for tests, started by its command line and used over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ComfyServer", "PromptRejected", "Result", "ServerError", "fresh_base
 
 Json = Any
 FEATURES = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
-"""What the frontend says first: previews then name their node."""
+"""The frontend's first message: with it, previews name their node."""
 IMPORT_FAILURE = re.compile(r"IMPORT FAILED|Cannot import")
 FINAL_EVENTS = {
     "execution_success": "success",
@@ -35,10 +35,10 @@ FINAL_EVENTS = {
 
 
 class ServerError(RuntimeError):
-    """The server did not start, or went away; the message has the end of its log."""
+    """The server did not start, or stopped; the message has the end of its log."""
 
 
-class PromptRejected(ValueError):  # noqa: N818 (it is the server's answer, not a fault)
+class PromptRejected(ValueError):  # noqa: N818 (the server's answer, not a fault)
     """The server refused a prompt or another request."""
 
     def __init__(self, status: int, body: Json) -> None:
@@ -48,13 +48,13 @@ class PromptRejected(ValueError):  # noqa: N818 (it is the server's answer, not 
 
 
 class ComfyServer:
-    """`with ComfyServer(base) as server:` runs ComfyUI's main.py on DEVICE over that directory.
+    """Runs ComfyUI's main.py on DEVICE with a base directory: `with ComfyServer(base) as server:`.
 
     Args:
         base: ComfyUI's base directory.
-        port: None for a free one.
-        arguments: more of the command line.
-        force_float32: on a card; without it in the dtype that ComfyUI chooses there.
+        port: None chooses a free one.
+        arguments: further command-line arguments.
+        force_float32: on a card, compute in float32 instead of the dtype that ComfyUI chooses.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ComfyServer:
         self.stop()
 
     def start(self, log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-        """Start the process; it writes to `log`, or to this process's own output."""
+        """Start the process; its output goes to `log`, or to this process's own output."""
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
@@ -109,7 +109,7 @@ class ComfyServer:
         return subprocess.Popen(self.command(), stdout=log, stderr=stderr, env=environment)
 
     def stop(self) -> None:
-        """End the process, at the latest after ten seconds by force."""
+        """Terminate the process, and kill it if it still runs after ten seconds."""
         if self._process is None:
             return
         self._process.terminate()
@@ -121,14 +121,14 @@ class ComfyServer:
         self._process = None
 
     def kill(self) -> None:
-        """End the process as a crash does."""
+        """Kill the process, as in a crash."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
         self._process = None
 
     def get(self, path: str) -> Json:
-        """GET a path; JSON comes back parsed, anything else as bytes."""
+        """GET a path; return parsed JSON, or bytes for anything else."""
         return self._request(path, None)
 
     def post(self, path: str, json: Json) -> Json:
@@ -140,7 +140,7 @@ class ComfyServer:
         return self.get("/object_info")
 
     def queue(self, prompt: dict[str, Json], partial: list[str] | None = None) -> str:
-        """Queue an API-format prompt, or only the `partial` output nodes of it; return its id."""
+        """Queue an API-format prompt, or only its `partial` output nodes; return its id."""
         message: dict[str, Json] = {"prompt": prompt, "client_id": self.client_id}
         if partial is not None:
             message["partial_execution_targets"] = partial
@@ -153,7 +153,7 @@ class ComfyServer:
         timeout: float = 300,
         on_event: Callable[[Json], None] | None = None,
     ) -> Result:
-        """Queue a prompt and follow it to its end; `on_event` sees each JSON message at once."""
+        """Queue a prompt and wait for its end; `on_event` gets each JSON message at once."""
         url = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}"
         connection = websocket.create_connection(url, timeout=timeout)
         try:
@@ -168,17 +168,17 @@ class ComfyServer:
         return result
 
     def interrupt(self) -> None:
-        """Cancel what is running."""
+        """Cancel the running prompt."""
         self.post("/interrupt", {})
 
     def history(self, prompt_id: str) -> dict[str, Json]:
-        """Look up a finished prompt; empty while it is not finished."""
+        """Look up a finished prompt; empty until it has finished."""
         return self.get(f"/history/{prompt_id}").get(prompt_id, {})
 
     def free(self) -> None:
         """Unload the models and drop the cache of executed nodes.
 
-        Asked twice: the worker misses a request that arrives while it collects garbage.
+        The request is sent twice: the worker misses one that arrives while it collects garbage.
         """
         for _ in range(2):
             self.post("/free", {"free_memory": True})

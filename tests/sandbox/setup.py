@@ -1,7 +1,7 @@
 """Set up a real ComfyUI with tiny models on a bare machine: `make setup`.
 
-Standard library only. Everything goes into `.sandbox/`; ZIPLORA_SANDBOX moves it, COMFYUI_PATH uses
-an existing ComfyUI, and COMFYUI_PYTHON that ComfyUI's own Python with the packages it has.
+Standard library only. Everything goes into `.sandbox/`, or into the folder ZIPLORA_SANDBOX.
+COMFYUI_PATH names an existing ComfyUI to use, COMFYUI_PYTHON its Python with its packages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ INSTALL = ("install", "--quiet", "--disable-pip-version-check", "--resume-retrie
 
 
 def main() -> int:
-    """Bring the sandbox up to date; print nothing much when it is."""
+    """Bring the sandbox up to date; print one line if it already is."""
     try:
         check_machine()
         if not run_stages(stages(), SANDBOX / "stamps"):
@@ -85,7 +85,7 @@ def stages() -> list[Stage]:
 
 
 def check_machine() -> None:
-    """Refuse early what cannot work: an old Python, a full disk, a wrong COMFYUI_PATH."""
+    """Refuse a machine that cannot work: an old Python, a full disk, a wrong COMFYUI_PATH."""
     if sys.version_info < (3, 11):
         raise SetupError(
             f"Python: found {sys.version.split()[0]}, expected 3.11 or later. Name another one: "
@@ -107,7 +107,7 @@ def check_machine() -> None:
 
 
 def make_venv() -> None:
-    """Make the environment; over COMFYUI_PYTHON it only adds to the packages that one has."""
+    """Make the environment; with COMFYUI_PYTHON, it extends the packages of that Python."""
     made_for = VENV / "made_for"
     wanted = str(COMFYUI_PYTHON)
     found = made_for.read_text() if made_for.is_file() else None
@@ -134,7 +134,7 @@ def get_source() -> None:
 
 
 def get_packages() -> None:
-    """Install ComfyUI's requirements without torch, which must stay as it is."""
+    """Install ComfyUI's requirements without changing torch."""
     lines = _text(COMFYUI / "requirements.txt").splitlines()
     wanted = [line for line in lines if line.strip() and not line.startswith("#")]
     wanted = [line for line in wanted if _package(line) not in NOT_NEEDED]
@@ -142,11 +142,11 @@ def get_packages() -> None:
 
 
 def get_test_packages() -> None:
-    """Install what the tests need, without touching the torch that is there."""
+    """Install the tests' requirements without changing the installed torch."""
     keep = list(TORCH) if COMFYUI_PYTHON is None else [f"torch=={_version_of('torch')}"]
     requirements = ("--requirement", str(TEST_REQUIREMENTS))
     pip(PYTHON, *INSTALL, *requirements, *keep, *_constraints(), doing="installing test packages")
-    if COMFYUI_PYTHON is not None:  # the programs too, even where that Python has the packages
+    if COMFYUI_PYTHON is not None:  # install the programs even if that Python has the packages
         options = ("--ignore-installed", "--no-deps")
         pip(PYTHON, *INSTALL, *options, *requirements, doing="installing test programs")
 
@@ -169,7 +169,7 @@ def write_mini() -> None:
 
 
 def _constraints() -> list[str]:
-    """The tested versions; an existing Python or ComfyUI brings its own."""
+    """Constrain to the tested versions, except with an existing Python or ComfyUI."""
     return [] if COMFYUI_PYTHON or COMFYUI_PATH else ["--constraint", str(CONSTRAINTS)]
 
 

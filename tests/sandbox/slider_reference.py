@@ -1,8 +1,8 @@
-"""The public Concept Sliders training step on the tiny SDXL: what our trainer must equal.
+"""The public Concept Sliders training step on the tiny SDXL, a reference for our trainer.
 
 It follows `trainscripts/textsliders/train_lora_xl.py`, `train_util.py` and `lora.py` of
 github.com/rohitgandikota/sliders (a465294) line by line, on diffusers' own UNet and scheduler. One
-mistake is mended: it asks the UNet for its predictions 19 timesteps above the latent's own.
+mistake is corrected: the code evaluates the UNet 19 timesteps above the latent's own.
 Call `paths.use_comfyui()` before importing this.
 """
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ziplora_core.lora import UNET_PREFIX, LoraFactors
+from ziplora_core.lora.factors import UNET_PREFIX, LoraFactors
 
 from .tiny_pack.models import UNET_CONFIG
 
@@ -81,7 +81,7 @@ class LoRANetwork:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """`(1, tokens, width)`, and `(1, width)` pooled."""
+    """A prompt: context `(1, tokens, width)` and pooled `(1, width)`."""
 
     context: Tensor
     pooled: Tensor
@@ -109,7 +109,7 @@ def predict_noise_xl(
     resolution: int,
     guidance_scale: float = 1,
 ) -> Tensor:
-    """A batch of both halves, always, and `u + g (c − u)`."""
+    """Predict both halves in one batch and combine them as `u + g (c − u)`."""
     time_ids = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]] * 2)
     noise_pred = unet(
         torch.cat([latents] * 2),
@@ -125,7 +125,7 @@ def predict_noise_xl(
 
 
 def scheduler() -> DDIMScheduler:
-    """`create_noise_scheduler("ddim")` as diffusers 0.20 makes it, for 50 steps."""
+    """Make the 50-step scheduler of `create_noise_scheduler("ddim")` with diffusers 0.20."""
     made = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -144,10 +144,10 @@ def text_slider_loss(
     timesteps_to: int,
     noise: Tensor,
 ) -> Tensor:
-    """One step of `train()`.
+    """Compute the loss of one step of `train()`.
 
     Args:
-        timesteps_to: how many denoising steps come first.
+        timesteps_to: the number of denoising steps before it.
         noise: `(1, 4, h, w)`.
     """
     steps = scheduler()

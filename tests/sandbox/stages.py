@@ -1,4 +1,4 @@
-"""Stages that leave a stamp when done, so that a set-up resumes where it was interrupted."""
+"""Set-up stages that leave a stamp when done, so an interrupted set-up resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Stage:
     """One step of the set-up.
 
     Args:
-        key: what the result depends on; another key runs the stage again.
+        key: everything the result depends on; a changed key runs the stage again.
         result: a path that exists once the stage is done.
     """
 
@@ -28,7 +28,7 @@ class Stage:
 
 
 def run_stages(stages: Iterable[Stage], stamps: Path) -> bool:
-    """Run what is not done yet, and everything after it; return whether anything was to do."""
+    """Run the first stage not done yet and all after it; return whether any stage ran."""
     stamps.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     ran = False

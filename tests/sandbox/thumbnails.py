@@ -1,7 +1,7 @@
 """Draw the workflows' thumbnails, which ComfyUI's template browser shows: `make thumbnails`.
 
-Schemes in the miniature world's own shapes and styles: what goes in, and what comes out. No model
-has drawn them. A card is square, as the browser's are, and readable at half its size.
+The thumbnails are diagrams of inputs and results, in the shapes and styles of the miniature world;
+no model has drawn them. A card is square, like the browser's, and readable at half its size.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ STYLE = Scene("heart", NEON, radius=0.55)
 BOTH = Scene("cat", NEON, radius=0.6)
 Draw = Callable[[Card], None]
 CARDS: dict[str, tuple[tuple[str, ...], Draw]] = {}
-"""Their titles, and what draws on them, by the workflow's name."""
+"""Title and drawing function of each card, by the workflow's name."""
 
 
 def titled(*title: str) -> Callable[[Draw], Draw]:
-    """Make a function that draws on a card one of the `CARDS`, by its name."""
+    """Register a function that draws on a card in `CARDS`, under its own name."""
 
     def register(draw: Draw) -> Draw:
         CARDS[draw.__name__] = title, draw
@@ -41,7 +41,7 @@ def titled(*title: str) -> Callable[[Draw], Draw]:
 
 
 def star(size: float, brightness: float = 0.0) -> Scene:
-    """What the sliders of the cards move: −1 … 1 both."""
+    """Make a star, as moved by the sliders on the cards; both values are in −1 … 1."""
     return Scene("star", PLAIN, radius=0.5 + 0.22 * size, brightness=0.8 * brightness)
 
 
@@ -53,13 +53,13 @@ def subject_pictures(card: Card, x: float, y: float, side: int) -> None:
 
 
 def meet(card: Card, x: float, ends: tuple[float, float], across: float, down: float) -> None:
-    """Draw an arrow down and an arrow up that come nearer to each other, or part (`down` < 0)."""
+    """Draw an arrow down and one up that approach each other, or diverge (`down` < 0)."""
     for y, way in zip(ends, (down, -down), strict=True):
         card.arrow(x, y, across, way)
 
 
 def trained(card: Card, name: str, kind: str) -> None:
-    """Draw the arrow from training pictures at the left to the file that is made of them."""
+    """Draw an arrow from the training pictures on the left to the file trained on them."""
     card.arrow(270, 273, 55, 0)
     card.file(348, 200, 146, name, kind)
 

@@ -33,7 +33,7 @@ StateDict = dict[str, Tensor]
 ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)\.weight$")
 SIGMAS = (0.3, 1.0, 3.0, 10.0)
 PASS_THROUGH = {"eps": 0.9, "v": 0.0}
-"""What of the UNet's input is in its prediction: v of Gaussian data is 0 on average."""
+"""Share of the UNet's input in its prediction: v of Gaussian data is 0 on average."""
 
 
 def tiny_sdxl(
@@ -43,9 +43,9 @@ def tiny_sdxl(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> ModelPatcher:
-    """Build the tiny SDXL in this process, with the reload factory that a loader would give it.
+    """Build the tiny SDXL in this process, with the reload factory of a loader.
 
-    It computes on ComfyUI's device unless another one is named.
+    It computes on ComfyUI's device unless `device` is given.
     """
     config = TinySDXL(UNET_CONFIG)
     config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
@@ -75,7 +75,7 @@ def tiny_vae() -> comfy.sd.VAE:
 
 
 def tiny_controlnet(seed: int = 0) -> StateDict:
-    """Draw a ControlNet of the tiny UNet, as `ControlNetLoader` reads it."""
+    """Make a random ControlNet for the tiny UNet, in the format that `ControlNetLoader` reads."""
     own = {k: v for k, v in UNET_CONFIG.items() if k != "out_channels"}
     heads = {"num_heads": -1, "num_head_channels": 64}
     network = comfy.cldm.cldm.ControlNet(hint_channels=3, **own, **heads)
@@ -97,7 +97,7 @@ def sdxl_meta() -> comfy.model_base.BaseModel:
 
 
 def prediction_keys(prediction: Prediction, zsnr: bool) -> StateDict:
-    """Name the empty tensors from which ComfyUI recognises v-prediction and zero terminal SNR."""
+    """Make the empty tensors by which ComfyUI recognises v-prediction and zero terminal SNR."""
     names = ["v_pred"] * (prediction == "v") + ["ztsnr"] * zsnr
     return {name: torch.zeros(0) for name in names}
 
@@ -136,7 +136,7 @@ def make_lora(
     """Make a random LoRA of the attention linears, in kohya's format with sgm names.
 
     Args:
-        alpha: the rank when None.
+        alpha: None means the rank.
         effect: the relative rms change of the UNet's prediction, eps or v, at strength 1.
         text_encoder: also change the linears of both text encoders, by a tenth of their norm.
     """
@@ -164,7 +164,7 @@ def make_lora(
 
 
 def lora_effect(model: ModelPatcher, clip: comfy.sd.CLIP, lora: Mapping[str, Tensor]) -> float:
-    """Measure the relative rms change of the prediction that the stock loader's LoRA makes."""
+    """Measure the relative rms change of the prediction by a LoRA in the stock loader."""
     unet = {key: tensor for key, tensor in lora.items() if key.startswith("lora_unet_")}
     patched, _ = comfy.sd.load_lora_for_models(model, None, unet, 1.0, 0.0)
     conditioning = clip.encode_from_tokens_scheduled(clip.tokenize("a photo of a dog"))
@@ -178,7 +178,7 @@ def lora_effect(model: ModelPatcher, clip: comfy.sd.CLIP, lora: Mapping[str, Ten
 
 @torch.inference_mode()
 def predict(model: ModelPatcher, x: Tensor, sigma: float, conditioning: list[list[Any]]) -> Tensor:
-    """Predict what the model itself predicts, eps or v, for `x` `(b, 4, h, w)` at one sigma."""
+    """Return the model's own prediction, eps or v, for `x` `(b, 4, h, w)` at one sigma."""
     comfy.model_management.load_models_gpu([model], force_full_load=True)
     context, options = conditioning[0]
     device = model.load_device
@@ -203,7 +203,7 @@ def _kohya_name(key: str) -> str:
 def _random_factors(
     shapes: Mapping[str, tuple[int, ...]], rank: int, alpha: float, generator: torch.Generator
 ) -> StateDict:
-    """Draw factors whose update is as large as a random weight of the shape `(out, in)`."""
+    """Draw factors whose update is as large as a random weight of shape `(out, in)`."""
     tensors: StateDict = {}
     for name, (out_features, in_features) in shapes.items():
         down = torch.randn(rank, in_features, generator=generator) * in_features**-0.5

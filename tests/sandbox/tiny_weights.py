@@ -1,7 +1,7 @@
-"""The weights of the tiny models: random, except for a few that keep them from being degenerate.
+"""The weights of the tiny models: random, except for a few that keep the models useful.
 
-The UNet passes its input through to its prediction, as the denoiser of Gaussian noise does, so that
-sampling converges; the VAE averages 8 × 8 pixels, so that images keep their colours. Every weight
+The UNet passes its input through to its prediction, like a denoiser of Gaussian noise, so that
+sampling converges. The VAE averages 8 × 8 pixels, so that images keep their colours. Every weight
 is exact in float16, so a model built in process equals the one loaded from a checkpoint.
 """
 
@@ -14,16 +14,16 @@ from torch import nn
 RANDOM_PART = 0.6
 """Gain of the random part of the UNet's prediction."""
 PROMPT_GAIN = 2.0
-"""Of cross attention's queries and outputs; makes the prompt count for an eighth of eps."""
+"""Gain of cross attention's queries and outputs; gives the prompt an eighth of eps."""
 CONTRAST = 4.0
-"""Latent units per unit of colour: photographs then have latents of about unit variance."""
+"""Latent units per unit of colour; gives photographs latents of about unit variance."""
 LATENT_SCALE = 0.13025
 """ComfyUI's factor between a VAE's latents and SDXL's."""
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, seed: int) -> None:
-    """Draw every matrix with unit gain: ComfyUI's layers leave their weights uninitialised."""
+    """Draw every matrix with unit gain, because ComfyUI's layers are uninitialised."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         if parameter.ndim >= 2:
@@ -35,7 +35,7 @@ def initialise(module: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def initialise_unet(unet: nn.Module, pass_through: float, seed: int) -> None:
-    """Draw the weights, and lead the input through the outermost skip connection to the output.
+    """Draw the weights, and pass the input through the outermost skip connection to the output.
 
     SiLU(u) − SiLU(−u) = u, so each latent channel travels as a pair of opposite channels.
     """

@@ -1,6 +1,7 @@
-"""Check the types of js/ with TypeScript, against the frontend's own: the last part of `make lint`.
+"""Check js/ with TypeScript against the frontend's types: the last part of `make lint`.
 
-Node comes with pyright, in the test packages; TypeScript and the types from npm, once.
+Node comes with pyright, one of the test packages. TypeScript and the types are installed from npm
+once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ADVICE = "If this machine cannot reach an npm registry, set npm_config_registry 
 
 
 def main() -> int:
-    """Install what the check needs, and check; 0 when all types fit."""
+    """Install the requirements and check; return 0 if there are no type errors."""
     lock = (SOURCE / "package-lock.json").read_text(encoding="utf-8")
     installed = PLACE / "node_modules" / "typescript"
     try:
@@ -35,7 +36,7 @@ def main() -> int:
 
 
 def install() -> None:
-    """Install exactly what the lock file says, without running anything of it."""
+    """Install exactly the lock file's packages, without running their scripts."""
     PLACE.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(SOURCE / name, PLACE / name)

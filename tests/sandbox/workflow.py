@@ -1,8 +1,8 @@
 """Convert a workflow file (UI format) to a prompt (API format), as the frontend does.
 
-Follows `graphToPrompt` of ComfyUI's frontend for what the shipped workflows use: widgets are
-positional, links go through Reroute, PrimitiveNode and bypassed nodes, muted nodes are left out.
-Subgraphs are not supported.
+Follows `graphToPrompt` of ComfyUI's frontend as far as the shipped workflows need it: widgets are
+positional, links are followed through Reroute, PrimitiveNode and bypassed nodes, muted nodes are
+left out. Subgraphs are not supported.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ACTIVE, MUTED, BYPASSED = 0, 2, 4
 
 
 class WorkflowError(ValueError):
-    """A workflow file that does not fit the nodes of the running ComfyUI."""
+    """The workflow file does not fit the nodes of the running ComfyUI."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """From an output slot of a node to wherever it goes."""
+    """The origin of a link: an output slot of a node."""
 
     node: str
     slot: int
@@ -38,7 +38,7 @@ def to_prompt(workflow: Json, object_info: Json, overrides: Overrides | None = N
 
     Args:
         object_info: the server's `/object_info`.
-        overrides: input values by class type or, stronger, by node title.
+        overrides: input values by class type or by node title; the title takes precedence.
 
     Raises:
         WorkflowError: for an unknown node, a wrong number of widget values, a value that its combo
@@ -77,14 +77,14 @@ def describe(node: Json) -> str:
 
 
 class _Graph:
-    """The links of a workflow, followed to the nodes that run."""
+    """Follows the links of a workflow to the nodes that run."""
 
     def __init__(self, workflow: Json) -> None:
         self.nodes = {str(node["id"]): node for node in workflow["nodes"]}
         self.links = dict(_read_link(link) for link in workflow["links"])
 
     def linked_inputs(self, node: Json) -> Json:
-        """The inputs that come from another node: `[id, slot]`, or a primitive's value."""
+        """Return the inputs from other nodes: `[id, slot]`, or a primitive's value."""
         linked: Json = {}
         for slot in node.get("inputs") or ():
             link = self._source(slot.get("link"))
@@ -98,7 +98,7 @@ class _Graph:
         return linked
 
     def _source(self, link_id: int | None) -> Link | None:
-        """Follow a link back to a node that runs; None where it ends at a muted one."""
+        """Follow a link back to a node that runs; None if it ends at a muted node."""
         while link_id is not None:
             link = self.links[link_id]
             node = self.nodes[link.node]
@@ -142,7 +142,7 @@ def _input_specs(info: Json) -> dict[str, list[Any]]:
 
 
 def _widget_values(node: Json, specs: dict[str, list[Any]]) -> Json:
-    """Give each widget its value; widgets the frontend adds by itself are passed over."""
+    """Read the value of each widget; skip those that the frontend adds itself."""
     stored = node.get("widgets_values") or []
     if isinstance(stored, dict):
         return {name: stored[name] for name, spec in specs.items() if name in stored}
@@ -168,7 +168,7 @@ def _is_widget(spec: list[Any]) -> bool:
 
 
 def _extra_widgets(name: str, spec: list[Any]) -> list[None]:
-    """What the frontend puts behind a widget: `control_after_generate`, or an upload button."""
+    """List the widgets that the frontend adds: `control_after_generate`, or an upload button."""
     options = _options(spec)
     if spec[0] == "INT":
         return [None] * bool(options.get("control_after_generate", name in ("seed", "noise_seed")))

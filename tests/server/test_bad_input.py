@@ -280,7 +280,7 @@ def test_pair_needs_exactly_one_source_per_concept(
     extra = {"content_lora_model": [graph.direct(graph.pair()), 1]} if model else {}
     graph.save(graph.direct(graph.pair(content=content, **extra)), "never")
     message = message_of(server, graph)
-    assert message.startswith("content LoRA: found") and "content_lora_model" in message
+    assert message.startswith("content_lora: found") and "content_lora_model" in message
 
 
 def test_missing_clip_is_an_error_only_where_its_output_is_used(server: ComfyServer) -> None:

@@ -10,8 +10,8 @@ import pytest
 from sandbox.locales import differences, english, languages, our_nodes, texts, written
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
-from ziplora_core.dreambooth import INSTANCE, PRIOR
-from ziplora_core.zip_objective import TERMS
+from ziplora_core.dreambooth.objective import INSTANCE, PRIOR
+from ziplora_core.ziplora.objective import TERMS
 
 Json = dict[str, Any]
 
@@ -34,7 +34,7 @@ def nodes(server: ComfyServer) -> Json:
 
 @pytest.fixture(scope="module")
 def served(server: ComfyServer) -> Json:
-    """What ComfyUI hands to the frontend, by language."""
+    """The words that ComfyUI hands to the frontend, by language."""
     return server.get("/i18n")
 
 
@@ -120,7 +120,9 @@ def test_help_in_chinese_names_what_the_node_shows(nodes: Json) -> None:
 
 def test_panels_have_chinese_for_all_they_say_and_no_stale_one() -> None:
     sources = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "js").glob("*.js")}
-    entries = re.findall(rf"^  {TEXT.pattern}:\s+{TEXT.pattern},$", sources.pop("words.js"), re.M)
+    entries = re.findall(
+        rf"^  {TEXT.pattern}:\s+{TEXT.pattern},$", sources.pop("translations.js"), re.M
+    )
     words, panels = dict(entries), "".join(sources.values())
     texts = TEXT.findall(panels)
     others = [text for text in texts if re.match(r"[A-Z][a-z].*[ .]|.*{\w+}", text)]

@@ -38,7 +38,7 @@ SDXL_VALUES = {
     },
 }  # fmt: skip
 CHANGEABLE = {"steps", "width", "height", "resolution", "text"}
-"""What an override may touch."""
+"""The inputs that an override may change."""
 NEEDS = {
     "alignment_scores": ("ziplora_merge",),
     "apply_saved_merge": ("ziplora_merge",),
@@ -77,7 +77,7 @@ def run(server: ComfyServer) -> Run:
 
 @pytest.fixture(scope="module")
 def merge_run(run: Run) -> Result:
-    """What ziplora_merge.json does."""
+    """Run the graph of ziplora_merge.json."""
     return run("ziplora_merge")
 
 
@@ -112,7 +112,7 @@ def text_of(name: str, title: str, server: ComfyServer, run: Run) -> str:
 
 
 def saved_files(name: str, class_type: str, server: ComfyServer, run: Run) -> list[Path]:
-    """What the nodes of a class have saved, in the order of the workflow."""
+    """List the files that the nodes of a class have saved, in the workflow's order."""
     result = run(name)
     return [saved_path(result, key) for key in nodes(prompt_of(name, server), class_type)]
 
@@ -185,7 +185,7 @@ def test_subject_workflow_reads_the_folder_and_reports_what_it_learned(
 def test_scratch_workflow_learns_a_merge_of_what_it_trained(server: ComfyServer, run: Run) -> None:
     name = "subject_in_style_from_scratch"
     pair = text_of(name, "LoadLoRAPair", server, run)
-    assert "content LORA_MODEL" in pair and "style LORA_MODEL" in pair
+    assert "content_lora_model" in pair and "style_lora_model" in pair
     report = text_of(name, "Learn the merge", server, run)
     assert "88 of 88 modules optimised" in report and "WARNING" not in report
     (saved,) = saved_files(name, "SaveMergedLoRA", server, run)

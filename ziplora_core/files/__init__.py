@@ -1,4 +1,4 @@
-"""LoRA files: read from every program's spelling, written in the one every program reads."""
+"""Readers and writers for LoRA files in the key formats of many programs."""
 
 from .reader import lora_from_tensors, read_lora
 

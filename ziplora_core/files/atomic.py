@@ -1,4 +1,4 @@
-"""Writing a file so that there is either all of it or nothing, and never over another one."""
+"""Atomic file writing: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import uuid
 from pathlib import Path
 
 Part = bytes | memoryview
-"""A piece of a file: a memoryview spares the copy."""
+"""A piece of a file; a memoryview avoids a copy."""
 
 
 def write_bytes(path: Path, *parts: Part, replace: bool = False) -> None:
-    """Write to a temporary file beside `path`, fsync it, then give it its name.
+    """Write a temporary file beside `path`, fsync it, then rename it to `path`.
 
     Args:
-        path: the final name; its folder exists.
+        path: the final name, in an existing folder.
         parts: the content, in order.
-        replace: put it in the place of an earlier file; otherwise an existing file is an error.
+        replace: whether to replace an existing file, which is an error otherwise.
 
     Raises:
         FileExistsError: `path` exists and `replace` is false.
-        OSError: no space, no permission…; nothing is left behind.
+        OSError: no space, no permission, …; no temporary file is left behind.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -37,8 +37,11 @@ def write_bytes(path: Path, *parts: Part, replace: bool = False) -> None:
 
 
 def _name_new(temporary: Path, path: Path) -> None:
-    """Name the finished file, failing where the name is taken. A hard link does both at once;
-    file systems without links (exFAT, some network drives) get a check and a rename."""
+    """Rename the finished file; fail where the name is taken.
+
+    A hard link does both at once. File systems without hard links (exFAT, some network drives) get
+    a check and a rename.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Which model a file was made for, told by its keys and shapes alone."""
+"""Recognition of the base model of a file, from its keys and shapes alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .spelling import ROLE_OF, split_key
+from .key_formats import ROLE_OF, split_key
 
 SD1, SD2 = "Stable Diffusion 1.x", "Stable Diffusion 2.x"
 SDXL, REFINER = "SDXL", "the SDXL refiner"
@@ -15,7 +15,7 @@ NOT_LORAS = (
     (
         "a LoRA of the cloneofsimo trainer, which numbers its modules",
         r"(unet|text_encoder):\d+:(up|down)$",
-        "Read it with Import LoRA, which lays the numbers against a model.",
+        "Read it with Import LoRA, which compares its modules with a connected model.",
     ),
     (
         "a textual inversion embedding",
@@ -38,7 +38,7 @@ NOT_LORAS = (
         "Load it with Load Checkpoint, and choose a LoRA here.",
     ),
 )
-"""Name, a pattern for the beginning of its keys, advice."""
+"""Name, regular expression for the beginning of a key, advice."""
 
 TRANSFORMERS = (
     ("Stable Cascade", r"lora_prior_"),
@@ -55,7 +55,8 @@ TRANSFORMERS = (
     ("PixArt or LTX-Video", r"(^|_)transformer_blocks_\d+_attn1"),
     ("Stable Diffusion 3 or Flux", r"^lora_te3_"),
 )
-"""Name and a pattern found in its keys, dots written as underscores; the first wins."""
+"""Name, and a regular expression searched in the keys with dots replaced by underscores; the first
+match wins."""
 
 UNET_BLOCK = re.compile(r"(input|output|down|up)_blocks_\d|mid_block|middle_block")
 ATTENTION = re.compile(
@@ -63,7 +64,7 @@ ATTENTION = re.compile(
     r"_transformer_blocks_(?P<depth>\d+)_"
 )
 CROSS_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL, 1280: REFINER}
-"""In-features of `attn2.to_k` and `to_v`: the width of the prompt's embedding."""
+"""In-features of `attn2.to_k` and `to_v`: the width of the prompt embedding."""
 
 DISTILLED = {
     ((2, 2, 4, 4), (4, 4, 10, 2, 1, 1)): "SSD-1B",
@@ -71,18 +72,19 @@ DISTILLED = {
     ((2, 5), (5, 5, 2, 2)): "KOALA 700M",
     ((2, 6), (6, 6, 2, 2)): "KOALA 1B",
 }
-"""Transformer blocks per attention block, inputs and outputs, of models with SDXL's names."""
+"""Number of transformer blocks per attention block (input side, output side) of distilled models
+with SDXL's key names."""
 
 
 @dataclass(frozen=True)
 class BaseGuess:
-    """What a file seems to be.
+    """The guess that `describe_base` makes about a file.
 
     Args:
-        name: the model it is for, or what it is when it is no LoRA; empty when nothing tells.
-        advice: what to do instead; only when it is not a LoRA at all.
-        key: the key that told, for messages; only when it is not a LoRA at all.
-        warning: why it may not suit SDXL although names and shapes fit.
+        name: base model of the LoRA, or the kind of file when it is not a LoRA; empty when unknown.
+        advice: advice for the user; set only when the file is not a LoRA.
+        key: deciding key, for messages; set only when the file is not a LoRA.
+        warning: reason why the LoRA may not suit SDXL although names and shapes fit.
     """
 
     name: str = ""
@@ -92,10 +94,10 @@ class BaseGuess:
 
 
 def describe_base(shapes: Mapping[str, Sequence[int]]) -> BaseGuess:
-    """Tell what a file is for.
+    """Guess the base model of a file.
 
     Args:
-        shapes: the shape of every tensor by key.
+        shapes: shape of every tensor, by key.
     """
     names = [key.replace(".", "_") for key in shapes]
     if other := _not_a_lora(shapes):
@@ -114,7 +116,7 @@ def describe_base(shapes: Mapping[str, Sequence[int]]) -> BaseGuess:
 
 
 def _not_a_lora(shapes: Mapping[str, Sequence[int]]) -> BaseGuess | None:
-    """Recognise what is not a LoRA: by telling keys, or because no key is a LoRA's."""
+    """Recognise a file that is not a LoRA: by typical keys, or because no key is a LoRA's."""
     for name, pattern, advice in NOT_LORAS:
         key = next((key for key in shapes if re.match(pattern, key)), None)
         if key is not None:
@@ -136,13 +138,13 @@ def _role(key: str) -> str:
 
 
 def _in_features(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
-    """List the keys that show how many features their module reads, with that number."""
+    """List the keys that show their module's number of input features, with that number."""
     telling = ("down", "hada_w1_b", "diff", "dense")
     return [(k, shape[1]) for k, shape in shapes.items() if _role(k) in telling and len(shape) > 1]
 
 
 def _by_width(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Tell the UNet by the in-features of its attention."""
+    """Recognise the UNet by the in-features of its attention."""
     cross, own = set(), set()
     for key, width in _in_features(shapes):
         if re.search(r"attn2.*to_[kv]", key):
@@ -160,7 +162,7 @@ def _by_width(shapes: Mapping[str, Sequence[int]]) -> str:
 
 
 def _by_position(names: Sequence[str]) -> str:
-    """Tell the UNet by where it has attention, and how deep."""
+    """Recognise the UNet by the positions and depths of its attention blocks."""
     for name in names:
         if match := ATTENTION.search(name):
             side, block, depth = match["side"], int(match["block"]), int(match["depth"])
@@ -173,7 +175,7 @@ def _by_position(names: Sequence[str]) -> str:
 
 
 def _by_text_encoder(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Tell the model by its text encoders."""
+    """Recognise the model by its text encoders."""
     if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
         return SDXL
     widths = {
@@ -185,7 +187,7 @@ def _by_text_encoder(shapes: Mapping[str, Sequence[int]]) -> str:
 
 
 def _distilled(names: Sequence[str]) -> str:
-    """Name the distilled model whose depths these are, if any."""
+    """Return the name of the distilled SDXL model with these attention depths, if any."""
     depths: dict[tuple[bool, int, int], int] = {}
     for name in names:
         if match := ATTENTION.search(name):

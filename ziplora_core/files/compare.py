@@ -1,4 +1,4 @@
-"""Numbers as they were stored against numbers as they were meant."""
+"""Comparison of stored factors with the factors that were to be stored."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import math
 import torch
 from torch import Tensor
 
-from ..lora import LoraFactors
+from ..lora.factors import LoraFactors
 
 _ENOUGH = 1e-4
-"""Share of its terms that must be left of a square for float32 to give two digits of it."""
+"""Smallest ratio of a square to its terms' bound at which float32 gives two digits of it."""
 _LARGE, _PROBES = 2**16, 16
-"""Numbers in both factors from which random probes take the place of Gram matrices."""
+"""Elements of both factors above which random probes replace Gram matrices; number of probes."""
 _RANGE = (1e-9, 1e9)
-"""Norms from which no square, nor one of a rounding error, leaves float32."""
+"""Range of norms in which neither squares nor squared rounding errors leave float32's range."""
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor, which is not empty, holds neither NaN nor infinity."""
-    low, high = tensor.aminmax()  # one pass without a copy; where there is a NaN, both are
+    """Return whether a nonempty tensor holds neither NaN nor infinity."""
+    low, high = tensor.aminmax()  # one pass without a copy; a NaN makes both NaN
     return math.isfinite(float(low) + float(high))
 
 
 def relative_error(got: LoraFactors, want: LoraFactors) -> float:
-    """‖delta_got − delta_want‖_F / ‖delta_want‖_F of factors of the same shapes, to two digits.
+    """Compute ‖delta_got − delta_want‖_F / ‖delta_want‖_F of factors of equal shapes.
 
-    Of large factors it is estimated by random probes, to a few percent.
+    The error has two digits. For large factors, it is estimated by random probes, to a few percent.
 
-    Both in the scale of `got`, the rest of the other's scale folded into its factors as the writer
-    does: delta_want = B A and delta_got = (B + X)(A + Y). Where X and Y are what rounding did,
-    nothing large cancels in the products and float32 is enough for them. Where it is not, as the
-    factors share an update but not its layout or BA is next to nothing, float64 takes its place.
+    Both updates get the scale of `got`; the rest of `want`'s scale is folded into its factors as
+    the writer does: delta_want = B A and delta_got = (B + X)(A + Y). Where X and Y are rounding
+    errors, nothing large cancels in the products, and float32 is enough for them. Elsewhere (the
+    factors share an update but not its layout, or BA is almost zero), float64 is used.
 
     Returns:
-        infinity for what is too large to tell, 1 for anything in the place of zero.
+        The error; infinity where it is too large to compute, 1 for any update in the place of zero.
     """
     fold = want.scale / got.scale
     root = abs(fold) ** 0.5
@@ -50,16 +50,19 @@ def relative_error(got: LoraFactors, want: LoraFactors) -> float:
 
 
 def _meant_and_off(want: Tensor, got: Tensor, root: float) -> tuple[Tensor, Tensor]:
-    """Return root · want and got − root · want as matrices."""
+    """Return root · want and got − root · want, as matrices."""
     want, got = want.flatten(1), got.flatten(1)
-    if root != 1:  # the writer rounds this product: that is to count as an error, too
+    if root != 1:  # the writer rounds this product, which counts as an error, too
         want = root * want.double()
     return want, got - want
 
 
 def _probed(b: Tensor, x: Tensor, a: Tensor, y: Tensor) -> tuple[float, float, bool]:
-    """Estimate ‖E‖² and ‖BA‖² of `_squares` by ‖EΩ‖² and ‖BAΩ‖² / probes, Ω ± 1 at random
-    (Hutchinson 1989): their spread is √(2 / probes / effective rank), and they cost a sixteenth."""
+    """Estimate ‖E‖² and ‖BA‖² of `_squares`, both times the number of probes, and their validity.
+
+    The estimates are ‖EΩ‖² and ‖BAΩ‖² for random signs Ω (Hutchinson 1989). Their relative spread
+    is √(2 / probes / effective rank), and they cost a sixteenth.
+    """
     rng = torch.Generator().manual_seed(0)
     probes = 2.0 * torch.randint(2, (a.shape[1], _PROBES), generator=rng) - 1
     aw, yw = a @ probes, y @ probes
@@ -77,12 +80,12 @@ def _probed(b: Tensor, x: Tensor, a: Tensor, y: Tensor) -> tuple[float, float, b
 
 
 def _squares(b: Tensor, x: Tensor, a: Tensor, y: Tensor) -> tuple[float, float, bool]:
-    """‖E‖² and ‖BA‖² with E = (B + X)(A + Y) − BA, and whether their digits are good.
+    """Compute ‖E‖² and ‖BA‖² with E = (B + X)(A + Y) − BA, and whether their digits are valid.
 
         ‖E‖² = ⟨XᵀX, AAᵀ + 2 AYᵀ + YYᵀ⟩ + 2 ⟨XᵀB, AYᵀ + YYᵀ⟩ + ⟨BᵀB, YYᵀ⟩,   ‖BA‖² = ⟨BᵀB, AAᵀ⟩
 
-    An error of a few epsilons of (Σ_i ‖b_i‖ ‖a_i‖)² is in ‖BA‖² = ‖Σ_i b_i a_iᵀ‖², and likewise in
-    ‖E‖².
+    The rounding error of ‖BA‖² = ‖Σ_i b_i a_iᵀ‖² is a few epsilons of (Σ_i ‖b_i‖ ‖a_i‖)², and
+    likewise for ‖E‖².
     """
     bb, xb, xx = (product.double() for product in (b.T @ b, x.T @ b, x.T @ x))
     aa, ay, yy = (product.double() for product in (a @ a.T, a @ y.T, y @ y.T))

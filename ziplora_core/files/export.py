@@ -1,7 +1,7 @@
-"""A LoRA in the spellings of programs that do not read kohya's.
+"""Export of a LoRA with the key names of programs that do not read kohya's.
 
-The scale is kohya's (one alpha, the rest folded into the factors), so it is right in every program
-that reads that alpha: as a tensor of each module, or once in PEFT's configuration.
+The scale is stored as in kohya's files: one alpha, the rest folded into the factors. Every program
+that reads this alpha, from a tensor of each module or from PEFT's configuration, gets it right.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import problem
-from ..lora import LoraFactors
+from ..lora.factors import LoraFactors
 from .atomic import write_bytes
-from .spelling import name_module
+from .key_formats import name_module
 from .writer import DTYPES, WrittenFile, file_alpha, file_parts, kohya_tensors, write_checked
 
 PREFIXES = {
@@ -30,7 +30,7 @@ PREFIXES = {
     "peft": {"unet": "base_model.model."},
     "diffusers": {n: f"{n}." for n in ("unet", "text_encoder", "text_encoder_2")},
 }
-"""What keys begin with, by format and network."""
+"""Key prefix by format and network."""
 
 PEFT_ENDS = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
 ENDS = {
@@ -38,13 +38,13 @@ ENDS = {
     "peft": PEFT_ENDS,
     "diffusers": PEFT_ENDS,
 }
-"""kohya's endings → those of the format; PEFT keeps alpha in its configuration."""
+"""kohya's key endings → the format's; PEFT keeps alpha in its configuration."""
 
 TEXT_MODULE = re.compile(r"lora_te([12])_(text_projection|text_model_encoder_layers_(\d+)_(\w+))")
 TEXT_LEAF = re.compile(r"(self_attn|mlp)_(\w+)")
 
 Place = tuple[str, str]
-"""A module's network as diffusers calls it, and its dotted path in it."""
+"""A module's network in diffusers' terms, and its dotted path in that network."""
 
 
 def export_lora(
@@ -55,19 +55,19 @@ def export_lora(
     metadata: Mapping[str, str],
     dtype: str,
 ) -> WrittenFile:
-    """Write a LoRA in another spelling, read it back and compare.
+    """Write a LoRA with another program's key names, read it back and compare.
 
     Args:
         path: the file, or with `peft` the folder that `PeftModel.from_pretrained` takes.
-        modules: factors by kohya module name, sgm spelling; with `peft` the UNet's only.
-        unet_paths: the dotted path of each UNet module: sgm for `comfy`, else diffusers'.
-        spelling: `comfy`, `peft` or `diffusers`.
+        modules: factors by kohya module name (sgm names); with `peft` of the UNet only.
+        unet_paths: dotted path of each UNet module: sgm names for `comfy`, else diffusers'.
+        spelling: key format: `comfy`, `peft` or `diffusers`.
         metadata: strings for the header; hashes are added, and with `diffusers` the configuration
             from which `load_lora_weights` takes the scale.
         dtype: `fp16`, `bf16` or `fp32`.
 
     Raises:
-        ZipLoRAError: a module without a name in this spelling, or as `writer.write_lora`.
+        ZipLoRAError: a module has no name in this format, or as `writer.write_lora`.
         FileExistsError: `path` is taken.
     """
     places = {name: _place(name, unet_paths) for name in modules}
@@ -92,7 +92,7 @@ def export_lora(
 
 
 def _place(name: str, unet_paths: Mapping[str, str]) -> Place:
-    """Find a module's network and its path there."""
+    """Return a module's network and its path there."""
     if name in unet_paths:
         return "unet", unet_paths[name]
     if match := TEXT_MODULE.fullmatch(name):
@@ -105,7 +105,7 @@ def _place(name: str, unet_paths: Mapping[str, str]) -> Place:
     raise problem(
         f"module {name}",
         found="a module that other programs have no name for",
-        expected="one of the SDXL UNet, or a linear of its text encoders' layers",
+        expected="a module of the SDXL UNet, or a linear layer of its text encoders",
         advice="Save it with Save Trained LoRA, or read the LoRA with Import LoRA first.",
     )
 
@@ -113,7 +113,7 @@ def _place(name: str, unet_paths: Mapping[str, str]) -> Place:
 def _spelled(
     tensors: Mapping[str, Tensor], stems: Mapping[str, str], ends: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """Rename kohya's tensors."""
+    """Rename the tensors from kohya's keys."""
     return {
         f"{stem}.{end}": tensors[f"{name}.{kohya_end}"]
         for name, stem in stems.items()
@@ -126,8 +126,8 @@ def _peft_configs(
 ) -> dict[str, dict[str, object]]:
     """Describe the modules of each network as PEFT's LoraConfig does.
 
-    A text encoder's paths begin with `text_model.` or not, as the version of transformers has it;
-    PEFT finds modules by the end of their path, so it is left out.
+    Whether a text encoder's paths begin with `text_model.` depends on the version of transformers.
+    PEFT finds modules by the end of their path, so this prefix is left out.
     """
     ranks: dict[str, dict[str, int]] = {}
     for name, (network, path) in places.items():

@@ -1,7 +1,7 @@
-"""Each parametrisation of a low-rank update as plain factors; only dense ones need an SVD.
+"""Conversion of every parametrisation of a low-rank update to factors; only dense ones need an SVD.
 
-Every one of them is made of pairs `up (out, rank, *1)`, `down (rank, in, *k)`; a convolution may
-put a core `(rank, rank, *k)` between the two. LoHa and LoKr multiply two such updates.
+Each parametrisation consists of pairs `up (out, rank, *1)`, `down (rank, in, *k)`. A convolution
+may have a core `(rank, rank, *k)` between the two. LoHa and LoKr multiply two such updates.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
-from ..lora import LoraFactors
+from ..lora.factors import LoraFactors
 from .compare import all_finite
-from .dense import dense_factors
-from .spelling import ModuleKeys
+from .dense_to_factors import dense_factors
+from .key_formats import ModuleKeys
 
 SMALL_RANK = 64
-"""Never too much, even for the narrow first and last layer of a UNet."""
+"""Rank that is always accepted, even for the narrow first and last layer of a UNet."""
 
 Pair = tuple[Tensor, Tensor]
 """`up (out, rank)` and `down (rank, in, *k)`."""
@@ -27,16 +27,18 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Parts:
-    """The tensors of one module by role, in float32, with what messages need."""
+    """The tensors of one module by role, in float32, with the file's name and keys for messages."""
 
     source: str
     keys: Mapping[str, str]
     tensors: Mapping[str, Tensor]
 
     def subject(self, role: str) -> str:
+        """Return the subject of a message about the tensor of a role."""
         return f"{self.source}, key {self.keys[role]}"
 
     def wrong_shape(self, role: str, expected: str) -> ZipLoRAError:
+        """Build the error about the shape of a role's tensor."""
         return problem(
             self.subject(role),
             found=f"the shape {list(self.tensors[role].shape)}",
@@ -47,13 +49,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Kind:
-    """One parametrisation.
+    """One parametrisation of an update.
 
     Args:
-        name: what people call it.
-        ranked: the role whose first dimension is the rank that alpha is divided by; empty when the
-            scale is in the numbers.
-        factors: forms `(up, down)` from its parts.
+        name: usual name.
+        ranked: role whose first dimension is the rank that divides alpha; empty when the tensors
+            contain the scale.
+        factors: function that computes `(up, down)` from the parts.
     """
 
     name: str
@@ -65,7 +67,7 @@ def kind_of(module: ModuleKeys, source: str) -> Kind:
     """Recognise a module's parametrisation by its roles.
 
     Raises:
-        ZipLoRAError: a part is missing (an orphan), or one is too many.
+        ZipLoRAError: a part is missing, or there is an extra one.
     """
     roles = frozenset(module.keys) - {"alpha"}
     if roles in KINDS:
@@ -84,12 +86,13 @@ def kind_of(module: ModuleKeys, source: str) -> Kind:
 
 
 def take_parts(module: ModuleKeys, tensors: dict[str, Tensor], source: str) -> Parts:
-    """Take a module's tensors out, as float32 on the CPU (a LORA_MODEL may lie on a GPU).
+    """Remove a module's tensors from `tensors`; return them as float32 on the CPU.
 
-    Out of `tensors`, so that memory holds no more than one module in both number types.
+    They are removed so that memory holds no more than one module in both dtypes. The tensors of a
+    LORA_MODEL may be on a GPU.
 
     Raises:
-        ZipLoRAError: NaN or infinity in one of them.
+        ZipLoRAError: a tensor contains NaN or infinity.
     """
     keys = {role: key for role, key in module.keys.items() if role != "alpha"}
     parts = {role: tensors.pop(key).detach().float().cpu() for role, key in keys.items()}
@@ -105,7 +108,7 @@ def take_parts(module: ModuleKeys, tensors: dict[str, Tensor], source: str) -> P
 
 
 def to_factors(kind: Kind, parts: Parts, alpha: float | None) -> LoraFactors:
-    """Form the factors, with alpha brought to their own rank so that the scale stays."""
+    """Convert the parts to factors, with alpha adapted to their rank so that the scale is kept."""
     up, down = kind.factors(parts)
     if not kind.ranked:
         return LoraFactors(down, up, float(len(down)))
@@ -114,12 +117,12 @@ def to_factors(kind: Kind, parts: Parts, alpha: float | None) -> LoraFactors:
 
 
 def lora(parts: Parts) -> Pair:
-    """delta = up @ down, LoCon's core folded in (Yeh et al. 2023, arXiv:2309.14859)."""
+    """Convert up @ down, with LoCon's core folded in (Yeh et al. 2023, arXiv:2309.14859)."""
     return _pair(parts, "up", "down", "mid")
 
 
 def loha(parts: Parts) -> Pair:
-    """delta = (up1 @ down1) ∘ (up2 @ down2) (Hyeon-Woo et al. 2021, arXiv:2108.06098, prop. 1).
+    """Convert (up1 @ down1) ∘ (up2 @ down2) (Hyeon-Woo et al. 2021, arXiv:2108.06098, prop. 1).
 
     up[o, pq] = up1[o, p] · up2[o, q],   down[pq, i] = down1[p, i] · down2[q, i]
     """
@@ -135,7 +138,7 @@ def loha(parts: Parts) -> Pair:
 
 
 def lokr(parts: Parts) -> Pair:
-    """delta = w1 ⊗ w2 with w1 = up1 @ down1 and w2 = up2 @ down2 (arXiv:2309.14859, eq. 5).
+    """Convert w1 ⊗ w2 with w1 = up1 @ down1 and w2 = up2 @ down2 (arXiv:2309.14859, eq. 5).
 
     up = up1 ⊗ up2,   down = down1 ⊗ down2
     """
@@ -149,7 +152,7 @@ def lokr(parts: Parts) -> Pair:
 
 
 def dense(parts: Parts) -> Pair:
-    """delta itself, factored when it is numerically low-rank."""
+    """Convert a dense update, which must be numerically low-rank."""
     ((role, weight),) = parts.tensors.items()
     return dense_factors(weight, parts.subject(role))
 
@@ -168,7 +171,7 @@ def _first_kronecker_pair(parts: Parts) -> Pair:
 
 
 def _kron(left: Tensor, right: Tensor) -> Tensor:
-    """Left ⊗ right of two matrices; torch.kron fails on some transposed ones."""
+    """Compute left ⊗ right of two matrices; torch.kron fails on some transposed ones."""
     product = left[:, None, :, None] * right[None, :, None, :]
     return product.reshape(left.shape[0] * right.shape[0], -1)
 
@@ -221,4 +224,4 @@ KINDS = {
     frozenset(("dense",)): Kind("dense ZipLoRA", "", dense),
     frozenset(("diff",)): Kind("full-weight difference", "", dense),
 }
-"""Every parametrisation by exactly the roles its modules have, besides alpha."""
+"""Every parametrisation, by the exact set of its modules' roles, without alpha."""

@@ -1,15 +1,15 @@
-"""What is written into a LoRA's header, and what is read from it."""
+"""Metadata in the headers of LoRA files: composed, inherited and read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 
-from ..lora import LoRA, LoraFactors
+from ..lora.factors import LoRA, LoraFactors
 from .writer import file_alpha
 
 _LONGEST = 200
-"""Characters taken over from one string of a source: headers are to stay small."""
+"""Longest part of a source's string that is taken over, in characters: keeps headers small."""
 
 
 def lora_metadata(
@@ -19,15 +19,15 @@ def lora_metadata(
     description: str,
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Compose the `ss_*` and `modelspec.*` strings of an SDXL LoRA (lora_formats.md §8).
+    """Compose the `ss_*` (kohya) and `modelspec.*` strings of an SDXL LoRA.
 
-    There is no date in it: the same inputs give the same file, bit for bit.
+    They contain no date: the same inputs give the same file, bit for bit.
 
     Args:
-        modules: the factors that are saved.
-        title: the final file's stem.
+        modules: factors to be saved.
+        title: stem of the final file's name.
         description: one sentence.
-        extra: more strings (`ziplora.*`, `modelspec.*`); they win.
+        extra: additional strings (`ziplora.*`, `modelspec.*`); they take precedence.
     """
     ranks = {f.rank for f in modules.values()}
     convolutions = {f.rank for f in modules.values() if f.down.ndim == 4 and f.down.shape[-1] > 1}
@@ -56,11 +56,11 @@ _NOT_INHERITED = (
     *("sshs_", "modelspec.hash_", "modelspec.title", "ss_output_name", "ss_session_id"),
     *("ss_network_", "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"),
 )
-"""Said of the one file they stood in, or of its tensors: written anew for another."""
+"""Prefixes of strings about one file or its tensors; another file gets its own."""
 
 
 def inherited(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Pick what stays true of a LoRA when it is saved again, or resized."""
+    """Return the strings that remain valid when a LoRA is saved again or resized."""
     return {
         key: text
         for key, text in metadata.items()
@@ -69,7 +69,7 @@ def inherited(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def source_metadata(content: LoRA, style: LoRA) -> dict[str, str]:
-    """What a merge says of its two sources: names and hashes, never their paths."""
+    """Return a merge's metadata about its two sources: names and hashes, never their paths."""
     bases = {
         base
         for lora in (content, style)
@@ -88,7 +88,7 @@ def source_metadata(content: LoRA, style: LoRA) -> dict[str, str]:
 
 
 def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
-    """Find a LoRA's trigger words: `modelspec.trigger_phrase`, else its most frequent tags."""
+    """Return a LoRA's trigger words: `modelspec.trigger_phrase`, else its most frequent tags."""
     phrase = metadata.get("modelspec.trigger_phrase", "").strip()
     if phrase:
         return [phrase[:_LONGEST]]
@@ -97,12 +97,12 @@ def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
         tags = next(iter(folders.values()), {})
         ranked = sorted(tags, key=lambda tag: -int(tags[tag]))
     except (ValueError, TypeError, AttributeError):
-        return []  # other people's metadata: nothing of ours depends on it
+        return []  # other programs' metadata; nothing depends on it
     return [tag.strip()[:_LONGEST] for tag in ranked[:most]]
 
 
 def pack_ranks(ranks: Mapping[str, tuple[int, int]]) -> str:
-    """Write (content rank, style rank) per module as JSON, the common pair once."""
+    """Encode (content rank, style rank) per module as JSON, with the most common pair once."""
     pairs = list(ranks.values())
     common = max(set(pairs), key=lambda pair: (pairs.count(pair), pair))
     others = {name: pair for name, pair in ranks.items() if pair != common}
@@ -110,7 +110,7 @@ def pack_ranks(ranks: Mapping[str, tuple[int, int]]) -> str:
 
 
 def unpack_ranks(text: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Read what `pack_ranks` wrote; ValueError, KeyError or TypeError where it is not that."""
+    """Decode the text of `pack_ranks`; raises ValueError, KeyError or TypeError for other texts."""
     packed = json.loads(text)
     pairs = {name: packed["others"].get(name, packed["default"]) for name in names}
     return {name: (int(content), int(style)) for name, (content, style) in pairs.items()}

@@ -1,4 +1,4 @@
-"""Read a LoRA from a file, or from the tensors a training node hands over."""
+"""Reader of LoRAs from files, and from the tensors of a training node."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
-from ..lora import LoRA, LoraFactors, LoraModel
+from ..lora.factors import LoRA, LoraFactors, LoraModel
+from .alpha import PeftConfig, module_alpha, peft_configs
 from .base_model import BaseGuess, describe_base
-from .header import Entry, check_size, read_header, read_tensors
-from .indexed import Targets, numbered, spell_out
+from .key_formats import ModuleKeys, group_keys
 from .kinds import kind_of, take_parts, to_factors
-from .refused import BiasAndNorm, check_tensors, usable_modules
-from .scale import PeftConfig, module_alpha, peft_configs
-from .spelling import ModuleKeys, group_keys
+from .numbered_modules import Targets, numbered, spell_out
+from .refusals import BiasAndNorm, check_tensors, usable_modules
+from .safetensors_reader import Entry, check_size, read_header, read_tensors
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
@@ -31,12 +31,12 @@ UNPICKLING_ERRORS = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError),
     *(AttributeError, AssertionError, ArithmeticError, struct.error),
 )
-"""What torch.load raises on code, on damage and on other files."""
+"""Exceptions that torch.load raises for files with code, damaged files and other files."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What keys, shapes and number types tell about a LoRA: modules, base, formats and notes."""
+    """Everything that keys, shapes and dtypes show about a LoRA."""
 
     modules: list[ModuleKeys]
     base: str
@@ -47,18 +47,19 @@ class _Plan:
 def read_lora(
     path: str | Path, bias_and_norm: BiasAndNorm = "refuse", targets: Targets | None = None
 ) -> LoRA:
-    """Read a LoRA file into exact factors, whatever program wrote it.
+    """Read a LoRA file of any supported format into exact factors.
 
-    Everything that keys, shapes and number types can tell is checked before the tensors are read.
+    Everything that depends only on keys, shapes and dtypes is checked before the tensors are read.
 
     Args:
         path: a `.safetensors` file, or a `.pt`, `.ckpt` or `.bin` that holds tensors only.
-        bias_and_norm: refuse the file for bias and norm tensors, or leave them out.
-        targets: weight shapes of a UNet by diffusers path. A file that numbers its modules is read
-            with them, and refused without.
+        bias_and_norm: whether to refuse a file with bias and norm tensors, or to drop these.
+        targets: weight shapes of a UNet by diffusers path, needed for a file that numbers its
+            modules.
 
     Raises:
-        ZipLoRAError: the file is missing, damaged, no LoRA, or has no exact low-rank factors.
+        ZipLoRAError: the file is missing or damaged, is not a LoRA, or has no exact low-rank
+            factors.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -79,7 +80,7 @@ def read_lora(
             tensors, sha256 = _unpickle(path)
         configs = _configs(metadata, path.name) or _configs_beside(path, tensors)
     except OSError as error:
-        found = error.strerror or "an error of the disk"
+        found = error.strerror or "a disk error"
         raise _unreadable(str(path), found, "a readable file") from error
     spelled, notes = spell_out(tensors, targets, path.name)
     lora = _read(spelled, metadata, path.name, bias_and_norm, configs)
@@ -96,10 +97,10 @@ def lora_from_tensors(
     """Read a LoRA from tensors in memory, e.g. the LORA_MODEL of a training node.
 
     Args:
-        tensors: each tensor by its key, spelled as in a file. They are not modified.
-        metadata: texts as in a file's header; by default those of a `LoraModel`.
-        name: for messages and the report.
-        bias_and_norm: refuse it for bias and norm tensors, or leave them out.
+        tensors: tensors by key, with the keys of a file. They are not modified.
+        metadata: strings as in a file's header; by default those of a `LoraModel`.
+        name: name for messages and the report.
+        bias_and_norm: whether to refuse a LoRA with bias and norm tensors, or to drop these.
 
     Raises:
         ZipLoRAError: as `read_lora`.
@@ -117,7 +118,7 @@ def _read(
     bias_and_norm: BiasAndNorm,
     configs: Mapping[str, PeftConfig],
 ) -> LoRA:
-    """Turn checked tensors into factors, taking them out of `tensors`."""
+    """Convert checked tensors to factors, removing them from `tensors`."""
     plan = _plan(tensors, name, bias_and_norm)
     modules: dict[str, LoraFactors] = {}
     kinds: Counter[str] = Counter()
@@ -137,7 +138,7 @@ def _read(
 
 
 def _plan(tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasAndNorm) -> _Plan:
-    """Check everything that keys, shapes and number types can tell."""
+    """Check everything that depends only on keys, shapes and dtypes."""
     base = _base_of_lora({key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
     grouping = group_keys(tensors, name)
     usable, notes = usable_modules(grouping.modules.values(), tensors, name, bias_and_norm)
@@ -155,7 +156,7 @@ def _plan(tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasA
 
 
 def _base_of_lora(shapes: Mapping[str, tuple[int, ...]], name: str) -> BaseGuess:
-    """Tell the base of a LoRA, refusing what is none."""
+    """Guess the base model of a LoRA; refuse files that are not LoRAs."""
     base = describe_base(shapes)
     if base.advice:
         subject = f"{name}, key {base.key}"
@@ -166,7 +167,7 @@ def _base_of_lora(shapes: Mapping[str, tuple[int, ...]], name: str) -> BaseGuess
 def _notes(
     modules: Mapping[str, LoraFactors], kinds: Counter[str], configs: Mapping[str, PeftConfig]
 ) -> tuple[str, ...]:
-    """Tell where the scale comes from and what was converted."""
+    """Report the source of the scale and the converted modules."""
     notes = [f"scale from {source}" for source in dict.fromkeys(c.source for c in configs.values())]
     without = sum(factors.alpha is None for factors in modules.values())
     if without:
@@ -184,7 +185,7 @@ def _configs(metadata: Mapping[str, str], name: str) -> dict[str, PeftConfig]:
 
 
 def _configs_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, PeftConfig]:
-    """Read `adapter_config.json` beside a file that PEFT itself wrote."""
+    """Read `adapter_config.json` beside a file that PEFT wrote."""
     beside = path.with_name("adapter_config.json")
     if not beside.is_file() or not any("base_model.model." in key for key in tensors):
         return {}
@@ -198,7 +199,7 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except UNPICKLING_ERRORS as error:
-        found = f"no readable PyTorch file, or one with code in it ({type(error).__name__})"
+        found = f"an unreadable PyTorch file, or one that contains code ({type(error).__name__})"
         raise _unreadable(path.name, found, "tensors only") from error
     if isinstance(content, list):
         content = numbered(content, path.name)
@@ -211,13 +212,13 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
-    """Check that these are dense tensors by text key."""
+    """Check that the content is a mapping from text keys to dense tensors."""
     if not isinstance(content, Mapping):
         raise _unreadable(name, f"a {type(content).__name__}", "tensors by key")
     for key, tensor in content.items():
         is_tensor = isinstance(tensor, Tensor) and tensor.layout is torch.strided
         if not isinstance(key, str) or not is_tensor:
-            _base_of_lora({str(key): () for key in content}, name)  # may know what it is
+            _base_of_lora({str(key): () for key in content}, name)  # may recognise the file
             found = f"a {type(tensor).__name__}"
             raise _unreadable(f"{name}, key {key}", found, "a tensor under a text key")
     return dict(content)

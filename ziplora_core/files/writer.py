@@ -1,8 +1,8 @@
-"""The one file writer: a LoRA in kohya's layout with sgm names, which every loader reads right.
+"""The LoRA file writer: kohya's layout with sgm names, which every loader reads correctly.
 
-Rules (each is a loader that reads anything else wrongly): only `lora_down.weight`,
-`lora_up.weight` and `alpha`; one alpha for the whole file, the rest folded into the factors;
-no tensor a stock loader would not know.
+Rules (for each there is a loader that reads other files wrongly): only `lora_down.weight`,
+`lora_up.weight` and `alpha`; one alpha for the whole file, the rest folded into the factors; no
+tensor that a stock loader does not know.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from ..errors import problem
-from ..lora import LoraFactors, LoraModel
+from ..lora.factors import LoraFactors, LoraModel
 from .atomic import Part, write_bytes
 from .compare import all_finite, relative_error
-from .header import DTYPES as FILE_DTYPES
 from .reader import read_lora
+from .safetensors_reader import DTYPES as FILE_DTYPES
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
-"""How far rounding may change a module; more than this is another LoRA."""
+"""Largest relative error of a module that counts as rounding."""
 _SMALL = 5e-4
-"""Largest number of a factor below which fp16 has few digits for the others: it has 1e-7 steps."""
+"""Maximum of a factor below which fp16, with steps of 1e-7, has few digits for its elements."""
 _DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
 _WRITABLE = re.compile(
     r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
@@ -44,8 +44,8 @@ class WrittenFile:
     """A file that was written, read back and compared.
 
     Args:
-        path: where it is.
-        sha256: of the whole file.
+        path: the file.
+        sha256: SHA-256 of the whole file.
         error: largest relative error ‖delta_file − delta‖_F / ‖delta‖_F over the modules.
     """
 
@@ -55,7 +55,7 @@ class WrittenFile:
 
 
 def file_alpha(modules: Mapping[str, LoraFactors]) -> float:
-    """The file's one alpha: the most common rank (the larger one of a tie)."""
+    """Return the file's one alpha: the most common rank (the largest in a tie)."""
     ranks = Counter(f.rank for f in modules.values())
     return float(max(ranks, key=lambda rank: (ranks[rank], rank)))
 
@@ -63,7 +63,7 @@ def file_alpha(modules: Mapping[str, LoraFactors]) -> float:
 def kohya_tensors(
     modules: Mapping[str, LoraFactors], dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """Lay a LoRA out as kohya does, with one alpha; the rest of each scale goes into the factors.
+    """Return tensors in kohya's layout with one alpha; the factors take the rest of the scale.
 
     f = scale · rank / alpha_file,   down' = √|f| down,   up' = sign(f) √|f| up
     """
@@ -84,10 +84,10 @@ def kohya_tensors(
 
 
 def _within_fp16(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Move size from one factor to the other where fp16 would lose the smaller one's digits.
+    """Balance the magnitudes of two factors where fp16 would lose the smaller one's digits.
 
-    A layer that has hardly learned anything has an up of 1e-8 beside a down of 0.1; the update is
-    the same.
+    For example, a layer that has hardly trained has an up of 1e-8 beside a down of 0.1. The update
+    stays the same.
     """
     sizes = [float(factor.abs().max()) for factor in (down, up)]
     if not 0 < min(sizes) < _SMALL or max(sizes) < _SMALL or not math.isfinite(max(sizes)):
@@ -97,7 +97,7 @@ def _within_fp16(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lora_model(modules: Mapping[str, LoraFactors], metadata: Mapping[str, str]) -> LoraModel:
-    """Make the LORA_MODEL of a LoRA: kohya's layout, float32, with what it says of itself."""
+    """Make the LORA_MODEL of a LoRA: kohya's layout, float32, with metadata."""
     return LoraModel(kohya_tensors(modules), metadata)
 
 
@@ -106,7 +106,7 @@ def lora_bytes(
     metadata: Mapping[str, str],
     dtype: torch.dtype = torch.float32,
 ) -> bytes:
-    """Serialise a LoRA in one piece; the rest as `lora_parts`."""
+    """Serialise a LoRA to one piece of bytes; see `lora_parts`."""
     return b"".join(lora_parts(modules, metadata, dtype))
 
 
@@ -116,7 +116,7 @@ def lora_parts(
     """Serialise a LoRA with its hashes in the metadata.
 
     Raises:
-        ZipLoRAError: a module name no loader knows, or a factor that is not finite in `dtype`.
+        ZipLoRAError: no loader knows a module's name, or a factor is not finite in `dtype`.
     """
     for name in modules:
         if not _WRITABLE.match(name):
@@ -130,13 +130,13 @@ def lora_parts(
 
 
 def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Part]:
-    """Serialise tensors on the CPU, with their hashes in the metadata: header, then their bytes.
+    """Serialise CPU tensors, with their hashes in the metadata: header, then the tensors' bytes.
 
-    The bytes are those of the tensors themselves, not copies. Wider numbers come first, which
-    keeps every tensor aligned; then by key.
+    The bytes are views of the tensors, not copies. Tensors are sorted by descending item size,
+    which keeps them aligned, then by key.
 
     Raises:
-        ZipLoRAError: one of them is not finite.
+        ZipLoRAError: a tensor is not finite.
     """
     entries: dict[str, object] = {}
     body: list[Part] = []
@@ -148,7 +148,7 @@ def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> li
                 key,
                 found=f"NaN or infinity in {tensor.dtype}",
                 expected="finite factors",
-                advice="Save with dtype fp32 or bf16; if it stays, the merge itself failed.",
+                advice="Save with dtype fp32 or bf16; if this persists, the merge itself failed.",
             )
         body.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
         begin, end = end, end + tensor.nbytes
@@ -161,16 +161,17 @@ def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> li
 def write_lora(
     path: Path, modules: Mapping[str, LoraFactors], metadata: Mapping[str, str], dtype: str
 ) -> WrittenFile:
-    """Write a LoRA file atomically, never over another one, then read it back and compare.
+    """Write a LoRA file atomically, never over an existing one, then read it back and compare.
 
     Args:
         path: the final `.safetensors` name.
-        modules: factors by kohya module name, sgm spelling.
+        modules: factors by kohya module name (sgm names).
         metadata: strings only; hashes are added.
         dtype: `fp16`, `bf16` or `fp32`.
 
     Raises:
-        ZipLoRAError: not finite, not writable, or the file does not read back as it was written.
+        ZipLoRAError: a factor is not finite, the folder is not writable, or the file does not read
+            back as it was written.
         FileExistsError: `path` is taken.
     """
     return write_checked(path, lora_parts(modules, metadata, DTYPES[dtype]), modules, dtype)
@@ -179,13 +180,13 @@ def write_lora(
 def write_checked(
     path: Path, parts: list[Part], modules: Mapping[str, LoraFactors], dtype: str
 ) -> WrittenFile:
-    """Write the parts of a LoRA file as `write_lora` does, whatever their spelling.
+    """Write the parts of a LoRA file as `write_lora` does, with keys of any format.
 
     Args:
         path: the final name.
         parts: the whole file; emptied once it is written, as reading it needs that memory again.
-        modules: what is to be read back, by the names our reader gives.
-        dtype: what its factors are stored in.
+        modules: factors that the file must contain, by the names that `read_lora` gives.
+        dtype: dtype of the stored factors.
 
     Raises:
         ZipLoRAError, FileExistsError: as `write_lora`.
@@ -200,27 +201,27 @@ def write_checked(
             found=f"{error.strerror or error} while writing {sum(map(len, parts)):,} bytes",
             expected="a folder with space that can be written to",
             advice="Free some space, or choose a shorter name, and queue again: the result is "
-            "cached, nothing is lost.",
+            "cached, and nothing is lost.",
         ) from error
     parts.clear()
     try:
         return _read_back(path, modules, dtype)
     except BaseException:
-        path.unlink()  # it holds something else than it was meant to, or nobody knows
+        path.unlink()  # its content is wrong or unchecked
         raise
 
 
 def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> WrittenFile:
-    """Read a file and compare every module with what was to be written."""
+    """Read the file and compare every module with the factors that were to be written."""
     written = read_lora(path)
     errors = {name: relative_error(written.modules[name], f) for name, f in modules.items()}
     worst = max(errors, key=lambda name: errors[name])
     if (error := errors[worst]) > TOLERANCES[dtype]:
         raise problem(
             f"{path.name}, module {worst}",
-            found=f"a relative error of {error:.1e} when it was read back",
+            found=f"a relative error of {error:.1e} when read back",
             expected=f"at most {TOLERANCES[dtype]:.0e} in {dtype}",
-            advice="Save with dtype fp32: the factors are too small or too large for this one.",
+            advice="Save with dtype fp32: the factors are too small or too large for this dtype.",
         )
     return WrittenFile(path, written.sha256, error)
 
@@ -228,8 +229,10 @@ def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> Wr
 def _hashes(
     entries: Mapping[str, object], body: Sequence[Part], metadata: Mapping[str, str]
 ) -> dict[str, str]:
-    """SHA-256 of the tensors' bytes as every tool computes it, and kohya's old short hash: 8 hex
-    digits over 64 KiB at 1 MiB of the file that has only the `ss_` metadata."""
+    """Compute the SHA-256 of the tensors' bytes, as every tool does, and kohya's old short hash.
+
+    The latter is 8 hex digits over the 64 KiB at 1 MiB of a file with only the `ss_` metadata.
+    """
     head = _header(entries, {k: text for k, text in metadata.items() if k.startswith("ss_")})
     whole, legacy = hashlib.sha256(), hashlib.sha256(head[0x100000:0x110000])
     start, end = (max(0, at - len(head)) for at in (0x100000, 0x110000))
@@ -245,10 +248,10 @@ def _hashes(
 
 
 def _header(entries: Mapping[str, object], metadata: Mapping[str, str]) -> bytes:
-    """Build a file's header, with metadata in sorted order.
+    """Build a file's header, with sorted metadata.
 
-    The safetensors library writes it in the order of a hash map, another one in every process; the
-    same merge is to give the same bytes.
+    The safetensors library writes metadata in the order of a hash map, which differs from process
+    to process; here, the same merge gives the same bytes.
     """
     header = {"__metadata__": dict(sorted(metadata.items())), **entries}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

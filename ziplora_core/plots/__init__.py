@@ -1,4 +1,4 @@
-"""Pictures of what was learned: the one plot style of the pack, on a dark or a light ground."""
+"""Figures of trainings and merges, in one style on a dark or a light background."""
 
 from .curves import loss_curves
 from .distributions import coefficient_histograms, entries_histogram, layer_cosines_chart

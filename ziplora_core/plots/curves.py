@@ -1,4 +1,4 @@
-"""The loss of a training, term by term."""
+"""Loss curves of a training, term by term."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels
 
 _DECADES = 3
-"""Powers of ten on the axis at most, as in js/scales.js."""
+"""Largest number of powers of ten on the axis, as in js/chart_axes.js."""
 _FEW = 9
-"""So many values have no mean that would say more."""
+"""Number of values up to which a curve has no running mean."""
 
 
 def loss_curves(
@@ -27,10 +27,10 @@ def loss_curves(
 ) -> Pixels:
     """Draw the terms of the loss over the steps as `(height, width, 3)` uint8.
 
-    The errors are logarithmic, on the left; a penalty has its own linear axis on the right. One
-    step's error mostly tells which timestep was drawn, so each faint curve carries its running
-    mean. A few values, as of the closed form's passes, are drawn as they are. The total is drawn
-    where it is all there is.
+    The errors have a logarithmic axis on the left, a penalty its own linear axis on the right. One
+    step's error mostly depends on the drawn timestep, so each curve is faint, with a running mean
+    over it. A few values, such as those of the closed form's passes, are drawn without a mean. The
+    total is drawn only when it is the only term.
     """
     figure, (axes,) = make_figure(width, height, theme)
     axes.set_xlim(0, 1.01 * max(steps, 1))
@@ -65,14 +65,14 @@ def loss_curves(
 
 
 def _leave_out_dips(axes: Axes, errors: Sequence[float]) -> None:
-    """Show so many powers of ten and no more: a step without an error would flatten the rest."""
+    """Limit the axis to a few powers of ten; one step with a tiny error would flatten the rest."""
     greatest = max(errors, default=0.0)
     if any(0 < error < greatest / 10**_DECADES for error in errors):
         axes.set_ylim(greatest / 10**_DECADES, 1.5 * greatest)
 
 
 def _running_mean(values: NDArray[np.float64], window: int = 20) -> NDArray[np.float64]:
-    """Mean of the last `window` values up to each one."""
+    """Compute the mean of the last `window` values up to each value."""
     total = np.cumsum(np.insert(values, 0, 0.0))
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - window, 0)

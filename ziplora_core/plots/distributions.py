@@ -1,4 +1,4 @@
-"""The ZipLoRA paper's figures 2 and 3, and where the coefficients went."""
+"""Figures 2 and 3 of the ZipLoRA paper, and histograms of the coefficients."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from ..blocks import short_block
-from ..coefficients import CONTENT, STYLE
-from ..merge import LayerCosine
-from ..weight_entries import WeightEntries
+from ..lora.blocks import short_block
+from ..lora.coefficients import CONTENT, STYLE
+from ..lora.merged import LayerCosine
+from ..lora.pruning import WeightEntries
 from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels, say
 
 _BINS = 240
 _TAIL = 5e-4
-"""The share of the coefficients at either end that is only named: a few are very large."""
+"""Share of the coefficients at either end outside the axis, as a few are very large."""
 _ROOM, _LEAST_ROOM = 0.07, 0.032
-"""The share of the width that a block's name needs across, and upright: when one block is too
-narrow for the first, all stand upright; beside a wider one's name there may be no room for its."""
+"""Shares of the width that a block's name needs horizontally and vertically. If one block is too
+narrow for the first, all names are vertical; a name without room beside a wider block's is left
+out."""
 
 
 def entries_histogram(
     entries: WeightEntries, width: int = 1024, height: int = 640, theme: Theme = DARK
 ) -> Pixels:
-    """Draw how often an update has entries of which size, as `(height, width, 3)` uint8.
+    """Draw the histogram of an update's entries as `(height, width, 3)` uint8.
 
-    Counts are logarithmic (Shah et al. 2023, arXiv:2311.13600, Fig. 2).
+    The counts have a logarithmic axis (Shah et al. 2023, arXiv:2311.13600, Fig. 2).
     """
     figure, (axes,) = make_figure(width, height, theme)
     if not entries.largest:
@@ -43,7 +44,7 @@ def entries_histogram(
     axes.set_xlim(-1.02 * entries.largest, 1.02 * entries.largest)
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 3), useMathText=True)
     axes.xaxis.get_offset_text().set(color=theme.ink, fontsize=8)
-    _name_axes(axes, "entry of ΔW", "how many", theme)
+    _name_axes(axes, "entry of ΔW", "number of entries", theme)
     axes.set_title(
         f"ΔW of {entries.modules} layers: {_short(entries.total)} entries, largest "
         f"{entries.largest:.2g}",
@@ -55,10 +56,10 @@ def entries_histogram(
 def layer_cosines_chart(
     cosines: Mapping[str, LayerCosine], width: int = 1024, height: int = 640, theme: Theme = DARK
 ) -> Pixels:
-    """Draw |layer cosine| of every module before and after, `(height, width, 3)` uint8.
+    """Draw |layer cosine| of every module before and after as `(height, width, 3)` uint8.
 
-    As Fig. 3 of the paper; the layers are those of `layer_cosines`, in its order. A merge without
-    coefficients has one curve: its factors are as they are, changed by a method or not.
+    The chart is Fig. 3 of the paper; the layers are those of `layer_cosines`, in its order. A merge
+    without coefficients has one curve, as its factors already contain any change by a method.
     """
     figure, (axes,) = make_figure(width, height, theme)
     before, after = np.abs([[c.before, c.after] for c in cosines.values()]).T
@@ -69,7 +70,7 @@ def layer_cosines_chart(
     axes.set_xlim(0, len(before))
     axes.set_ylim(bottom=0)
     _name_blocks(axes, list(cosines), theme)
-    _name_axes(axes, "layers, as the picture goes through them", "|cos| of content, style", theme)
+    _name_axes(axes, "layers, from input to output of the UNet", "|cos| of content, style", theme)
     legend_above(axes, theme)
     return pixels(figure)
 
@@ -77,15 +78,15 @@ def layer_cosines_chart(
 def coefficient_histograms(
     coefficients: Mapping[str, Tensor], width: int = 1024, height: int = 640, theme: Theme = DARK
 ) -> Pixels:
-    """Draw how many coefficients have which value, content above style, log counts.
+    """Draw histograms of the coefficients, content above style, with logarithmic counts.
 
     Args:
         coefficients: `(2, in)` per module, as in `MergedLoRA`; may be empty.
-        width, height, theme: of the picture `(height, width, 3)` uint8.
+        width, height, theme: size and colours of the picture `(height, width, 3)` uint8.
     """
     figure, charts = make_figure(width, height, theme, rows=2 if coefficients else 1)
     if not coefficients:
-        say(charts[0], "no coefficients: every one counts as 1", theme)
+        say(charts[0], "no coefficients: all are 1", theme)
         return pixels(figure)
     flat = torch.cat([m.float().cpu() for m in coefficients.values()], dim=1).numpy()
     low, high = np.quantile(flat, [_TAIL, 1 - _TAIL])
@@ -103,7 +104,7 @@ def coefficient_histograms(
             f"{concept}: mean {values.mean():.3g}, {values.min():.3g} … {values.max():.3g}",
             color=theme.of(concept), fontsize=9,
         )  # fmt: skip
-    _name_axes(charts[-1], "coefficient (1: as in the direct merge)", "", theme)
+    _name_axes(charts[-1], "coefficient (1: direct merge)", "", theme)
     return pixels(figure)
 
 
@@ -113,7 +114,7 @@ def _name_axes(axes: Axes, x: str, y: str, theme: Theme) -> None:
 
 
 def _name_blocks(axes: Axes, names: list[str], theme: Theme) -> None:
-    """Put the blocks' names where their layers are, and a line between them."""
+    """Label the blocks at their layers, with lines between them."""
     blocks, end = [], 0
     for block, inside in groupby(names, short_block):
         start, end = end, end + len(list(inside))
@@ -130,7 +131,7 @@ def _name_blocks(axes: Axes, names: list[str], theme: Theme) -> None:
 
 
 def _short(count: int) -> str:
-    """Write a large number as one says it."""
+    """Format a number, with million or billion for a large one."""
     for unit, size in (("billion", 10**9), ("million", 10**6)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Several pictures as one: a grid with its axes named."""
+"""Grids of pictures with labelled axes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from .style import DARK, NODE_WIDTH, Pixels, Theme, pixels, rgb
 
 _GAP, _LABEL = 4, 22
-"""Pixels between pictures, and of a line of text in a grid as wide as a node."""
+"""Gap between pictures, and height of a line of text in a grid as wide as a node, in pixels."""
 
 
 def grid(
@@ -23,15 +23,15 @@ def grid(
     down: str = "",
     theme: Theme = DARK,
 ) -> Pixels:
-    """Put pictures `(row, column, h, w, 3)` in 0…1 into one, with the axes named.
+    """Draw pictures `(row, column, h, w, 3)` in 0…1 as one picture, with labelled axes.
 
-    A wide grid has large letters: it is read where it is shown at a node's width.
+    A wide grid has large text, so that it can be read at a node's width.
 
     Args:
-        pictures: as above.
-        columns, rows: what tells them apart, above and at the left.
-        across, down: the name of each axis; empty for none.
-        theme: of ground and letters.
+        pictures: pictures as above.
+        columns, rows: labels of the columns, above, and of the rows, at the left.
+        across, down: names of the axes; empty for none.
+        theme: colours of background and text.
     """
     height, width = pictures.shape[2:4]
     line = round(_LABEL * max(1.0, len(columns) * (width + _GAP) / NODE_WIDTH))
@@ -57,7 +57,7 @@ def grid(
 
 
 def _words(text: str, width: int, height: int, theme: Theme) -> Pixels:
-    """Write one line of text in the middle of a box; a long one gets smaller letters."""
+    """Draw one line of text, centred in a box; a long line gets smaller letters."""
     points = min(0.56 * height, 1.6 * width / max(len(text), 1)) * 72 / 100
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=theme.ground)
     figure.text(0.5, 0.5, text, color=theme.ink, fontsize=points, ha="center", va="center")

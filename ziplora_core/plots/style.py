@@ -1,4 +1,4 @@
-"""Colours, sizes and rasterising: all that matplotlib is asked for beyond drawing."""
+"""Style of the figures: colours, sizes, axes, legends and rasterising."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Pixels = NDArray[np.uint8]
 """A picture `(height, width, 3)`."""
 
 NODE_WIDTH = 420
-"""Pixels at which a figure is meant to be read; a wider one has larger letters, not more."""
+"""Width in pixels at which figures are read; a wider figure has larger text, not more."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a figure; text and curves have a contrast of 4.5 to the ground (WCAG 2, AA).
+    """The colours of a figure; text and curves have a contrast of 4.5 (WCAG 2, AA) to the ground.
 
     Args:
-        ground, ink, faint: behind everything, of text, of grid lines.
-        content, style, penalty, other: of the curves, and of whatever takes their place.
+        ground, ink, faint: colours of the background, of text and of grid lines.
+        content, style, penalty, other: colours of the curves, or of other marks of these terms.
     """
 
     ground: str
@@ -35,7 +35,7 @@ class Theme:
     other: str
 
     def of(self, term: str) -> str:
-        """Give the colour of a loss term by its name."""
+        """Return the colour of a loss term, given its name."""
         if term in ("content", "instance", "slider", "high"):
             return self.content
         if term in ("style", "prior", "low"):
@@ -43,14 +43,14 @@ class Theme:
         return self.penalty if term == "penalty" else self.other
 
 
-# As in js/colours.js.
+# The same colours as in js/colours.js.
 DARK = Theme("#1e1e22", "#d8d8dc", "#3a3a40", "#4cc2ff", "#ff9f43", "#9b8cff", "#62d48a")
 LIGHT = Theme("#ffffff", "#26262b", "#d8d8de", "#0a66b7", "#b35300", "#5b46c8", "#1d7f45")
 THEMES = {"dark": DARK, "light": LIGHT}
 
 
 def make_figure(width: int, height: int, theme: Theme, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Open a figure of `rows` charts below each other."""
+    """Make a figure of `rows` charts, one below the other."""
     dpi = 100 * width / NODE_WIDTH
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor=theme.ground)
     charts = [
@@ -65,7 +65,7 @@ def make_figure(width: int, height: int, theme: Theme, rows: int = 1) -> tuple[F
 
 
 def legend_above(axes: Axes, theme: Theme, handles: list | None = None) -> None:
-    """Put the names of the curves in one row above the chart, where they hide nothing."""
+    """Draw the legend in one row above the chart, where it hides nothing."""
     axes.legend(
         **({} if handles is None else {"handles": handles}), loc="lower center",
         bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=7.5, labelcolor=theme.ink, frameon=False,
@@ -74,13 +74,13 @@ def legend_above(axes: Axes, theme: Theme, handles: list | None = None) -> None:
 
 
 def say(axes: Axes, text: str, theme: Theme) -> None:
-    """Write into a chart that has nothing else to show."""
+    """Show a message in place of a chart."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, color=theme.ink, fontsize=9, ha="center", va="center", wrap=True)
 
 
 def pixels(figure: Figure) -> Pixels:
-    """Rasterise a figure."""
+    """Rasterise a figure to `(height, width, 3)` uint8."""
     canvas = FigureCanvasAgg(figure)
     if figure.axes:
         figure.tight_layout()
@@ -89,6 +89,6 @@ def pixels(figure: Figure) -> Pixels:
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Read a colour `#rrggbb`."""
+    """Convert a colour `#rrggbb` to (red, green, blue) in 0…255."""
     red, green, blue = bytes.fromhex(colour[1:])
     return red, green, blue

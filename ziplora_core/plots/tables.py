@@ -1,4 +1,4 @@
-"""A few rows of text as a picture."""
+"""Tables drawn as pictures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from .style import DARK, NODE_WIDTH, Pixels, Theme, pixels
 
 _LINE = 26
-"""Pixels of a row in a table as wide as a node."""
+"""Height of a row in pixels, in a table as wide as a node."""
 
 
 def table(rows: Sequence[Sequence[str]], width: int = 1024, theme: Theme = DARK) -> Pixels:
     """Draw rows of cells as `(height, width, 3)` uint8; the first row is the heading.
 
-    Columns are as wide as their longest cell; all but the first are aligned at the right.
+    Columns are as wide as their longest cell; all but the first are right-aligned.
     """
     dpi, height = 100 * width / NODE_WIDTH, _LINE * (len(rows) + 0.5)
     figure = Figure(figsize=(NODE_WIDTH / 100, height / 100), dpi=dpi, facecolor=theme.ground)

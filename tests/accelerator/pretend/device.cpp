@@ -1,5 +1,5 @@
-// A PyTorch device without hardware: memory of its own, results by the CPU's kernels, and an error
-// wherever a CPU tensor meets one of its own. Its allocator counts, and refuses when it is told to.
+// A PyTorch device without hardware, with its own memory, the CPU's kernels, and an error for every
+// operation that mixes CPU and device tensors. Its allocator counts bytes, and fails on request.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>

@@ -1,1 +1,1 @@
-"""A DreamBooth LoRA: our trainer beside diffusers', ComfyUI's own and full fine-tuning."""
+"""Benchmark of DreamBooth: our trainer, diffusers', ComfyUI's own and full fine-tuning."""

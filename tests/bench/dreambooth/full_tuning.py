@@ -1,4 +1,4 @@
-"""Full fine-tuning of the same UNet: what DreamBooth costs without a LoRA."""
+"""Full fine-tuning of the same UNet: the cost of DreamBooth without a LoRA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .task import Task
 
 
 def train(task: Task, steps: int, on_step: Callable[[], None]) -> None:
-    """Train every parameter of ComfyUI's UNet with AdamW, and with PyTorch's attention as ours."""
+    """Train every parameter of ComfyUI's UNet with AdamW and, like ours, PyTorch's attention."""
     model = tiny.tiny_sdxl().model
     unet, sampling = model.diffusion_model.requires_grad_(True), model.model_sampling
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-6)

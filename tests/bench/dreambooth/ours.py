@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox import tiny
-from ziplora_core.comfy_adapter.dreambooth_inputs import Studio
-from ziplora_core.comfy_adapter.dreambooth_session import train_dreambooth
-from ziplora_core.options import DreamBoothSettings, TrainingOptions
-from ziplora_core.trainable import Watch
+from ziplora_core.comfy_adapter.train.dreambooth import train_dreambooth
+from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
+from ziplora_core.dreambooth.options import DreamBoothSettings
+from ziplora_core.training.interface import ProgressCallbacks
+from ziplora_core.training.options import TrainingOptions
 
 from .task import PROMPT, Task
 
 
 def train(task: Task, steps: int, on_step: Callable[[], None], layers: str, rank: int) -> None:
-    """Train with what the node does at every step, and without what it does around them."""
+    """Train with all that the node does in a step, without its work before and after the steps."""
     settings = DreamBoothSettings(
         PROMPT,
         layers=layers,
@@ -27,6 +28,8 @@ def train(task: Task, steps: int, on_step: Callable[[], None], layers: str, rank
         memory="fast",
         options=TrainingOptions(batch=task.batch, held_out_draws=0, sample_every=0),
     )
-    studio = Studio(tiny.tiny_sdxl(), task.clip, task.vae, [task.images])
+    inputs = TrainingInputs(tiny.tiny_sdxl(), task.clip, task.vae, [task.images])
     with tempfile.TemporaryDirectory() as folder:
-        train_dreambooth(studio, settings, Path(folder), Watch(on_step=lambda _record: on_step()))
+        train_dreambooth(
+            inputs, settings, Path(folder), ProgressCallbacks(on_step=lambda _record: on_step())
+        )

@@ -1,4 +1,4 @@
-"""What has to be kept: the optimiser's state while training, the file afterwards."""
+"""Sizes of the optimiser's state and of the saved file."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def tables() -> Iterator[Table]:
 
 
 def lora_shapes(model: comfy.model_base.BaseModel, rank: int) -> list[Size]:
-    """List down and up of every attention linear."""
+    """Return the shapes of down and up of every attention linear."""
     weights = model.state_dict()
     shapes = [weights[key].shape for key in tiny.attention_linears(model)]
     return [s for out, inner in shapes for s in (Size((rank, inner)), Size((out, rank)))]
 
 
 def adamw_bytes(shapes: Iterable[Size]) -> int:
-    """Take one step of AdamW, float32, without memory, and count the bytes of its state."""
+    """Take one float32 step of AdamW on meta tensors, and count the bytes of its state."""
     parameters = [torch.zeros(shape, device="meta", requires_grad=True) for shape in shapes]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)

@@ -1,7 +1,7 @@
 """ComfyUI's own TrainLoraNode.
 
-It trains every weight, bias and norm of the UNet and has no choice of layers, so it stands beside
-our `layers=all`. Of a batch of B it predicts B × B samples: every caption with every latent.
+It trains every weight, bias and norm of the UNet and has no choice of layers, so it is compared
+with our `layers=all`. For a batch of B it predicts B × B samples: every caption with every latent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .task import Task
 
 
 def train(task: Task, steps: int, on_step: Callable[[], None], rank: int) -> None:
-    """Run the node; its progress bar tells of the first and the last step."""
+    """Run the node, and time its steps by the progress bar."""
     inputs: dict[str, Any] = {
         "model": tiny.tiny_sdxl(),
         "latents": {"samples": task.samples()},

@@ -1,4 +1,4 @@
-"""The comparisons, on the tiny SDXL."""
+"""The tables of the DreamBooth benchmark, on the tiny SDXL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMPARISONS: dict[str, dict[str, Train]] = {
     },
 }
 CASES = ((1, 16), (2, 16), (1, 32), (2, 32))
-"""Batch and side of the latents."""
+"""Pairs of batch size and latent side."""
 
 
 def tables() -> Iterator[Table]:

@@ -1,4 +1,4 @@
-"""What every contender trains on."""
+"""The training data of all contenders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PROMPT = "a photo of sks dog"
 
 @dataclass(frozen=True)
 class Task:
-    """Some photographs of one size and their prompt; a batch is all of them.
+    """Pictures of one size and their prompt; one batch has all of them.
 
     Args:
-        images: `(batch, 8 h, 8 w, 3)` for latents of h × w.
+        images: pictures `(batch, 8 h, 8 w, 3)` for latents of h × w.
     """
 
     images: Tensor
@@ -32,7 +32,7 @@ class Task:
 
     @torch.no_grad()
     def samples(self) -> Tensor:
-        """Encode the images `(batch, 4, h, w)`, unscaled, as VAE Encode does."""
+        """Encode the images to unscaled latents `(batch, 4, h, w)`, as VAE Encode does."""
         return self.vae.encode(self.images)
 
     @torch.no_grad()
@@ -42,7 +42,7 @@ class Task:
 
 
 def make_task(batch: int, size: int) -> Task:
-    """Draw images for square latents of `size`."""
+    """Draw random images for square latents of side `size`."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 8 * size, 8 * size, 3, generator=generator)
     return Task(images, tiny.tiny_clip(), tiny.tiny_vae())

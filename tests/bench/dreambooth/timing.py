@@ -1,4 +1,4 @@
-"""Seconds per training step of methods that take turns."""
+"""Timing of training steps of methods that take turns."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from statistics import median
 from .task import Task
 
 Train = Callable[[Task, int, Callable[[], None]], None]
-"""Train some steps and report after each of them: `train(task, steps, on_step)`."""
+"""A method: `train(task, steps, on_step)` trains and calls `on_step` after each step."""
 
 STEPS = 6
 REPETITIONS = 3
 
 
 def compare(methods: Mapping[str, Train], task: Task) -> dict[str, tuple[float, float]]:
-    """Time every method `REPETITIONS` times, after one run each that does not count.
+    """Time every method `REPETITIONS` times, after a warm-up run of each.
 
-    They take turns, so that whatever else the machine does falls on all of them alike.
+    They take turns, so that other load on the machine affects all of them alike.
 
     Returns:
         The median seconds per step, and the median ratio to the first method in the same round.
@@ -33,7 +33,7 @@ def compare(methods: Mapping[str, Train], task: Task) -> dict[str, tuple[float, 
 
 
 def _seconds(train: Train, task: Task) -> float:
-    """Time a step: from the end of a run's first step to that of its last."""
+    """Return the mean seconds of a step, from the end of the first step to the end of the last."""
     ends: list[float] = []
     train(task, STEPS + 1, lambda: ends.append(time.perf_counter()))
     return (ends[-1] - ends[0]) / STEPS

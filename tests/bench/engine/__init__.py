@@ -1,1 +1,1 @@
-"""The merge engine: steps, the closed form, merges without training, saving."""
+"""Benchmark of merging: gradient steps, the closed form, merges without training, saving."""

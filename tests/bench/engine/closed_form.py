@@ -1,12 +1,12 @@
-"""What the closed form costs, beside a hundred gradient steps."""
+"""The cost of the closed form, compared with a hundred gradient steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ziplora_core.closed_form import ClosedFormSettings, solve_coefficients
-from ziplora_core.comfy_adapter.zip_session import POOL
-from ziplora_core.states import TEACHERS
+from ziplora_core.comfy_adapter.train.ziplora import POOL
+from ziplora_core.training.noisy_samples import TEACHERS
+from ziplora_core.ziplora.closed_form import ClosedFormSettings, solve_coefficients
 
 from ..clock import BASE, Turns, seconds
 from ..table import Table
@@ -18,7 +18,7 @@ STATES = (8, 25)
 PASSES = 2
 STEPS = 100
 SAMPLED = 2
-"""Rounds of gradient steps before, between and after: a hundred would take too long."""
+"""Rounds of gradient steps before, between and after; a hundred steps would take too long."""
 COLUMNS = {"seconds": ".1f", "units": ",.0f", "of 100 steps": ".1%", "with targets": ".1%"}
 STEP, ASKING = "a step", "a state's targets"
 

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work holds at once."""
+"""Measurement of the peak memory of a piece of work."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MIB = 2**20
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """Count the most bytes of tensors that one call holds beyond those there before.
+    """Return the peak bytes of tensors that one call allocates.
 
-    On CUDA from the allocator's own statistics; elsewhere by adding up every allocation and release
-    that PyTorch's profiler has seen. Weights, factors, coefficients and the optimiser's state were
-    there before, so what is counted are activations, gradients and what comes and goes.
+    On CUDA, the allocator's statistics give it; elsewhere, the sum of all allocations and releases
+    that PyTorch's profiler has seen. Weights, factors, coefficients and the optimiser's state exist
+    before, so activations, gradients and temporary tensors are counted.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -32,17 +32,17 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     allocations = [event for event in events if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(allocations, key=lambda e: e.start_ns()):
-        held += event.nbytes()  # negative where memory is given back
+        held += event.nbytes()  # negative when memory is freed
         peak = max(peak, held)
     return peak
 
 
 def saved_bytes(forward: Callable[[], Tensor], besides: Sequence[Tensor]) -> int:
-    """Count what autograd keeps for a backward pass, each storage once.
+    """Return the bytes that autograd keeps for a backward pass, each storage counted once.
 
     Args:
-        forward: gives something that requires a gradient.
-        besides: tensors that are there anyway.
+        forward: function that returns a tensor with a gradient.
+        besides: tensors that exist anyway and are not counted.
     """
     kept: dict[int, int] = {}
 
@@ -59,7 +59,7 @@ def saved_bytes(forward: Callable[[], Tensor], besides: Sequence[Tensor]) -> int
 
 
 class PeakResident:
-    """How far this process grows, beyond what it had, inside a `with`: looked at every 5 ms."""
+    """Growth of this process's resident memory inside a `with`, sampled every 5 ms."""
 
     def __enter__(self) -> PeakResident:
         _give_back()
@@ -83,7 +83,7 @@ class PeakResident:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system, so that what grows next is seen (glibc only)."""
+    """Return freed memory to the system, so that the next growth is visible (glibc only)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

@@ -1,4 +1,4 @@
-"""What it costs to merge two LoRAs of the real SDXL without training, and to save the result."""
+"""The cost of merging two LoRAs of the real SDXL without training, and of saving the result."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch import nn
 
 from sandbox import tiny
 from sandbox.paths import SANDBOX
-from ziplora_core.blocks import PRESETS
-from ziplora_core.comfy_adapter.pairs import merge_pair
-from ziplora_core.files.merged import merged_metadata
+from ziplora_core.comfy_adapter.model.pair_on_model import merge_pair
+from ziplora_core.files.merge_file import merged_metadata
 from ziplora_core.files.metadata import lora_metadata
 from ziplora_core.files.writer import write_lora
-from ziplora_core.lora import LoRA
-from ziplora_core.merge import MergedLoRA
-from ziplora_core.merge_methods import CALIBRATED, METHODS, MergeSettings
-from ziplora_core.pairing import LoRAPair, ModulePair
-from ziplora_core.rank_moments import CONTENT, STYLE, RankCalibration, RankMoments
+from ziplora_core.lora.blocks import PRESETS
+from ziplora_core.lora.factors import LoRA
+from ziplora_core.lora.merged import MergedLoRA
+from ziplora_core.lora.pair import LoRAPair, ModulePair
+from ziplora_core.merging import CALIBRATED, METHODS, MergeSettings
+from ziplora_core.merging.rank_moments import CONTENT, STYLE, RankCalibration, RankMoments
 
 from ..clock import seconds
 from ..table import Table
@@ -65,18 +65,18 @@ def merging(method: str, sdxl: comfy.model_base.BaseModel, pairs: Mapping[str, M
 
 
 def random_moments(pairs: Mapping[str, ModulePair]) -> Mapping[str, RankMoments]:
-    """Make what a calibrated method looks at of random tokens."""
+    """Compute the moments that a calibrated method needs from random tokens."""
     calibration, rng = RankCalibration(pairs), torch.Generator().manual_seed(2)
     linear = nn.Linear(1, 1)
     for calibration.concept in (CONTENT, STYLE):
         for name, pair in pairs.items():
             x = torch.randn(1, TOKENS, pair.one.down.shape[1], generator=rng)
-            calibration.observe(name, x, x, linear)
+            calibration.record(name, x, x, linear)
     return calibration.moments
 
 
 def saving(pairs: Mapping[str, ModulePair], about: str) -> Table:
-    """Save the exact merge as SaveMergedLoRA does, in turns with the bare bytes."""
+    """Save the exact merge as SaveMergedLoRA does, in turns with writing the same bytes."""
     rng = torch.Generator().manual_seed(3)
     columns = {
         name: 1 + 0.1 * torch.randn(2, p.one.down.shape[1], generator=rng)
@@ -113,7 +113,7 @@ def saving(pairs: Mapping[str, ModulePair], about: str) -> Table:
 
 
 def save(merged: MergedLoRA, path: Path) -> None:
-    """Join and write, with all metadata."""
+    """Merge and write, with all metadata."""
     modules = merged.modules()
     metadata = lora_metadata(
         modules, title=path.stem, description="a benchmark's", extra=merged_metadata(merged)

@@ -16,16 +16,16 @@ from torch import Size
 from sandbox import tiny
 from sandbox.tiny_pack.models import UNET_CONFIG
 from sandbox.tiny_weights import initialise_unet
-from ziplora_core.comfy_adapter.private_copy import compute_dtype
-from ziplora_core.comfy_adapter.targets import unet_targets
-from ziplora_core.lora import LoraFactors
-from ziplora_core.pairing import ModulePair
+from ziplora_core.comfy_adapter.model.private_copy import compute_dtype
+from ziplora_core.comfy_adapter.model.targets import unet_targets
+from ziplora_core.lora.factors import LoraFactors
+from ziplora_core.lora.pair import ModulePair
 
 POOLED, CONTEXT, CHANNELS = 1280, 2048, 320
-"""SDXL's widths: of the pooled prompt, of its tokens, and of the UNet's first blocks."""
+"""SDXL's widths of the pooled prompt, of the prompt's tokens and of the UNet's first blocks."""
 TOKENS = 77
 STRENGTH = 0.25
-"""Of a random LoRA: its update's norm beside a random weight's of the same shape."""
+"""Norm of a random LoRA's update, relative to that of a random weight of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Scale:
     """One size of the benchmark.
 
     Args:
-        name: on the command line.
-        factor: of every width of SDXL; None for the tests' tiny SDXL, which has fewer blocks, too.
+        name: name on the command line.
+        factor: factor of SDXL's widths; None for the tests' tiny SDXL, which also has fewer blocks.
         latent: side of the square latents.
-        rank: of the content LoRA, and of the style LoRA.
+        rank: rank of the content LoRA and of the style LoRA.
     """
 
     name: str
@@ -56,7 +56,7 @@ SIZES = {
 
 
 def unet_config(scale: Scale) -> dict[str, Any]:
-    """Give SDXL's topology (70 transformer blocks, 560 attention linears) scaled widths."""
+    """Return SDXL's topology (70 transformer blocks, 560 attention linears) with scaled widths."""
     if scale.factor is None:
         return UNET_CONFIG
     return {
@@ -71,7 +71,7 @@ def unet_config(scale: Scale) -> dict[str, Any]:
 
 
 def make_model(scale: Scale) -> ModelPatcher:
-    """Build the model with random weights, in the dtype that it is going to compute in."""
+    """Build the model with random weights in its compute dtype."""
     device, cpu = comfy.model_management.get_torch_device(), torch.device("cpu")
     config = comfy.supported_models.SDXL(unet_config(scale))
     config.set_inference_dtype(compute_dtype(device), None)
@@ -83,7 +83,7 @@ def make_model(scale: Scale) -> ModelPatcher:
 def random_pairs(
     model: comfy.model_base.BaseModel, keys: Sequence[str], rank: int
 ) -> dict[str, ModulePair]:
-    """Draw a content and a style LoRA of some weights, by kohya's names for them."""
+    """Draw a content LoRA and a style LoRA of some weights, by kohya name."""
     names = {key: name for name, key in unet_targets(model).items()}
     shapes, rng = model.state_dict(), torch.Generator().manual_seed(1)
     return {
@@ -93,7 +93,7 @@ def random_pairs(
 
 
 def random_factors(shape: Size, rank: int, rng: torch.Generator) -> LoraFactors:
-    """Draw an update whose norm is STRENGTH of a random weight's of that shape `(out, in)`."""
+    """Draw an update `(out, in)` with STRENGTH times the norm of a random weight of that shape."""
     out_features, in_features = shape
     down = torch.randn(rank, in_features, generator=rng) * in_features**-0.5
     up = torch.randn(out_features, rank, generator=rng) * STRENGTH * rank**-0.5
@@ -101,7 +101,7 @@ def random_factors(shape: Size, rank: int, rng: torch.Generator) -> LoraFactors:
 
 
 def random_prompt(config: Mapping[str, Any], seed: int) -> list[list[Any]]:
-    """Draw a CONDITIONING as a text encoder would give it."""
+    """Draw a CONDITIONING in the form of a text encoder's."""
     rng = torch.Generator().manual_seed(seed)
     context = torch.randn(1, TOKENS, config["context_dim"], generator=rng)
     pooled = torch.randn(1, config["adm_in_channels"] - 6 * 256, generator=rng)

@@ -1,4 +1,4 @@
-"""Our step, as the training loop makes it."""
+"""The pack's own training step, as the training loop makes it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from collections.abc import Callable
 
 import torch
 
-from ziplora_core.coefficients import MergerCoefficients
-from ziplora_core.optimisers import make_optimiser
-from ziplora_core.options import ZipSettings
-from ziplora_core.states import State
-from ziplora_core.zip_objective import ZipObjective
+from ziplora_core.lora.coefficients import MergerCoefficients
+from ziplora_core.training.noisy_samples import NoisySample
+from ziplora_core.training.optimisers import make_optimiser
+from ziplora_core.ziplora.objective import ZipLoRAObjective
+from ziplora_core.ziplora.options import ZipLoRASettings
 
 from .task import Task
 
-Targets = Callable[[int], list[State]]
-"""Content's and style's n-th state, with their teachers' targets."""
+Targets = Callable[[int], list[NoisySample]]
+"""The n-th noisy samples of content and style, with their teachers' targets."""
 
 
 class Ours:
-    """ZipObjective.backward, clipping, the losses' values, and the optimiser.
+    """ZipLoRAObjective.backward, clipping, the losses' values, and the optimiser.
 
     Args:
-        task: what it trains on.
-        targets: from the pool, or by asking the teachers at every step.
-        low: memory=low instead of fast.
+        task: the task to train on.
+        targets: function that takes targets from the pool, or computes them at every step.
+        low: whether to use memory=low instead of fast.
     """
 
     def __init__(self, task: Task, targets: Targets, low: bool = False) -> None:
         self.task, self.targets, self.low = task, targets, low
         widths = {name: branches.width for name, branches in task.branches.items()}
-        self.objective = ZipObjective(
+        self.objective = ZipLoRAObjective(
             model=task.opened,
             branches=task.branches,
             coefficients=MergerCoefficients(widths, task.device),
             pairs=task.pairs,
-            states=([], []),
-            settings=ZipSettings(),
+            samples=([], []),
+            settings=ZipLoRASettings(),
         )
         rates = self.objective.learning_rates
         self.optimiser = make_optimiser("adam", self.objective.parameters, rates)
 
     def __call__(self, n: int) -> dict[str, float]:
-        """Make the n-th step; returns the terms of its loss."""
+        """Make the n-th step; return the terms of its loss."""
         self.task.opened.checkpointing = self.low
         content, style = self.targets(n)
-        self.objective.states = ([content], [style])
+        self.objective.samples = ([content], [style])
         self.optimiser.zero_grad(set_to_none=True)
         terms = self.objective.backward(n)
         torch.nn.utils.clip_grad_norm_(self.objective.parameters, 1.0)
@@ -56,7 +56,7 @@ class Ours:
 
     @property
     def gradient(self) -> torch.Tensor:
-        """The last step's, clipped."""
+        """Return the clipped gradient of the last step."""
         assert self.objective.coefficients.flat.grad is not None
         return self.objective.coefficients.flat.grad
 

@@ -1,4 +1,4 @@
-"""What a step costs: ours by memory mode, beside the public implementation's arithmetic."""
+"""The cost of a step: ours by memory mode, and the public implementation's arithmetic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ziplora_core.states import State
+from ziplora_core.training.noisy_samples import NoisySample
 
 from ..clock import BASE, Contender, Turns
 from ..table import Table
@@ -22,12 +22,12 @@ FAST, ASKED, LOW = "fast", "fast, teachers asked every step", "low"
 CHECKPOINTED, PLAIN = "public arithmetic, checkpointing", "public arithmetic, none"
 COLUMNS = {"seconds": ".3f", "units": ".2f", "× fast": ".2f", "peak MiB": ",.0f", "of fast": ".1%"}
 FLOAT = 1e-4
-"""Coefficients further apart than this are named. A gradient that is all rounding (1e-12 where the
-median is 1e-5) may have either sign, and of a first gradient Adam takes only the sign."""
+"""Coefficients that differ by more are counted. A gradient that is only rounding (1e-12 where the
+median is 1e-5) may have either sign, and Adam uses only the sign of a first gradient."""
 TERMS = ("content", "style", "penalty")
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.2}
-"""How far terms may be apart that are the same on paper; an error of predictions is a difference
-of similar numbers, which bf16 gives 8 bits each."""
+"""Largest relative difference between terms that are mathematically equal; a prediction's error is
+a difference of similar numbers with 8 bits each in bf16."""
 
 
 def tables(sizes: Iterable[str], rounds: int) -> Iterator[Table]:
@@ -53,11 +53,11 @@ def table(task: Task, rounds: int) -> Table:
 
 
 def make_contenders(task: Task) -> tuple[dict[str, Contender], dict[str, Ours]]:
-    """Set up all rows; returns our own ones apart, too."""
+    """Set up all rows; return our own ones separately, too."""
     public = Transcription(task)
     pool = [task.taught(task.draw(n)) for n in range(SHOWN)]
 
-    def cached(n: int) -> list[State]:
+    def cached(n: int) -> list[NoisySample]:
         return pool[n % SHOWN]
 
     ours = {
@@ -73,19 +73,19 @@ def make_contenders(task: Task) -> tuple[dict[str, Contender], dict[str, Ours]]:
 
 
 def losses_apart(first: Mapping[str, Mapping[str, float]], task: Task) -> dict[str, float]:
-    """Find the largest relative difference between the terms of the first step.
+    """Return the largest relative difference between the terms of the first step.
 
     Raises:
-        AssertionError: they do not compute the same.
+        AssertionError: the terms differ by more than the tolerance.
     """
-    same = (FAST, ASKED, LOW, CHECKPOINTED)  # PLAIN goes on from CHECKPOINTED's step
+    same = (FAST, ASKED, LOW, CHECKPOINTED)  # PLAIN continues from CHECKPOINTED's step
     apart = max(abs(first[name][term] / first[FAST][term] - 1) for name in same for term in TERMS)
     assert apart <= TOLERANCES[task.opened.dtype], first
     return {"losses apart": apart}
 
 
 def modes_apart(gradients: Sequence[Tensor], coefficients: Sequence[Tensor]) -> dict[str, float]:
-    """Compare our rows with the first of them: first gradients, and coefficients at the end."""
+    """Compare our rows with the first one: their first gradients and final coefficients."""
     (gradient, *others), (fast, *learned) = gradients, coefficients
     differences = [(other - fast).abs() for other in learned]
     return {

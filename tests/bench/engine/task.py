@@ -1,4 +1,4 @@
-"""What every contender works on: one model with a pair's branches, and states to denoise."""
+"""The task of all contenders: a model with a pair's branches, and noisy samples."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from dataclasses import dataclass
 import torch
 
 from sandbox import tiny
-from ziplora_core.branches import Branches, Gates
-from ziplora_core.comfy_adapter import conditioning as cond
-from ziplora_core.comfy_adapter.targets import unet_targets
-from ziplora_core.comfy_adapter.training_model import TrainingModel, training_model
-from ziplora_core.pairing import ModulePair
-from ziplora_core.states import TEACHERS, State, draw_timesteps, generator, predict
+from ziplora_core.comfy_adapter.model import conditioning as cond
+from ziplora_core.comfy_adapter.model.targets import unet_targets
+from ziplora_core.comfy_adapter.model.training_model import TrainingModel, training_model
+from ziplora_core.lora.pair import ModulePair
+from ziplora_core.training.branches import Branches, Gates
+from ziplora_core.training.noisy_samples import TEACHERS, NoisySample, predict
+from ziplora_core.training.random import draw_timesteps, generator
 
 from .models import Scale, make_model, random_pairs, random_prompt, unet_config
 
 COUNT = 25
-"""States per concept: what the closed form looks at."""
+"""Calibration samples per concept, for the closed form."""
 SHOWN = 4
-"""Of them that steps take in turn: a merge computes the targets of 32, and that takes long."""
+"""The part of them that steps take in turn; a merge computes 32 targets, which takes long."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Task:
 
     Args:
         opened: the model, with the branches on it.
-        pairs, branches: by kohya name.
-        keys: the weight's name in the model, by kohya name.
-        states: content's and style's, without targets; they share noise and timesteps.
+        pairs, branches: pairs and branches by kohya name.
+        keys: weight key by kohya name.
+        states: noisy samples of content and style, without targets; they share noise and timesteps.
     """
 
     scale: Scale
@@ -40,10 +41,10 @@ class Task:
     pairs: Mapping[str, ModulePair]
     branches: Mapping[str, Branches]
     keys: Mapping[str, str]
-    states: tuple[list[State], list[State]]
+    states: tuple[list[NoisySample], list[NoisySample]]
 
     def describe(self) -> str:
-        """Say what size it is."""
+        """Return a description of the size."""
         unet = self.opened.model.diffusion_model
         count = sum(parameter.numel() for parameter in unet.parameters())
         side, rank = self.scale.latent, self.scale.rank
@@ -57,28 +58,29 @@ class Task:
     def device(self) -> torch.device:
         return self.opened.device
 
-    def draw(self, n: int) -> list[State]:
-        """Content's and style's n-th state."""
+    def draw(self, n: int) -> list[NoisySample]:
+        """Return the n-th noisy samples of content and style."""
         return [states[n % SHOWN] for states in self.states]
 
-    def taught(self, states: list[State]) -> list[State]:
-        """Ask both teachers at once, one batch of two, gated per sample."""
+    def taught(self, states: list[NoisySample]) -> list[NoisySample]:
+        """Predict with both teachers in one batch of two, gated per sample."""
         with torch.no_grad():
             gates = Gates(torch.tensor(TEACHERS[:2]), learned=False)
             targets = predict(self.opened.denoise, states, gates)
         return [
-            State(s.x, s.sigma, s.conditioning, t) for s, t in zip(states, targets, strict=True)
+            NoisySample(s.x, s.sigma, s.conditioning, t)
+            for s, t in zip(states, targets, strict=True)
         ]
 
     @torch.no_grad()
     def base(self, n: int) -> None:
-        """Run the bare UNet on a batch of two: two units."""
+        """Run the UNet without branches on a batch of two, which is two units."""
         predict(self.opened.denoised, self.draw(n), None)
 
 
 @contextmanager
 def open_task(scale: Scale) -> Iterator[Task]:
-    """Build the model, LoRAs of all its attention linears, and states."""
+    """Build the model, LoRAs of all its attention linears, and noisy samples."""
     model = make_model(scale)
     pairs = random_pairs(model.model, tiny.attention_linears(model.model), scale.rank)
     keys = unet_targets(model.model)
@@ -88,7 +90,9 @@ def open_task(scale: Scale) -> Iterator[Task]:
         yield Task(scale, opened, pairs, branches, keys, states)
 
 
-def random_states(scale: Scale, opened: TrainingModel) -> tuple[list[State], list[State]]:
+def random_states(
+    scale: Scale, opened: TrainingModel
+) -> tuple[list[NoisySample], list[NoisySample]]:
     """Draw noisy latents with a prompt for each concept."""
     rng = generator(0)
     shape = (4, scale.latent, scale.latent)
@@ -101,6 +105,6 @@ def random_states(scale: Scale, opened: TrainingModel) -> tuple[list[State], lis
         picture = torch.randn(shape, generator=rng)
         noised = (opened.noised(picture, n, t) for n, t in zip(noises, timesteps, strict=True))
         concepts.append(
-            [State(x.to(opened.device), s.to(opened.device), prompt) for x, s, _ in noised]
+            [NoisySample(x.to(opened.device), s.to(opened.device), prompt) for x, s, _ in noised]
         )
     return concepts[0], concepts[1]

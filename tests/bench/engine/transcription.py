@@ -1,9 +1,9 @@
-"""The public implementation's arithmetic (mkshing/ziplora-pytorch at 6871e5e), in our words.
+"""The public implementation's arithmetic (mkshing/ziplora-pytorch at 6871e5e), written anew.
 
-Every layer holds two dense updates and two merger vectors. While it merges, it forms the merged
-update anew at every call, and autograd a dense gradient of it. A step is four predictions of one
-sample each. Not counted, because it does not belong to the arithmetic: that it encodes both
-pictures with the VAE at every step.
+Every layer has two dense updates and two merger vectors. At every call it computes the merged
+update again, and autograd computes a dense gradient of it. A step has four predictions of one
+sample each. Encoding both pictures with the VAE at every step is left out, as it is not part of the
+arithmetic.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ziplora_core.states import State, predict
+from ziplora_core.training.noisy_samples import NoisySample, predict
 
 from .task import Task
 
 Mode = Literal["merge", "content", "style"]
 LEARNING_RATE = 5e-5
-"""Of its README: too small to learn anything, but that does not change what a step costs."""
+"""The README's learning rate, too small to learn anything; the cost of a step is the same."""
 SIMILARITY_WEIGHT = 0.01
 
 
@@ -36,7 +36,7 @@ class Layer:
             merger.requires_grad_()
 
     def update(self, mode: Mode) -> Tensor:
-        """Give the dense update `(out, in)` of one LoRA, or of the merge."""
+        """Return the dense update `(out, in)` of one LoRA or of the merge."""
         (content, style), (m_content, m_style) = self.deltas, self.mergers
         if mode == "merge":
             return m_content * content + m_style * style
@@ -47,7 +47,7 @@ class Transcription:
     """One training step.
 
     Args:
-        task: what it trains on; our branches are closed meanwhile.
+        task: the task to train on; our branches are off meanwhile.
     """
 
     def __init__(self, task: Task) -> None:
@@ -62,7 +62,7 @@ class Transcription:
         self.optimiser = torch.optim.AdamW(self.parameters, LEARNING_RATE, weight_decay=1e-4)
 
     def __call__(self, n: int, checkpointing: bool) -> dict[str, float]:
-        """Make the n-th step, with the README's flag or without; returns the terms of its loss."""
+        """Make the n-th step, with or without the README's flag; return the terms of its loss."""
         hooks = [self._linear(key).register_forward_hook(self._hook(key)) for key in self.layers]
         self.task.opened.checkpointing = checkpointing
         try:
@@ -72,13 +72,13 @@ class Transcription:
             for hook in hooks:
                 hook.remove()
 
-    def _step(self, content: State, style: State) -> dict[str, float]:
+    def _step(self, content: NoisySample, style: NoisySample) -> dict[str, float]:
         merged_content = self._predict("merge", content)
         merged_style = self._predict("merge", style)
         with torch.no_grad():
             target_content = self._predict("content", content)
             target_style = self._predict("style", style)
-        self.mode = "merge"  # checkpointed blocks run again while the gradient is formed
+        self.mode = "merge"  # checkpointed blocks run again in the backward pass
         terms = {
             "content": F.mse_loss(merged_content, target_content),
             "style": F.mse_loss(merged_style, target_style),
@@ -95,7 +95,7 @@ class Transcription:
         products = [(m[0] * m[1]).abs().mean() for m in (x.mergers for x in self.layers.values())]
         return torch.stack(products).sum()
 
-    def _predict(self, mode: Mode, state: State) -> Tensor:
+    def _predict(self, mode: Mode, state: NoisySample) -> Tensor:
         self.mode = mode
         return predict(self.task.opened.denoise, [state], None)
 

@@ -1,1 +1,1 @@
-"""What a step of a Concept Slider costs, from words and from picture pairs."""
+"""Benchmark of Concept Sliders: training steps from prompts and from picture pairs."""

@@ -1,10 +1,13 @@
-"""The public implementation's arithmetic (rohitgandikota/sliders at a465294), in our words.
+"""The public implementation's arithmetic (rohitgandikota/sliders at a465294), written anew.
 
-Every prediction is a batch with an unconditional half, also where guidance is 1 and that half is
-multiplied by zero; three predictions without the slider are asked one by one, with its layers'
-products computed and multiplied by zero; pictures of a pair go through one after the other, each
-asked once more for a prediction that is not used. Left out, because it does not belong to the
-arithmetic: both pictures are encoded by the VAE, and memory is collected, at every step.
+- Every prediction is a batch with an unconditional half, also at guidance 1, where that half is
+  multiplied by zero.
+- Three predictions without the slider run one by one, with the products of its layers computed and
+  multiplied by zero.
+- The pictures of a pair run one after the other, each with one more prediction that is not used.
+
+Left out, as not part of the arithmetic: at every step, both pictures are encoded by the VAE, and
+memory is collected.
 """
 
 from __future__ import annotations
@@ -19,17 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ziplora_core.slider import GUIDANCE, TextSliderObjective, denoising_sigmas
-from ziplora_core.slider_pairs import PairSliderObjective
+from ziplora_core.sliders.picture_objective import PairSliderObjective
+from ziplora_core.sliders.text_objective import GUIDANCE, TextSliderObjective, denoising_sigmas
 
 from .task import Task
 
 
 class Public:
-    """Either training step, on the same model.
+    """Both training steps, on the same model.
 
     Args:
-        task: its slider is copied; our own branches are closed meanwhile.
+        task: the task, whose slider is copied; our own branches are off meanwhile.
     """
 
     def __init__(self, task: Task) -> None:
@@ -46,7 +49,7 @@ class Public:
         self.optimiser = torch.optim.AdamW(self.parameters, lr=0.0)
 
     def words(self, objective: TextSliderObjective, sample: int) -> float:
-        """Make a step on a sample that ours draws, too; returns the loss."""
+        """Make a step on the sample that ours draws, too; return the loss."""
         concept, (steps,), noise = objective.start(sample, 1)
         sigmas = denoising_sigmas(self.task.opened.sigmas).tolist()
         empty = concept.negative
@@ -68,7 +71,7 @@ class Public:
             return self._update(loss)
 
     def pictures(self, objective: PairSliderObjective, sample: int) -> float:
-        """Make a step on a pair as ours draws it; returns both losses' sum."""
+        """Make a step on the pair that ours draws, too; return the sum of both losses."""
         halves, empty = objective.draw(sample), self.task.prompts.negative
         asked = objective.conditioner([(half.caption, half.frame) for half in halves])
         shown = dict(zip((half.term for half in halves), asked, strict=True))
@@ -89,7 +92,7 @@ class Public:
     def _predict(
         self, x: Tensor, sigma: Any, empty: Any, prompt: Any, multiplier: float, guidance: float = 1
     ) -> Tensor:
-        """Ask for both halves, always, and combine them: u + g (c − u)."""
+        """Predict both halves in any case, and combine them: u + g (c − u)."""
         self.multiplier = multiplier
         sigmas = torch.as_tensor(sigma, device=x.device).float().expand(2)
         both = self.task.opened.denoise(x.repeat(2, 1, 1, 1), sigmas, [empty, prompt], None)
@@ -102,7 +105,7 @@ class Public:
         return loss.item()
 
     def _hooked(self) -> ExitStack:
-        """Put the layers' products on, until the block is left."""
+        """Add the layers' products inside a `with`."""
         stack = ExitStack()
         for name in self.down:
             key = self.task.keys[name].removesuffix(".weight")

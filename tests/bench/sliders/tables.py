@@ -1,4 +1,4 @@
-"""Both trainers' steps beside the public implementation's: evaluations counted, and time."""
+"""Tables of both trainers' steps and the public implementation's: evaluations and time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from statistics import mean
 
 import torch
 
-from ziplora_core.lora_objective import LoRAObjective
-from ziplora_core.optimisers import make_optimiser
-from ziplora_core.slider import SHARED, TextSliderObjective
+from ziplora_core.sliders.text_objective import SHARED, TextSliderObjective
+from ziplora_core.training.lora_objective import LoRAObjective
+from ziplora_core.training.optimisers import make_optimiser
 
 from ..clock import BASE, Contender, Turns
 from ..engine.models import SIZES
@@ -22,15 +22,15 @@ from .public import Public
 from .task import Task, open_task
 
 LATENTS = {"tiny": 16, "medium": 32, "full": 64}
-"""Sides. SDXL's sliders are trained on 64 × 64, which would take medium an hour on two cores."""
+"""Latent sides. SDXL's sliders train on 64 × 64, which would take medium an hour on two cores."""
 ROUNDS = 3
 STEPS = 25
-"""Denoising steps on the way to what an exact step looks at: the mean of 1 … 49."""
+"""Denoising steps before the sample of an exact step: the mean of 1 … 49."""
 DRAWS = 20_000
 EXACT, REUSED, PUBLIC = "words, exact", "words, reused", "words, public arithmetic"
 PAIR, PAIR_LOW, PUBLIC_PAIR = "pairs", "pairs, memory=low", "pairs, public arithmetic"
 SAME = {EXACT: PUBLIC, PAIR: PUBLIC_PAIR, PAIR_LOW: PUBLIC_PAIR}
-"""What computes the same as which public row."""
+"""The public row that computes the same as each of ours."""
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.2}
 COLUMNS = {"evaluations": ".2f", "units": ".2f", "per evaluation": ".2f", "of public": ".1%",
            "seconds": ".3f"}  # fmt: skip
@@ -45,7 +45,7 @@ class Step:
         self.optimiser = make_optimiser(objective.optimiser, objective.parameters, rates)
 
     def __call__(self, step: int) -> float:
-        """Make one; returns its loss."""
+        """Make one step; return its loss."""
         self.task.opened.checkpointing = self.low
         self.optimiser.zero_grad(set_to_none=True)
         terms = self.objective.backward(step)
@@ -57,7 +57,7 @@ class Step:
 
 
 def tables(sizes: Iterable[str], rounds: int = ROUNDS) -> Iterator[Table]:
-    """Measure each size; on the CPU in the seconds of one thread, whatever else it does."""
+    """Measure each size; on the CPU in seconds of one thread, without other processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -93,7 +93,7 @@ def table(task: Task, rounds: int) -> Table:
 
 
 def make_contenders(task: Task) -> dict[str, Contender]:
-    """Set up all rows; a turn of a reused trajectory is all the updates that share it."""
+    """Set up all rows; a turn of a reused trajectory has all updates that share it."""
     exact, reused, pictures = task.words("exact"), task.words("reused"), task.pictures()
     step, shared, pair = Step(task, exact), Step(task, reused), Step(task, pictures)
     public = Public(task)
@@ -114,10 +114,10 @@ def make_contenders(task: Task) -> dict[str, Contender]:
 
 
 def losses_apart(first: Mapping[str, float], tolerance: float) -> float:
-    """Find the largest relative difference between first losses that are the same on paper.
+    """Return the largest relative difference between first losses that should be equal.
 
     Raises:
-        AssertionError: they do not compute the same.
+        AssertionError: the losses differ by more than the tolerance.
     """
     apart = max(abs(first[ours] / first[public] - 1) for ours, public in SAME.items())
     assert apart <= tolerance, first
@@ -125,7 +125,7 @@ def losses_apart(first: Mapping[str, float], tolerance: float) -> float:
 
 
 def expected(objective: TextSliderObjective, shared: int) -> float:
-    """Give the mean evaluations of an update over many draws: 2 to each denoising step, 5 more."""
+    """Return the mean evaluations of an update: 2 for each denoising step, and 5."""
     groups = DRAWS // shared
     longest = [max(objective.start(n, shared)[1]) for n in range(groups)]
     return 2 * mean(longest) / shared + 5

@@ -1,4 +1,4 @@
-"""What every contender works on: a model, a slider in mid-training, prompts and a picture pair."""
+"""The task of all contenders: a model, a slider in mid-training, prompts, a picture pair."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ziplora_core.comfy_adapter import conditioning as cond
-from ziplora_core.comfy_adapter.new_lora import new_lora
-from ziplora_core.comfy_adapter.targets import unet_targets
-from ziplora_core.comfy_adapter.training_model import TrainingModel, training_model
-from ziplora_core.dreambooth import View
-from ziplora_core.framing import Framing
-from ziplora_core.lora_parameters import LearnedLoRA
-from ziplora_core.options import PairSliderSettings, TextSliderSettings
-from ziplora_core.slider import Concept, TextSliderObjective
-from ziplora_core.slider_pairs import PairSliderObjective, PicturePair
-from ziplora_core.states import State, generator, predict
+from ziplora_core.comfy_adapter.model import conditioning as cond
+from ziplora_core.comfy_adapter.model.targets import unet_targets
+from ziplora_core.comfy_adapter.model.training_model import TrainingModel, training_model
+from ziplora_core.comfy_adapter.train.new_lora import new_lora
+from ziplora_core.dreambooth.objective import View
+from ziplora_core.sliders.options import PairSliderSettings, TextSliderSettings
+from ziplora_core.sliders.picture_objective import PairSliderObjective, PicturePair
+from ziplora_core.sliders.text_objective import Concept, TextSliderObjective
+from ziplora_core.training.framing import Framing
+from ziplora_core.training.lora_parameters import LearnedLoRA
+from ziplora_core.training.noisy_samples import NoisySample, predict
+from ziplora_core.training.random import generator
 
 from ..engine.models import Scale, make_model, random_prompt, unet_config
 
 RANK, ALPHA = 4, 1.0
 """The public implementation's; its layers (noxattn) are the settings' default, too."""
 SCALE = 2.0
-"""How far from the middle the two pictures are."""
+"""Distance of the two pictures from the middle."""
 
 
 class Counter:
-    """UNet evaluations of samples: forward, backward, and forward once more where checkpointed.
+    """Counts a sample's UNet evaluations: forward, backward, and recomputed forward passes.
 
-    A backward pass through a frozen model forms the gradient of its activations alone, which costs
-    about what a forward pass does, and counts as one.
+    A backward pass through a frozen model computes only gradients of activations. It costs about as
+    much as a forward pass, and counts as one.
     """
 
     def __init__(self, opened: TrainingModel) -> None:
@@ -57,7 +58,7 @@ class Task:
         opened: the model, with the slider's branches on it.
         keys: weight key by kohya name.
         prompts: target, positive, negative and neutral.
-        pair: its views.
+        pair: the picture pair.
     """
 
     scale: Scale
@@ -72,7 +73,7 @@ class Task:
         object.__setattr__(self, "counter", Counter(self.opened))
 
     def describe(self) -> str:
-        """Say what size it is."""
+        """Return a description of the size."""
         unet = self.opened.model.diffusion_model
         count = sum(parameter.numel() for parameter in unet.parameters())
         return (
@@ -82,7 +83,7 @@ class Task:
         )
 
     def words(self, trajectory: str) -> TextSliderObjective:
-        """Learn from prompts. Nothing is learned, so that all turns do the same work."""
+        """Return the objective on prompts, at learning rate 0: all turns do the same work."""
         side = self.scale.latent
         settings = TextSliderSettings(
             learning_rate=0.0, rank=RANK, alpha=ALPHA, trajectory=trajectory
@@ -92,7 +93,7 @@ class Task:
         )
 
     def pictures(self) -> PairSliderObjective:
-        """Learn from the picture pair; nothing, as above."""
+        """Return the objective on the picture pair, at learning rate 0."""
         prompts = {"low": self.prompts.neutral, "high": self.prompts.positive}
         settings = PairSliderSettings(
             learning_rate=0.0, rank=RANK, alpha=ALPHA, positive="high", neutral="low"
@@ -104,11 +105,11 @@ class Task:
 
     @torch.no_grad()
     def base(self, _n: int) -> None:
-        """Run the bare UNet on a batch of two: two units."""
+        """Run the UNet without branches on a batch of two, which is two units."""
         x = self.pair.low.mean.to(self.opened.device)
         sigma = torch.ones((), device=self.opened.device)
         prompts = (self.prompts.negative, self.prompts.target)
-        predict(self.opened.denoised, [State(x, sigma, prompt) for prompt in prompts], None)
+        predict(self.opened.denoised, [NoisySample(x, sigma, prompt) for prompt in prompts], None)
 
 
 @contextmanager

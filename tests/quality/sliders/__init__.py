@@ -1,1 +1,1 @@
-"""What trained sliders do in the miniature world: one run, its figures and its pictures."""
+"""Trained sliders in the miniature world: one run, its figures and its pictures."""

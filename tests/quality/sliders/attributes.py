@@ -1,4 +1,4 @@
-"""What the sliders move: the world's continuous attributes, in words and in pictures."""
+"""The continuous attributes of the miniature world, in words and in pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what came out to QUALITY.md's tables of sliders, its JSON and the sheet."""
+"""Write the results into QUALITY.md's tables of sliders, its JSON and the sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of a slider: how far it moves its attribute, and what else moves with it."""
+"""Measurements of a slider: how far it moves its attribute, and which others move with it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from miniworld.parts import Parts
 from miniworld.probes import Probe
 from miniworld.scenes import palette_of
 from miniworld.styles import Style
-from ziplora_core.comfy_adapter.concept_slider import with_slider
-from ziplora_core.lora import LoRA
+from ziplora_core.comfy_adapter.apply.slider import with_slider
+from ziplora_core.lora.factors import LoRA
 
 from .attributes import PROMPTS, SHOWN
 
 SCALES = tuple(half / 2 for half in range(-4, 5))
 SEEDS = 4
-"""Of each of the four prompts: sixteen pictures at every scale, each of another noise."""
+"""Pictures of each of the four prompts at every scale, each from another noise."""
 START = 0.25
 UNNAMED = "stretch"
 """No caption speaks of it, and the gauge reads it to 0.1 only: it is not among the others."""

@@ -20,7 +20,7 @@ from torch import Tensor  # noqa: E402
 from miniworld.gauge import load_gauge  # noqa: E402
 from miniworld.parts import Parts, load_parts  # noqa: E402
 from miniworld.probe_files import load_probes  # noqa: E402
-from ziplora_core.lora import LoRA  # noqa: E402
+from ziplora_core.lora.factors import LoRA  # noqa: E402
 
 from .attributes import ATTRIBUTES, BRIGHTNESS, PROMPTS, Attribute  # noqa: E402
 from .measure import SCALES, Instruments, between_seeds, draw, others, spearman, value  # noqa: E402
@@ -36,7 +36,7 @@ RANKS = (1, 4, 16, 64)
 
 @dataclass(frozen=True)
 class Moved:
-    """What one slider does.
+    """The effect of one slider.
 
     Args:
         figures: by column.

@@ -8,20 +8,17 @@ from pathlib import Path
 
 from miniworld.parts import Parts
 from miniworld.scenes import SIDE
-from ziplora_core.comfy_adapter.slider_lessons import (
-    Lesson,
-    PairLesson,
-    SliderStudio,
-    TextLesson,
+from ziplora_core.comfy_adapter.train.slider_tasks import (
+    PictureSliderTask,
+    SliderInputs,
+    SliderTask,
+    TextSliderTask,
     paired_pictures,
 )
-from ziplora_core.comfy_adapter.slider_session import train_slider
-from ziplora_core.lora import LoRA
-from ziplora_core.options import (
-    PairSliderSettings,
-    TextSliderSettings,
-    TrainingOptions,
-)
+from ziplora_core.comfy_adapter.train.sliders import train_slider
+from ziplora_core.lora.factors import LoRA
+from ziplora_core.sliders.options import PairSliderSettings, TextSliderSettings
+from ziplora_core.training.options import TrainingOptions
 
 from .attributes import Attribute
 
@@ -47,7 +44,7 @@ def from_words(parts: Parts, attribute: Attribute, settings: TextSliderSettings 
     """Train a slider from the attribute's words."""
     less, more = attribute.edited(TARGET)
     settings = replace(settings, positive=more, negative=less)
-    return _train(parts, TextLesson(settings))
+    return _train(parts, TextSliderTask(settings))
 
 
 def from_pictures(
@@ -59,11 +56,11 @@ def from_pictures(
     for scale in LEVELS:
         low, high = attribute.pictures(scale)
         levels.append(paired_pictures([low], [high], scale))
-    return _train(parts, PairLesson(levels, settings))
+    return _train(parts, PictureSliderTask(levels, settings))
 
 
-def _train(parts: Parts, lesson: Lesson) -> LoRA:
-    studio = SliderStudio(parts.model, parts.clip, parts.vae)
+def _train(parts: Parts, task: SliderTask) -> LoRA:
+    inputs = SliderInputs(parts.model, parts.clip, parts.vae)
     with tempfile.TemporaryDirectory() as folder:
-        result = train_slider(studio, lesson, Path(folder))
+        result = train_slider(inputs, task, Path(folder))
     return LoRA("slider", result.modules, result.metadata)

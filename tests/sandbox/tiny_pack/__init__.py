@@ -1,6 +1,6 @@
-"""A test-only node pack: after it, ComfyUI's stock loaders recognise the two small SDXLs.
+"""A test-only node pack with which ComfyUI's stock loaders recognise the two small SDXLs.
 
-It also has a node that trains nothing, fast, and one that makes small vision encoders.
+It also has a node that simulates a fast training, and one that makes small vision encoders.
 """
 
 from __future__ import annotations

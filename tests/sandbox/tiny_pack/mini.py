@@ -1,12 +1,12 @@
-"""The miniature SDXL as ComfyUI sees it: SDXL's topology, latents of 12 channels, v-prediction.
+"""The miniature SDXL for ComfyUI: SDXL's topology, latents of 12 channels, v-prediction.
 
-GroupNorm has 32 groups in ComfyUI's UNet. With 32 channels each channel would be a group of its
-own, and its mean, all that a time step, a pooled prompt or a flat colour can change, would be taken
-out again: such a model learns more slowly (docs/QUALITY.md). So the first level is 64 wide, as
-wide as the second.
+GroupNorm has 32 groups in ComfyUI's UNet. With 32 channels, each channel would be its own group,
+and GroupNorm would remove its mean. That mean is all that a timestep, a pooled prompt or a flat
+colour can change, so such a model learns more slowly (docs/QUALITY.md). So the first level is 64
+wide, as wide as the second.
 
 A latent holds 8 × 8 pixels as the four colours of their 4 × 4 quarters, in Haar's basis: their mean
-(3 channels) and the three differences (9). So a picture of 128 × 128 has latents of 16 × 16.
+(3 channels) and the three differences (9). A picture of 128 × 128 therefore has latents of 16 × 16.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .models import CLIP_CONFIG, UNET_CONFIG, TinyClip, TinySDXL
 CLIP_WIDTH = 64
 LATENT_CHANNELS = 12
 CONTRAST = 3.5
-"""Latent units per unit of the mean colour, so that its deviation in the world is about 1."""
+"""Latent units per unit of the mean colour; gives it a deviation of about 1 in the world."""
 DETAIL_CONTRAST = 10.0
-"""Of the differences: sparse, as edges are; their deviation is then about a third."""
+"""Latent units per unit of the differences; these are sparse, and get a deviation of a third."""
 
 CONFIG: dict[str, Any] = {
     **UNET_CONFIG,
@@ -43,7 +43,7 @@ TEXT_CONFIG = {
 
 
 class MiniLatents(latent_formats.LatentFormat):
-    """The first three channels are the mean colours; ComfyUI's previews show just them."""
+    """The first three channels are the mean colours; ComfyUI's previews show only these."""
 
     latent_channels = LATENT_CHANNELS
     scale_factor = 1.0
@@ -59,13 +59,13 @@ class MiniClip(TinyClip):
 
 
 class MiniSDXL(TinySDXL):
-    """SDXL, recognised by the width of its text."""
+    """SDXL, recognised by its text width."""
 
     unet_config: ClassVar[dict[str, Any]] = {key: CONFIG[key] for key in TinySDXL.unet_config}
     latent_format = MiniLatents
 
     def inpaint_model(self) -> bool:
-        return False  # ComfyUI takes more than four channels for a mask
+        return False  # ComfyUI takes more than four channels as a sign of a mask
 
     def clip_target(self, state_dict: Any = None) -> comfy.supported_models_base.ClipTarget:
         return comfy.supported_models_base.ClipTarget(sdxl_clip.SDXLTokenizer, MiniClip)

@@ -1,4 +1,4 @@
-"""The tiny SDXL as ComfyUI sees it: the same blocks in the same places, a tenth of the width."""
+"""The tiny SDXL for ComfyUI: the same blocks in the same places, a tenth of the width."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from comfy import sdxl_clip
 from torch import Tensor
 
 CLIP_WIDTH = 32
-"""Of each of the two text encoders, so the context is twice as wide."""
+"""Width of each of the two text encoders; the context is twice as wide."""
 
 CLIP_PREFIX = "conditioner.tiny."
 
@@ -59,7 +59,7 @@ class TinyClip(sdxl_clip.SDXLClipModel):
 
 
 class TinySDXL(comfy.supported_models.SDXL):
-    """SDXL, recognised by the tiny width."""
+    """SDXL, recognised by its tiny width."""
 
     unet_config: ClassVar[dict[str, Any]] = {
         key: UNET_CONFIG[key] for key in comfy.supported_models.SDXL.unet_config

@@ -1,4 +1,4 @@
-"""A training without a model, as fast as one asks: what a server has to bear of its messages."""
+"""A simulated training at a given speed, to test a server under its messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-PACK = ".nodes.progress"
+PACK = ".nodes.shared.progress"
 
 
 class PacedTraining:
-    """Reports so many steps a second, as the pack's training nodes do."""
+    """Reports `per_second` steps per second, as the pack's training nodes do."""
 
     CATEGORY = "sandbox"
     RETURN_TYPES = ()
@@ -26,7 +26,9 @@ class PacedTraining:
     def train(self, steps: int, per_second: int, unique_id: str) -> tuple[()]:
         (name,) = (n for n in sys.modules if n.endswith(f"ziplora{PACK}"))
         progress = sys.modules[name]
-        record = sys.modules[name.replace(PACK, ".ziplora_core.trainable")].TrainingRecord()
+        record = sys.modules[
+            name.replace(PACK, ".ziplora_core.training.interface")
+        ].TrainingRecord()
         hidden = SimpleNamespace(unique_id=unique_id, extra_pnginfo=None)
         started = time.perf_counter()
         with progress.followed(SimpleNamespace(hidden=hidden), steps) as watch:

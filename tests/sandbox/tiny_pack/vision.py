@@ -1,6 +1,6 @@
-"""Two vision encoders of ComfyUI's own classes, small enough for a CPU, from small configs.
+"""Two vision encoders of ComfyUI's own classes, with configs small enough for a CPU.
 
-The stock loader knows the published sizes only, the smallest of which has 300 million parameters.
+The stock loader knows only the published sizes; the smallest has 300 million parameters.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def tiny_vision(kind: str, **other: Any) -> ClipVisionModel:
     """Build a CLIP_VISION with random weights from `clip_vision.json` or `dinov2.json`.
 
     Args:
-        kind: which.
-        other: what is to be different in its config.
+        kind: `clip_vision` or `dinov2`.
+        other: config values to change.
     """
     encoder = ClipVisionModel({**json.loads(CONFIGS[kind].read_text()), **other})
     generator = torch.Generator().manual_seed(0)
@@ -31,7 +31,7 @@ def tiny_vision(kind: str, **other: Any) -> ClipVisionModel:
 
 
 class SandboxVision:
-    """Stands where a workflow has Load CLIP Vision."""
+    """Replaces Load CLIP Vision in a workflow."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802

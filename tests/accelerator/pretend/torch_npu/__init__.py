@@ -1,8 +1,8 @@
-"""The pretend accelerator as ComfyUI finds third-party cards: by `import torch_npu`.
+"""The pretend accelerator, as a third-party card that ComfyUI finds by `import torch_npu`.
 
-With the folder above this one on the path, and without `--cpu`, ComfyUI takes it for its card;
-nothing of ComfyUI is patched. `device.cpp` says what it does. Environment: PRETEND_BUILD, where the
-compiled device is kept; PRETEND_GIB, the card's memory (24).
+With the folder above this one on the path, and without `--cpu`, ComfyUI uses it as its card;
+nothing of ComfyUI is patched. `device.cpp` describes it. Environment: PRETEND_BUILD, the folder of
+the compiled device; PRETEND_GIB, the card's memory (24).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GIB = 2**30
 
 
 def _compiled() -> types.ModuleType:
-    """Compile the device, or load what was compiled before: the build is kept by its source."""
+    """Compile the device, or load an earlier build of the same source."""
     build = Path(os.environ.get("PRETEND_BUILD") or Path.home() / ".cache/pretend_accelerator")
     build.mkdir(parents=True, exist_ok=True)
     beside = f"{Path(sys.executable).parent}{os.pathsep}"  # ninja, of this environment
@@ -33,7 +33,7 @@ device = _compiled()
 device.set_limit(int(float(os.environ.get("PRETEND_GIB", "24")) * _GIB))
 """Counts and limits: `counts()`, `reset()`, `set_limit(bytes)`, `refuse(from, until)`, ..."""
 
-torch.version.cuda = None  # a PyTorch that was built for another card
+torch.version.cuda = None  # in case this PyTorch was built for another card
 torch.utils.rename_privateuse1_backend("npu")
 
 

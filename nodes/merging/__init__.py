@@ -1,0 +1,1 @@
+"""Nodes that merge without training, apply merges, and resize or extract LoRAs."""

@@ -1,0 +1,1 @@
+"""Nodes that draw figures, grids and scores."""

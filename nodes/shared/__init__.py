@@ -1,0 +1,1 @@
+"""Inputs, outputs, types and progress reporting shared by several nodes."""

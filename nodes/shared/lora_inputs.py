@@ -1,0 +1,62 @@
+"""LoRA inputs: a file from ComfyUI's folder, or a LORA_MODEL from another node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ...ziplora_core.comfy_adapter.folders import lora_path
+from ...ziplora_core.errors import problem
+from ...ziplora_core.files import lora_from_tensors, read_lora
+from ...ziplora_core.lora.factors import LoRA
+
+NONE = "None"
+"""The entry of a file list that stands for no file: the LoRA comes from a connected input."""
+
+
+def bias_and_norm_input() -> io.Combo.Input:
+    """The input that decides about the parts of a LoRA that are not low-rank factors."""
+    return io.Combo.Input(
+        "bias_and_norm",
+        options=["refuse", "drop"],
+        default="refuse",
+        optional=True,
+        advanced=True,
+        tooltip="Some trainers also change biases and norms, which low-rank factors cannot hold. "
+        "refuse rejects such a LoRA; drop leaves these parts out and reports how many.",
+    )
+
+
+def lora_file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
+    """A LoRA file, or None if a LORA_MODEL is connected instead."""
+    return io.Combo.Input(
+        name, options=[NONE, *folder_paths.get_filename_list("loras")], tooltip=what, **others
+    )
+
+
+def read_either(name: str, file: str, lora_model: Any | None, bias_and_norm: Any = "drop") -> LoRA:
+    """Read the file of one input, or the LORA_MODEL of its twin `<name>_model`.
+
+    Raises:
+        ZipLoRAError: neither is given, or both are, or it is not a LoRA.
+    """
+    if lora_model is not None and file == NONE:
+        return lora_from_tensors(lora_model, name=f"{name}_model", bias_and_norm=bias_and_norm)
+    if lora_model is None and file != NONE:
+        return read_lora(lora_path(file), bias_and_norm)
+    raise problem(
+        name,
+        found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
+        expected="one of the two",
+        advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
+    )
+
+
+def file_fingerprint(name: str) -> object:
+    """Return a value that changes with the LoRA file, so that a new version is read again."""
+    if folder_paths.get_full_path("loras", name) is None:
+        return None
+    stat = lora_path(name).stat()
+    return [stat.st_mtime_ns, stat.st_size]

@@ -1,0 +1,1 @@
+"""Concept Slider nodes: train, apply, compare."""

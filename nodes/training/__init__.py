@@ -1,0 +1,1 @@
+"""Nodes that several trainers use: options and training images."""

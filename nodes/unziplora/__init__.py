@@ -1,0 +1,1 @@
+"""UnZipLoRA nodes: train, apply, recombine."""

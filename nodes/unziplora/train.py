@@ -1,0 +1,126 @@
+"""The node that separates one image into a content LoRA and a style LoRA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...ziplora_core.comfy_adapter.folders import checkpoint_root
+from ...ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
+from ...ziplora_core.comfy_adapter.train.unziplora import train_unziplora
+from ...ziplora_core.files.writer import lora_model
+from ...ziplora_core.unziplora.options import UnZipLoRASettings
+from ..shared.outputs import loss_output, report_output, unziplora_output
+from ..shared.progress import followed, log_warnings
+from ..shared.training_inputs import (
+    SQUARE_IMAGE,
+    checkpoint_inputs,
+    learning_rate_input,
+    memory_input,
+    rank_input,
+    resolution_input,
+    seed_input,
+    steps_input,
+    unwrap_single,
+)
+from .train_inputs import optional_inputs, prompt_inputs, separation_inputs, validation_inputs
+
+
+class UnZipLoRATrain(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UnZipLoRATrain",
+            display_name="UnZipLoRA Train (one picture into two LoRAs)",
+            category="ZipLoRA/unzip",
+            description="Separates one image into a LoRA of its subject and a LoRA of its style, "
+            "which fit together and combine with other LoRAs (UnZipLoRA, Liu et al. 2025).",
+            search_aliases=["ziplora", "unziplora", "separate style", "train lora", "b-lora"],
+            is_input_list=True,
+            inputs=[
+                *checkpoint_inputs(),
+                io.Image.Input(
+                    "image",
+                    tooltip="One image. Several images of the same subject in the same style also "
+                    "work.",
+                ),
+                *prompt_inputs(),
+                rank_input(64, "Rank of each LoRA. The paper uses 64."),
+                steps_input(600, "Number of training steps. The paper uses 600."),
+                learning_rate_input(
+                    5e-5,
+                    "Learning rate of the content LoRA. The paper uses 5e-5.",
+                    "content_learning_rate",
+                ),
+                learning_rate_input(
+                    5e-5,
+                    "Learning rate of the style LoRA. The paper uses 5e-5.",
+                    "style_learning_rate",
+                ),
+                learning_rate_input(
+                    5e-3,
+                    "Learning rate of the mergers, which weigh the features that both LoRAs use. "
+                    "The default is the published value.",
+                    "weight_learning_rate",
+                ),
+                io.Float.Input(
+                    "similarity_weight",
+                    default=0.5,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="λ, the weight of the penalty that keeps the two LoRAs from using the "
+                    "same features.",
+                ),
+                *separation_inputs(),
+                *validation_inputs(),
+                resolution_input(1024, SQUARE_IMAGE),
+                seed_input(
+                    "Seed of the initial values of both LoRAs, the noise and the timesteps."
+                ),
+                memory_input("processes class images in turn"),
+                *optional_inputs(),
+            ],
+            outputs=[
+                unziplora_output(),
+                io.LoraModel.Output(
+                    "content_lora",
+                    tooltip="The subject, for Save Trained LoRA and any node that takes a "
+                    "LORA_MODEL.",
+                ),
+                io.LoraModel.Output(
+                    "style_lora",
+                    tooltip="The style, for Save Trained LoRA and any node that takes a "
+                    "LORA_MODEL.",
+                ),
+                loss_output(),
+                report_output(),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: list[Any], class_images: list[Any] | None = None, **single: Any
+    ) -> io.NodeOutput:
+        values = unwrap_single(single)
+        inputs = TrainingInputs(
+            values.pop("model"), values.pop("clip"), values.pop("vae"), image,
+            class_images=class_images,
+        )  # fmt: skip
+        settings = UnZipLoRASettings(**values)
+        with followed(cls, settings.steps) as callbacks:
+            result = train_unziplora(inputs, settings, checkpoint_root(), callbacks)
+            log_warnings("UnZipLoRATrain", result.report)
+            return io.NodeOutput(
+                result.merged,
+                lora_model(result.content.modules, result.content.metadata),
+                lora_model(result.style.modules, result.style.metadata),
+                {"loss": [], **result.record.history},
+                result.report,
+                ui=ui.PreviewText(result.report),
+            )
+
+
+NODES = [UnZipLoRATrain]

@@ -1,0 +1,1 @@
+"""Benchmark of UnZipLoRA: training steps."""

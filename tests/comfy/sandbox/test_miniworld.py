@@ -1,0 +1,175 @@
+"""The miniature SDXL: its files, its training loop, and its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.model_base
+import pytest
+import torch
+
+from miniworld import checkpoint, gauge, loop, probes, train_model
+from miniworld.checkpoint import read, ready_checkpoint, write_checkpoint
+from miniworld.data import draw_pictures
+from miniworld.errors import MiniWorldError
+from miniworld.latents import latents_of, new_vae, quarter
+from miniworld.network import TrainedText, Vocabulary, new_text_encoders
+from miniworld.parts import Parts, load_parts
+from miniworld.probe_files import PROBES, load_probes
+from miniworld.scenes import Scene, render
+from miniworld.styles import Style
+from miniworld.train_model import ModelTraining
+from miniworld.train_text import STATED, stated
+from miniworld.world import words
+
+LIMIT = 20 * 10**6
+SCHEDULE = ((2, 1e-3, 1e-4), (4, 5e-4, 1e-4))
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    return load_parts()
+
+
+@pytest.fixture(scope="module")
+def seeing() -> dict[str, probes.Probe]:
+    return load_probes()
+
+
+def test_committed_files_are_small() -> None:
+    assert checkpoint.SMALL.stat().st_size + PROBES.stat().st_size <= LIMIT
+
+
+def test_stock_loader_gives_sdxl_with_v_prediction_and_zero_terminal_snr(parts: Parts) -> None:
+    model = parts.model.model
+    assert isinstance(model, comfy.model_base.SDXL)
+    assert model.model_type == comfy.model_base.ModelType.V_PREDICTION
+    assert float(model.model_sampling.sigma_max) > 1000
+    linears = [key for key in model.state_dict() if key.endswith("attn1.to_q.weight")]
+    assert len(linears) == 11  # of 88 attention linears, as in the tiny SDXL
+
+
+def test_encoder_is_the_linear_one(parts: Parts) -> None:
+    picture = render(Scene("key", Style("candy", "dotted")))[None]
+    expected = latents_of(quarter(picture))
+    torch.testing.assert_close(new_vae().encode(2 * picture - 1), expected, atol=1e-5, rtol=0)
+    got = parts.vae.encode(picture.movedim(1, -1))
+    torch.testing.assert_close(got, expected, atol=2e-2, rtol=0)  # float16 in the file
+
+
+def test_decoder_gives_the_picture_back(parts: Parts) -> None:
+    pictures = torch.stack([
+        render(Scene("star", Style("royal", "striped"))),
+        render(Scene("cat", Style("neon", "checkered"))),
+    ])  # fmt: skip
+    with torch.inference_mode():
+        back = parts.vae.decode(parts.vae.encode(pictures.movedim(1, -1))).movedim(-1, 1)
+    assert float((back - pictures).abs().mean()) < 0.03
+
+
+def test_probes_see_new_pictures_right(seeing: dict[str, probes.Probe]) -> None:
+    for name, probe in seeing.items():
+        for factor, right in probes.accuracy(probe, count=400, seed=5).items():
+            assert right >= 0.95, (name, factor)
+
+
+def test_gauge_measures_new_pictures() -> None:
+    off = gauge.errors(gauge.load_gauge(), count=400, seed=5)
+    assert off["radius"] < 0.03 and off["brightness"] < 0.06 and off["stretch"] < 0.15
+
+
+def test_model_draws_what_the_caption_says(parts: Parts, seeing: dict[str, probes.Probe]) -> None:
+    asked = [
+        ("heart", "ember", "plain"), ("ring", "stone", "shaded"), ("star", "royal", "plain"),
+        ("cross", "mint", "striped"), ("house", "candy", "plain"), ("circle", "lemon", "barred"),
+    ]  # fmt: skip
+    right = {"subject": 0, "palette": 0, "texture": 0}
+    for words_asked in asked:
+        drawn = parts.draw(parts.model, "a {} in {} {} style".format(*words_asked), 2, seed=7)
+        logits = seeing["subject"].logits(drawn) | seeing["style"].logits(drawn)
+        for factor, word in zip(right, words_asked, strict=True):
+            names = (probes.SUBJECT | probes.STYLE)[factor]
+            right[factor] += int((logits[factor].argmax(1) == names.index(word)).sum())
+    count = 2 * len(asked)
+    assert right["palette"] >= 0.9 * count, right
+    assert right["subject"] >= 0.7 * count, right
+    assert right["texture"] >= 0.7 * count, right
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        (
+            "a very dark tiny sks star on the left in ohwx ocean striped style",
+            {"subject": "star", "palette": "ocean", "texture": "striped", "place": "on the left",
+             "size": "tiny", "brightness": "very dark"},
+        ),
+        (
+            "a ring with a small square in mint style",
+            {"subject": "ring", "companion": "square", "palette": "mint"},
+        ),
+        ("a shape", {"subject": "shape"}),
+    ],
+)  # fmt: skip
+def test_stated_reads_a_caption(caption: str, expected: dict[str, str]) -> None:
+    found = {name: STATED[name][place] for name, place in stated(caption).items()}
+    assert found == {name: expected.get(name, "") for name in STATED}
+
+
+def _training() -> ModelTraining:
+    text = TrainedText(new_text_encoders(0), Vocabulary(words()))
+    return ModelTraining(draw_pictures(64, seed=0), text)
+
+
+class _Interrupted(ModelTraining):
+    """A training that is interrupted in its third step, as by Ctrl-C."""
+
+    def advance(self, learning_rate: float) -> float:
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return super().advance(learning_rate)
+
+
+def test_interrupted_training_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(train_model, "BATCH", 2)
+    whole = _training()
+    log = loop.run(whole, SCHEDULE, "model", tmp_path / "whole")
+    interrupted = _training()
+    interrupted.__class__ = _Interrupted
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(interrupted, SCHEDULE, "model", tmp_path / "cut")
+    resumed = _training()
+    again = loop.run(resumed, SCHEDULE, "model", tmp_path / "cut")
+    assert resumed.step == 4 and log[-1]["step"] == again[-1]["step"]
+    weights = zip(whole.averaged.averages, resumed.averaged.averages, strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_damaged_training_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(SystemExit, match=r"model\.pt: cannot be read .* Delete it"):
+        loop.run(_training(), SCHEDULE, "model", tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage" * 100])
+def test_missing_or_damaged_small_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    small = tmp_path / "mini_sdxl.safetensors"
+    if content is not None:
+        small.write_bytes(content)
+    with pytest.raises(MiniWorldError, match="make miniworld"):
+        write_checkpoint(tmp_path / "whole.safetensors", small)
+    with pytest.raises(MiniWorldError, match="mini_sdxl"):
+        load_probes(small)
+
+
+def test_damaged_checkpoint_is_written_again(tmp_path: Path) -> None:
+    path = ready_checkpoint(tmp_path / "mini.safetensors")
+    first = path.read_bytes()
+    path.write_bytes(first[: len(first) // 2])
+    assert ready_checkpoint(path).read_bytes() == first
+    path.unlink()
+    assert ready_checkpoint(path).read_bytes() == first
+    assert read(path)

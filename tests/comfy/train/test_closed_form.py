@@ -1,0 +1,160 @@
+"""The closed form: compared with gradient steps, in every layer choice, and after a cancel."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from sandbox import tiny
+from ziplora_core.comfy_adapter.train.ziplora import ZipLoRAResult, train_ziplora
+from ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt
+from ziplora_core.training.interface import ProgressCallbacks
+from ziplora_core.training.options import TrainingOptions
+from ziplora_core.ziplora.options import ZipLoRASettings
+
+from .. import helpers
+
+SETTINGS = ZipLoRASettings(
+    width=128, height=128, solver="closed_form", memory="fast", options=TrainingOptions()
+)
+
+
+def run(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    folder: Path,
+    settings: ZipLoRASettings,
+    strength: float = 1.0,
+    joint: bool = False,
+    **callbacks: Any,
+) -> ZipLoRAResult:
+    with torch.inference_mode():
+        content, style = helpers.prompts(clip)
+        prompts = [Prompt("content", content), Prompt("style", style)]
+        if joint:
+            prompts.append(Prompt("joint", helpers.encode(clip, "sks dog in watercolor style")))
+        pair = helpers.lora_pair(strength, strength)
+        return train_ziplora(model, pair, prompts, settings, folder, ProgressCallbacks(**callbacks))
+
+
+def retention(result: ZipLoRAResult) -> float:
+    match = re.search(r"sum: [\d.]+ → ([\d.]+)", result.report)
+    assert match
+    return float(match.group(1))
+
+
+@pytest.fixture(scope="module")
+def hundred_steps(tmp_path_factory: pytest.TempPathFactory) -> dict[float, ZipLoRAResult]:
+    """The results of a hundred gradient steps, by the pair's strength."""
+    stepped, folder = replace(SETTINGS, solver="adam"), tmp_path_factory.mktemp("stepped")
+    model, clip = tiny.tiny_sdxl(), tiny.tiny_clip()
+    return {strength: run(model, clip, folder, stepped, strength) for strength in (0.5, 1.0)}
+
+
+def test_closed_form_keeps_as_much_as_a_hundred_steps_or_far_more(
+    hundred_steps: dict[float, ZipLoRAResult],
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    tmp_path: Path,
+) -> None:
+    """How much more depends on the LoRAs: the weaker they are, the more the penalty costs."""
+    for strength, ratio in ((0.5, 0.7), (1.0, 1.2)):
+        solved = run(model, clip, tmp_path, SETTINGS, strength)
+        assert retention(solved) <= ratio * retention(hundred_steps[strength])
+        assert "WARNING" not in solved.report
+        assert "closed form: 2 passes over 25 + 25 calibration samples" in solved.report
+        assert len(solved.merged.coefficients) == 88
+
+
+def test_joint_prompt_holds_the_strength_of_the_merge(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    def figures(result: ZipLoRAResult) -> tuple[float, float]:
+        kept = re.search(r"‖merged‖ / ‖direct‖ in the shared modules: ([\d.]+)", result.report)
+        held = re.search(r"at the joint prompt, .*: ([\d.]+)", result.report)
+        assert kept
+        return float(kept.group(1)), float(held.group(1)) if held else 0.0
+
+    settings = replace(SETTINGS, calibration_states=8)
+    (without, _), (kept, error) = (
+        figures(run(model, clip, tmp_path, settings, joint=joint)) for joint in (False, True)
+    )
+    assert without < kept <= 1.05 and 0 < error < 0.02
+
+
+def test_warm_start_needs_a_fifth_of_the_steps(
+    hundred_steps: dict[float, ZipLoRAResult],
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    tmp_path: Path,
+) -> None:
+    warm = run(model, clip, tmp_path, replace(SETTINGS, solver="closed_form_then_adam", steps=20))
+    assert retention(warm) <= 0.9 * retention(hundred_steps[1.0])
+    assert "20 of 20 steps" in warm.report
+
+
+def test_closed_form_is_bit_identical_and_depends_on_the_seed(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, calibration_states=4)
+    first, second, other = (
+        run(model, clip, tmp_path, s).merged.coefficients for s in (few, few, replace(few, seed=1))
+    )
+    for name, columns in first.items():
+        assert torch.equal(columns, second[name])
+    assert any(not torch.equal(columns, other[name]) for name, columns in first.items())
+
+
+@pytest.mark.parametrize("layers", ["attention_without_cross_kv", "all"])
+def test_closed_form_of_other_layers(
+    layers: str, model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, calibration_states=4, layers=layers)
+    result = run(model, clip, tmp_path, few)
+    coefficients = result.merged.coefficients.values()
+    assert all(torch.isfinite(m).all() for m in coefficients)
+    assert sum(bool((m - 1).abs().max() > 0.1) for m in coefficients) > 0.9 * len(coefficients)
+    assert "keep coefficient 1" not in result.report
+
+
+def test_cancel_in_the_closed_form_leaves_the_model_clean(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    def cancel(done: int, total: int) -> None:
+        assert done <= total
+        if done > 0.8 * total:
+            raise KeyboardInterrupt
+
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        run(model, clip, tmp_path, SETTINGS, on_prepare=cancel)
+    helpers.assert_untouched(model, before)
+
+
+def test_memory_that_runs_out_costs_a_second_try(
+    model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, calibration_states=4)
+    asked: list[int] = []
+
+    def run_out() -> bool:
+        asked.append(1)
+        if len(asked) == 1:  # before the second pass
+            raise torch.OutOfMemoryError
+        return False
+
+    plain, again = (
+        run(model, clip, tmp_path, few),
+        run(model, clip, tmp_path, few, should_stop=run_out),
+    )
+    assert len(asked) == 2
+    assert "memory ran out: the closed form went on" in again.report
+    for name, columns in plain.merged.coefficients.items():
+        torch.testing.assert_close(again.merged.coefficients[name], columns, rtol=1e-2, atol=1e-2)

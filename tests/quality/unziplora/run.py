@@ -1,0 +1,234 @@
+"""One picture taken apart on the miniature SDXL: UnZipLoRA, a part at a time, beside others."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+from sandbox.commands import say
+from sandbox.paths import ROOT, use_comfyui
+
+use_comfyui()
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+import torch  # noqa: E402
+from comfy.model_patcher import ModelPatcher  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from miniworld.parts import Parts, load_parts  # noqa: E402
+from miniworld.probe_files import load_probes  # noqa: E402
+from miniworld.probes import Probe  # noqa: E402
+from miniworld.scenes import SIDE, Scene, render  # noqa: E402
+from ziplora_core.comfy_adapter.apply.unziplora import with_unziplora  # noqa: E402
+from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs  # noqa: E402
+from ziplora_core.comfy_adapter.train.unziplora import train_unziplora  # noqa: E402
+from ziplora_core.files.writer import kohya_tensors  # noqa: E402
+from ziplora_core.lora.blocks import PRESETS  # noqa: E402
+from ziplora_core.lora.factors import LoraFactors  # noqa: E402
+from ziplora_core.lora.merged import MergedLoRA  # noqa: E402
+from ziplora_core.lora.pair import pair_modules  # noqa: E402
+from ziplora_core.training.options import TrainingOptions  # noqa: E402
+from ziplora_core.unziplora.options import UnZipLoRASettings  # noqa: E402
+from ziplora_core.unziplora.separate_prompts import recombine  # noqa: E402
+
+from ..measure import Reference, references, seen  # noqa: E402
+from ..sources import BATCH, LAYERS, LEARNING_RATE, train  # noqa: E402
+from ..subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD, Pair  # noqa: E402
+
+SHOWN = PAIRS[:2]
+"""Each one's content is recombined with the other one's style."""
+STYLE_PROMPT = f"a shape in {STYLE_WORD} style"
+STYLES = ("ocean plain", "candy striped", "mint dotted")
+"""The content is drawn in: seen styles, which no training here has."""
+SUBJECTS = ("star", "key", "house")
+"""The style is put on."""
+PICTURES, SEED = 4, 1
+STEPS, RATE = 300, 5e-4
+SETTINGS = UnZipLoRASettings(
+    prompt=JOINT_PROMPT, content_prompt=CONTENT_PROMPT, style_prompt=STYLE_PROMPT, rank=64,
+    steps=STEPS, content_learning_rate=RATE, style_learning_rate=RATE, resolution=SIDE,
+    memory="fast", layers=LAYERS,
+    options=TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0),
+)  # fmt: skip
+WITH_PROMPTS = replace(SETTINGS, column_separation=False)
+VARIANTS = {
+    "naive joint": replace(WITH_PROMPTS, content_prompt=JOINT_PROMPT, style_prompt=JOINT_PROMPT),
+    "+ prompts": WITH_PROMPTS,
+    "+ columns": replace(SETTINGS, block_separation=False),
+    "+ blocks: UnZipLoRA": SETTINGS,
+    "UnZipLoRA, four samples a step": replace(
+        SETTINGS,
+        content_learning_rate=LEARNING_RATE,
+        style_learning_rate=LEARNING_RATE,
+        options=replace(SETTINGS.options, batch=BATCH, schedule="cosine"),
+    ),
+}
+"""The paper's ablation, each with what the one before has; last with what DreamBooth's have."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A picture taken apart: LoRAs for use alone, and for use together.
+
+    Args:
+        content, style: modules of each.
+        merged: both, mergers folded in.
+    """
+
+    content: Mapping[str, LoraFactors]
+    style: Mapping[str, LoraFactors]
+    merged: MergedLoRA
+
+
+Taking = Callable[[Parts, Pair], Apart]
+Figures = dict[str, float]
+Drawn = dict[str, Tensor]
+
+
+def picture(pair: Pair) -> Tensor:
+    """The one picture, `(1, 3, 128, 128)`: a subject and a style that the model has never seen."""
+    return render(Scene(pair.subject, pair.style, radius=0.55))[None]
+
+
+def unzipped(settings: UnZipLoRASettings) -> Taking:
+    def take(parts: Parts, pair: Pair) -> Apart:
+        inputs = TrainingInputs(parts.model, parts.clip, parts.vae, [picture(pair).movedim(1, -1)])
+        with tempfile.TemporaryDirectory() as folder:
+            result = train_unziplora(inputs, settings, Path(folder))
+        merged = result.merged
+        if settings.content_prompt == settings.prompt:  # one prompt for all, as it was trained
+            merged = replace(merged, prompt_separated=False)
+        return Apart(result.content.modules, result.style.modules, merged)
+
+    return take
+
+
+def two_dreambooths(parts: Parts, pair: Pair) -> Apart:
+    """Two LoRAs on the one picture, one at the content's prompt and one at the style's."""
+    content, style = (
+        train(parts, picture(pair), [prompt], STEPS, 0) for prompt in (CONTENT_PROMPT, STYLE_PROMPT)
+    )
+    return _plain(content, style)
+
+
+def split_by_blocks(parts: Parts, pair: Pair) -> Apart:
+    """One LoRA at the joint prompt, of which B-LoRA's block pairs are taken (arXiv:2403.14572)."""
+    whole = train(parts, picture(pair), [JOINT_PROMPT], STEPS, 0)
+    both = MergedLoRA(pair_modules(whole, whole))
+    blocks = PRESETS["b_lora"]
+    return _plain(both.modules(1.0, 0.0, blocks), both.modules(0.0, 1.0, blocks))
+
+
+def _plain(content: Mapping[str, LoraFactors], style: Mapping[str, LoraFactors]) -> Apart:
+    return Apart(content, style, MergedLoRA(pair_modules(content, style)))
+
+
+METHODS: dict[str, Taking] = {
+    **{name: unzipped(settings) for name, settings in VARIANTS.items()},
+    "two DreamBooth LoRAs": two_dreambooths,
+    "one LoRA, B-LoRA's blocks": split_by_blocks,
+}
+
+
+def run(workers: Executor) -> dict[str, dict[str, tuple[Figures, Drawn]]]:
+    """Run every method on every picture; by method and pair."""
+    taken = {
+        (name, n): workers.submit(take, name, n) for name in METHODS for n in range(len(SHOWN))
+    }
+    apart = {key: future.result() for key, future in taken.items()}
+    measured = {
+        (name, n): workers.submit(
+            measure, name, n, apart[name, n], apart[name, (n + 1) % len(SHOWN)]
+        )
+        for name, n in apart
+    }
+    return {
+        name: {pair.name: measured[name, n].result() for n, pair in enumerate(SHOWN)}
+        for name in METHODS
+    }
+
+
+def take(name: str, number: int) -> Apart:
+    """Take one picture apart."""
+    torch.set_num_threads(1)
+    say(f"{SHOWN[number].name}, {name}: training")
+    return METHODS[name](load_parts(), SHOWN[number])
+
+
+def measure(name: str, number: int, apart: Apart, other: Apart) -> tuple[Figures, Drawn]:
+    """Draw with each half alone, with both, and with another picture's style; see what it shows."""
+    torch.set_num_threads(1)
+    parts, probes, pair = load_parts(), load_probes(), SHOWN[number]
+    another = SHOWN[(number + 1) % len(SHOWN)]
+    drawn = draw(parts, apart, other)
+    own, its = references(pair, probes), references(another, probes)
+    figures = {
+        "content": own.content.alignment(drawn["content"]),
+        "content, other styles": mean(
+            own.content.alignment(drawn[f"content in {style}"]) for style in STYLES
+        ),
+        "those styles": mean(_asked(probes, drawn[f"content in {s}"], s) for s in STYLES),
+        "style": own.style.alignment(drawn["style"]),
+        "style, other subjects": mean(
+            own.style.alignment(drawn[f"{subject} in style"]) for subject in SUBJECTS
+        ),
+        "those subjects": mean(
+            seen(probes["subject"], "subject", subject, drawn[f"{subject} in style"])
+            for subject in SUBJECTS
+        ),
+        **_both("together", own.content, own.style, drawn["together"]),
+        **_both("recombined", own.content, its.style, drawn["recombined"]),
+    }
+    say(f"{pair.name}, {name}: { ({k: round(v, 3) for k, v in figures.items()}) }")
+    return figures, drawn
+
+
+def draw(parts: Parts, apart: Apart, other: Apart) -> Drawn:
+    """Draw everything that is measured, four pictures each."""
+    content = parts.with_lora(kohya_tensors(apart.content))
+    style = parts.with_lora(kohya_tensors(apart.style))
+    asked = {
+        "content": (content, CONTENT_PROMPT),
+        **{f"content in {s}": (content, f"{CONTENT_PROMPT} in {s} style") for s in STYLES},
+        "style": (style, STYLE_PROMPT),
+        **{f"{s} in style": (style, f"a {s} in {STYLE_WORD} style") for s in SUBJECTS},
+        "together": (_together(parts, apart.merged), JOINT_PROMPT),
+        "recombined": (_together(parts, _recombined(apart, other)), JOINT_PROMPT),
+    }
+    return {
+        name: parts.draw(model, prompt, PICTURES, SEED) for name, (model, prompt) in asked.items()
+    }
+
+
+def _recombined(apart: Apart, other: Apart) -> MergedLoRA:
+    if apart.merged.prompt_separated:
+        return recombine(apart.merged, other.merged)
+    return MergedLoRA(pair_modules(apart.content, other.style))
+
+
+def _together(parts: Parts, merged: MergedLoRA) -> ModelPatcher:
+    """Put both halves on the model: with a prompt each, or added."""
+    if not merged.prompt_separated:
+        return parts.with_lora(kohya_tensors(merged.modules()))
+    prompts = [parts.encode(CONTENT_PROMPT), parts.encode(STYLE_PROMPT)]
+    return with_unziplora(parts.model, merged, prompts)[0]
+
+
+def _asked(probes: Mapping[str, Probe], pictures: Tensor, style: str) -> float:
+    """How surely palette and texture are the ones asked for."""
+    palette, texture = style.split()
+    probe = probes["style"]
+    return mean(
+        [seen(probe, "palette", palette, pictures), seen(probe, "texture", texture, pictures)]
+    )
+
+
+def _both(name: str, content: Reference, style: Reference, pictures: Tensor) -> Figures:
+    found = content.alignment(pictures), style.alignment(pictures)
+    return {f"{name}, subject": found[0], f"{name}, style": found[1]}

@@ -1,0 +1,1 @@
+"""Training data: pictures, captions, class pictures, noisy samples and sample pictures."""

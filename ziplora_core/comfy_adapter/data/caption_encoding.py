@@ -1,0 +1,98 @@
+"""Captions of training pictures, and their conditioning with each picture's size and crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from ...errors import problem
+from ...training.framing import Framing, latent_size
+from ..model import conditioning as cond
+
+
+def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[str]:
+    """Match captions to pictures; an empty caption becomes the prompt.
+
+    Args:
+        captions: one text per picture, one text with a line per picture, or none.
+        prompt: the prompt of every picture without a caption.
+        pictures: the number of pictures.
+
+    Raises:
+        ZipLoRAError: another number of captions than pictures, or neither caption nor prompt.
+    """
+    lines = list(captions)
+    if len(lines) == 1 and pictures > 1:
+        lines = lines[0].splitlines()
+        while len(lines) > pictures and not lines[-1].strip():
+            lines.pop()
+    if not any(line.strip() for line in lines):
+        lines = [""] * pictures
+    if len(lines) != pictures:
+        raise problem(
+            "captions",
+            found=f"{len(lines)} for {pictures} pictures",
+            expected="one for each picture, in their order, or none at all",
+            advice="Give a list of texts or one text with a line for each picture; an empty line "
+            "stands for the prompt.",
+        )
+    matched = [" ".join(line.split()) or prompt.strip() for line in lines]
+    if not all(matched):
+        raise problem(
+            "prompt",
+            found="nothing, and a picture without a caption",
+            expected="a prompt for the pictures, e.g. 'a photo of sks dog'",
+            advice="Write a prompt with a rare word for your subject or style.",
+        )
+    return matched
+
+
+def encode_captions(clip: Any, captions: Iterable[str], model: Any) -> dict[str, Any]:
+    """Encode each caption once, as CLIP Text Encode does.
+
+    Raises:
+        ZipLoRAError: the CLIP belongs to another kind of model.
+    """
+    encoded = {}
+    with torch.inference_mode():
+        for caption in dict.fromkeys(captions):
+            encoded[caption] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+            cond.check(encoded[caption], "clip", model)
+    return encoded
+
+
+class Conditioner:
+    """An encoder of (caption, framing) pairs into conditioning, one per sample.
+
+    Args:
+        model: a `BaseModel` on its device.
+        encode: a function from a caption to CONDITIONING.
+        frozen: whether `encode` is constant, so that each pair is prepared once.
+        device: the device of the model.
+    """
+
+    def __init__(
+        self, model: Any, encode: Callable[[str], Any], frozen: bool, device: torch.device
+    ) -> None:
+        self.model, self.encode, self.frozen, self.device = model, encode, frozen, device
+        self._prepared: dict[tuple[str, Framing], cond.Conditioning] = {}
+
+    def __call__(self, requests: Sequence[tuple[str, Framing]]) -> list[cond.Conditioning]:
+        prepared = self._prepared if self.frozen else {}
+        encoded: dict[str, Any] = {}
+        for caption, frame in requests:
+            if (caption, frame) not in prepared:
+                if caption not in encoded:
+                    encoded[caption] = self.encode(caption)
+                prepared[caption, frame] = self._prepare(encoded[caption], frame)
+        return [prepared[request] for request in requests]
+
+    def _prepare(self, conditioning: Any, frame: Framing) -> cond.Conditioning:
+        (height, width), (top, left), target = frame.original, frame.crop, frame.target
+        sizes = {"height": height, "width": width, "crop_h": top, "crop_w": left}
+        sizes |= {"target_height": target[0], "target_width": target[1]}
+        [[context, extras]] = conditioning
+        like = torch.zeros(1, 1, *latent_size(*target), device=self.device)
+        return cond.prepare(self.model, [[context, {**extras, **sizes}]], like)

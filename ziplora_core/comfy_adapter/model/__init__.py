@@ -1,0 +1,1 @@
+"""Code for the loaded MODEL: private copies, branches, conditioning, sampling, memory."""

@@ -1,0 +1,150 @@
+"""Conversion of CONDITIONING to samples of a training batch, by ComfyUI's own functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.conds
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+
+from ...errors import problem
+from ...training.branches import repeat_tokens
+
+_SIZES = {"width", "height", "crop_w", "crop_h", "target_width", "target_height"}
+_KNOWN = {"pooled_output", *_SIZES}
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The inputs that ComfyUI passes to its UNet for one prompt: `c_crossattn`, `y`, …"""
+
+    parts: Mapping[str, comfy.conds.CONDRegular]
+
+    def joins(self, other: Conditioning) -> bool:
+        """Return whether ComfyUI would put both into one batch.
+
+        It repeats prompts, so 77 and 154 tokens share a batch, while 77 and 77·5 do not.
+        """
+        return comfy.samplers.cond_equal_size(self.parts, other.parts)
+
+
+def batch(conditionings: list[Conditioning]) -> dict[str, torch.Tensor]:
+    """Concatenate samples as ComfyUI's sampler does."""
+    return comfy.samplers.cond_cat([c.parts for c in conditionings])
+
+
+def check(conditioning: Any, name: str, model: Any) -> None:
+    """Refuse a CONDITIONING that a training step with a single prompt cannot represent.
+
+    Args:
+        conditioning: ComfyUI's `[[context, {"pooled_output": …}]]`.
+        name: name of the input, for messages.
+        model: a `BaseModel`.
+
+    Raises:
+        ZipLoRAError: there is not exactly one entry, no pooled output, a width of another model, a
+            value that is not finite, or a mask, area, time range, ControlNet, hook or other entry
+            that changes the prediction.
+    """
+    found = _fault(conditioning, model.model_config.unet_config.get("context_dim"))
+    if found is not None:
+        raise problem(
+            name,
+            found=found,
+            expected="one plain prompt with its pooled output",
+            advice="Connect one CLIP Text Encode whose CLIP comes from the same checkpoint.",
+        )
+
+
+def _fault(conditioning: Any, width: int | None) -> str | None:
+    """Return a description of what is wrong with a CONDITIONING, or None."""
+    if len(conditioning) != 1:
+        return f"{len(conditioning)} entries"
+    context, extras = conditioning[0]
+    pooled = extras.get("pooled_output")
+    if pooled is None:
+        return "no pooled output"
+    if len(context) != 1:
+        return f"a batch of {len(context)}"
+    if width is not None and context.shape[-1] != width:
+        return f"a prompt of width {context.shape[-1]} where this model takes {width}"
+    if not (torch.isfinite(context).all() and torch.isfinite(pooled).all()):
+        return "NaN or infinity"
+    changed = sorted(k for k, value in extras.items() if k not in _KNOWN and value is not None)
+    return ", ".join(changed) or None
+
+
+def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning:
+    """Convert one checked CONDITIONING for latents of one size.
+
+    As in ComfyUI's sampler, SDXL's size conditioning is the size of the latent unless the
+    conditioning has its own (CLIPTextEncodeSDXL). A model that also takes a picture (inpainting,
+    InstructPix2Pix) gets the sampler's input for an empty latent without a mask: an empty picture
+    that is masked as a whole.
+
+    Args:
+        model: a `BaseModel` on its device.
+        conditioning: ComfyUI's `[[context, {"pooled_output": …}]]`.
+        latent: latent `(1, c, h, w)` on the model's device; only its height and width are used.
+    """
+    plain = [[_plain(c), {k: _plain(v) for k, v in extras.items()}] for c, extras in conditioning]
+    empty = latent.new_zeros(1, model.latent_format.latent_channels, *latent.shape[-2:])
+    converted = comfy.samplers.encode_model_conds(
+        model.extra_conds,
+        comfy.sampler_helpers.convert_cond(plain),
+        empty,
+        empty.device,
+        "positive",
+        latent_image=empty,
+    )
+    parts = converted[0]["model_conds"]
+    return Conditioning(
+        {
+            key: part.process_cond(batch_size=1, area=None)._copy_with(part.cond.to(latent.device))
+            for key, part in parts.items()
+        }
+    )
+
+
+def own_prompts(conditionings: Sequence[Any], joint: Any) -> torch.Tensor:
+    """Stack the branches' own prompts, repeated to the joint prompt's length.
+
+    Args:
+        conditionings: checked CONDITIONING, one for each branch.
+        joint: CONDITIONING that the model itself reads.
+
+    Returns:
+        a float32 tensor `(branch, token, width)`.
+
+    Raises:
+        ZipLoRAError: the joint prompt's length is not a multiple of theirs.
+    """
+    return repeat_tokens(contexts(conditionings), joint[0][0].shape[1])
+
+
+def contexts(conditionings: Sequence[Any]) -> torch.Tensor:
+    """Stack checked CONDITIONING to `(branch, token, width)`, float32, repeated to one length."""
+    read = [context.clone().float() for [[context, _]] in conditionings]  # (1, token, width)
+    tokens = math.lcm(*(context.shape[1] for context in read))
+    return torch.cat([repeat_tokens(context, tokens) for context in read])
+
+
+def zeroed(conditioning: Any) -> Any:
+    """Zero a CONDITIONING as the stock ConditioningZeroOut does, for the unconditional half."""
+    return [
+        [
+            torch.zeros_like(context),
+            {**extras, "pooled_output": torch.zeros_like(extras["pooled_output"])},
+        ]
+        for context, extras in conditioning
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Copy a tensor, as autograd cannot save those made in inference mode."""
+    return value.clone() if isinstance(value, torch.Tensor) else value

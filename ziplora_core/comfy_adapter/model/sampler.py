@@ -1,0 +1,59 @@
+"""The sampler that draws pictures with a model in training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import comfy.samplers
+import torch
+from comfy.k_diffusion.sampling import sample_euler
+from torch import Tensor
+
+from ...training.branches import Gates
+from .conditioning import Conditioning
+from .training_model import TrainingModel
+
+GUIDANCE = 5.0
+Told = Callable[[Tensor, Tensor, Tensor], None]
+"""A function of x_t, σ `(b,)` and the x0 predicted for the prompts, without guidance."""
+
+
+@torch.no_grad()
+def sample_latents(
+    opened: TrainingModel,
+    prompts: Sequence[Conditioning],
+    negatives: Sequence[Conditioning],
+    noise: Tensor,
+    gates: Gates | None,
+    steps: int,
+    on_step: Told = lambda x, sigma, x0: None,
+    since: float = math.inf,
+) -> Tensor:
+    """Draw one latent `(b, c, h, w)` per prompt, by Euler steps with guidance 5, as ComfyUI does.
+
+    Args:
+        opened: the model in training.
+        prompts, negatives: b conditionings each.
+        noise: noise `(b, c, h, w)` of unit variance.
+        gates: gates of the branches, one row per prompt; None to draw without branches.
+        steps: number of steps of the normal schedule.
+        on_step: function called at every step.
+        since: largest σ at which the branches are active.
+    """
+    conditionings = [*prompts, *negatives]
+    both_halves = gates and gates.for_guidance(len(prompts))
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])
+        active = since == math.inf or float(sigma[0]) <= since  # the latter waits for the device
+        present = both_halves if active else None
+        x0 = opened.denoised(both, sigma_of_both, conditionings, present)
+        positive, negative = x0.chunk(2)
+        on_step(x, sigma, positive)
+        return negative + GUIDANCE * (positive - negative)
+
+    noise = noise.to(opened.device)
+    sigmas = comfy.samplers.calculate_sigmas(opened.sampling, "normal", steps).to(opened.device)
+    start = opened.sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
+    return sample_euler(guided, start, sigmas, disable=True)

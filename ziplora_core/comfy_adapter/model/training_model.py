@@ -1,0 +1,268 @@
+"""A private copy of the user's MODEL with gated branches, which all trainers train with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import comfy.model_sampling
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor
+
+from ...training.activations import ActivationRecorder
+from ...training.branches import Branches, Gates
+from ...training.framing import latent_size
+from . import conditioning as cond
+from .block_checkpointing import checkpointed_blocks
+from .branch_hooks import BranchHooks
+from .memory_advice import run_or_free_memory
+from .private_copy import (
+    compute_dtype,
+    in_training,
+    is_quantised,
+    private_copy,
+    refuse_patched,
+    set_compute_dtype,
+)
+
+_INJECTION = "ziplora_training"
+_ALL = 10**20
+"""A number of bytes above the memory of any card."""
+
+
+class TrainingModel:
+    """The frozen model with its branches, and the predictions it makes.
+
+    Args:
+        patcher: the private ModelPatcher.
+        branches: branches by weight key.
+        dtype: compute dtype.
+        keep_loaded: patchers that stay loaded with it.
+
+    `evaluations` counts the samples that went through the UNet; `on_evaluation` is called with that
+    count before each batch.
+    """
+
+    def __init__(
+        self,
+        patcher: Any,
+        branches: Mapping[str, Branches],
+        dtype: torch.dtype,
+        keep_loaded: Sequence[Any] = (),
+    ) -> None:
+        self.patcher, self.dtype = patcher, dtype
+        self.patchers = [patcher, *keep_loaded]
+        self.hooks = BranchHooks(branches)
+        self.sigmas: Tensor = self.sampling.sigmas.cpu()
+        """σ of every timestep, ascending; on the CPU, so that a look-up waits for no device."""
+        self.checkpointing = False
+        self.one_by_one = False
+        self.evaluations = 0
+        self.on_evaluation: Callable[[int], None] = lambda evaluations: None
+
+    def load(self) -> None:
+        """Load the model and `keep_loaded` as a whole, and unload everything else.
+
+        With --novram, ComfyUI keeps all weights off the card and lends each layer its weights in a
+        buffer that the next layer overwrites; a backward pass would read the wrong ones there.
+        """
+        comfy.model_management.load_models_gpu(
+            self.patchers, memory_required=_ALL, force_full_load=True
+        )
+        for patcher in self.patchers:
+            if patcher.model.model_lowvram:
+                patcher.partially_load(patcher.load_device, _ALL)
+
+    @property
+    def model(self) -> Any:
+        return self.patcher.model
+
+    @property
+    def sampling(self) -> Any:
+        """The MODEL's own sampling object, with prediction type and noise schedule."""
+        return self.patcher.get_model_object("model_sampling")
+
+    @property
+    def v_prediction(self) -> bool:
+        return isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
+
+    @property
+    def cast_bytes(self) -> int:
+        """The bytes that autograd keeps as copies of weights that are cast in every layer (fp8)."""
+        weights = list(self.model.diffusion_model.parameters())
+        cast = sum(w.numel() for w in weights if is_quantised(w) or w.dtype != self.dtype)
+        return cast * self.dtype.itemsize
+
+    @property
+    def timesteps(self) -> int:
+        return len(self.sigmas)
+
+    @property
+    def device(self) -> torch.device:
+        return self.patcher.load_device
+
+    @property
+    def branches(self) -> Mapping[str, Branches]:
+        """The branches by weight key."""
+        return self.hooks.branches
+
+    @contextmanager
+    def recording(self, recorder: ActivationRecorder) -> Iterator[None]:
+        """Record activations while in this context; see `BranchHooks`."""
+        self.hooks.recorder = recorder
+        try:
+            yield
+        finally:
+            self.hooks.recorder = None
+
+    def denoise(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditioning: Sequence[cond.Conditioning],
+        gates: Gates | None,
+    ) -> Tensor:
+        """Compute the model's prediction (eps or v) with the gated branches, float32.
+
+        `apply_model` returns x0 = base + slope · prediction. The MODEL's own sampling object gives
+        base and slope, so eps, v and zero-terminal-SNR models need no separate cases.
+
+        Args:
+            x: noisy latents `(b, c, h, w)`.
+            sigma: noise levels `(b,)`.
+            conditioning: one conditioning per sample.
+            gates: gates of the branches; None to predict without them.
+        """
+        x, sigma = self.place(x), self.place(sigma)
+        return self.prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return the latent shape `(channels, height, width)` of a picture's sides in pixels."""
+        return self.model.latent_format.latent_channels, *latent_size(height, width)
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the device, asynchronously if ComfyUI considers that safe there."""
+        non_blocking = comfy.model_management.device_supports_non_blocking(self.device)
+        return tensor.to(self.device, non_blocking=non_blocking)
+
+    def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute x_t = x0 + σ·noise; return it, σ `()` and the target, float32 on the device.
+
+        The target is the exact prediction, the solution of x0 = base + slope · prediction (see
+        `denoise`) in float64: noise for eps, (noise − σ·x0)/√(1+σ²) for v.
+        """
+        x0, sigma = x0.double(), self.sigmas[timestep]
+        x = self.sampling.noise_scaling(sigma.double(), noise.double(), x0)
+        right = self.prediction(x, sigma.double(), x0)
+        return self.place(x.float()), self.place(sigma), self.place(right.float())
+
+    def prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+        """Compute the prediction (eps or v) at `x` that corresponds to `x0`."""
+        zeros = torch.zeros_like(x)
+        base = self.sampling.calculate_denoised(sigma, zeros, x)
+        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)
+        return (x0 - base) / slope
+
+    def denoised(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditioning: Sequence[cond.Conditioning],
+        gates: Gates | None,
+    ) -> Tensor:
+        """Predict x0, float32; samples whose prompts cannot share a batch run one by one.
+
+        After memory has run out once, all samples run one by one, unless gradients or an activation
+        recorder need the whole batch; their callers handle the error. Without gates, branches are
+        not computed.
+        """
+        first, *others = conditioning
+        joined = all(first.joins(other) for other in others)
+        watched = torch.is_grad_enabled() or self.hooks.recorder is not None
+        if joined and (watched or len(x) == 1):
+            return self._apply(x, sigma, conditioning, gates)
+        if joined and not self.one_by_one:
+            before = self.evaluations
+            together = run_or_free_memory(lambda: self._apply(x, sigma, conditioning, gates))
+            if together is not None:
+                return together
+            self.evaluations, self.one_by_one = before, True
+        singles = [
+            self._apply(x[i : i + 1], sigma[i : i + 1], [one], gates and gates.of([i]))
+            for i, one in enumerate(conditioning)
+        ]
+        return torch.cat(singles)
+
+    def _apply(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditioning: Sequence[cond.Conditioning],
+        gates: Gates | None,
+    ) -> Tensor:
+        self.evaluations += len(x)
+        self.on_evaluation(self.evaluations)
+        self.hooks.gates = gates and gates.each(lambda t: self.place(t.to(self.dtype)))
+        try:
+            return self.model.apply_model(
+                x,
+                sigma,
+                **cond.batch(list(conditioning)),
+                transformer_options={"optimized_attention_override": _differentiable_attention},
+            )
+        finally:
+            self.hooks.gates = None
+
+
+@contextmanager
+def training_model(
+    model: Any,
+    branches: Mapping[str, Branches],
+    dtype: torch.dtype | None = None,
+    keep_loaded: Sequence[Any] = (),
+    backward: bool = True,
+) -> Iterator[TrainingModel]:
+    """Open a private, frozen, loaded copy of a MODEL with branches on it.
+
+    Call it outside inference mode, as autograd refuses tensors made inside it. The user's MODEL is
+    never changed. Hooks, replaced forwards and the copy are removed on exit, also after an error.
+
+    Args:
+        model: the user's ModelPatcher.
+        branches: branches by weight key.
+        dtype: compute dtype; by default `compute_dtype` of the device.
+        keep_loaded: other ModelPatchers to load; all models not named are unloaded.
+        backward: whether there will be backward passes.
+
+    Raises:
+        ZipLoRAError: there are injections or wrappers on the MODEL, or it cannot be copied.
+    """
+    refuse_patched(model)
+    patcher = private_copy(model)
+    dtype = dtype or compute_dtype(patcher.load_device, backward)
+    set_compute_dtype(patcher, dtype)
+    opened = TrainingModel(patcher, branches, dtype, keep_loaded)
+    patcher.model.requires_grad_(False)
+    patcher.set_injections(_INJECTION, [opened.hooks.injection()])
+    try:
+        network = patcher.model.diffusion_model
+        with (
+            in_training(),
+            checkpointed_blocks(network, opened.hooks, lambda: opened.checkpointing),
+        ):
+            opened.load()
+            for branch in branches.values():  # after other models were unloaded
+                branch.to(patcher.load_device, dtype)
+            yield opened
+    finally:
+        patcher.eject_model()
+        patcher.remove_injections(_INJECTION)  # else a reference cycle keeps the weights
+        comfy.model_management.unload_model_and_clones(patcher)
+
+
+def _differentiable_attention(_function: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Use PyTorch's attention in place of one without a backward pass (flash, sage)."""
+    return attention_pytorch(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""Calibration, extraction, conversion and alignment scores."""

@@ -1,0 +1,108 @@
+"""Import and export of LoRA files for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import problem
+from ...files import read_lora
+from ...files.export import export_lora
+from ...files.metadata import lora_metadata
+from ...files.refusals import BiasAndNorm
+from ...files.writer import WrittenFile
+from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
+from ..folders import save_lora, save_numbered
+from ..model.pair_on_model import refuse_other_than_sdxl
+from ..model.targets import diffusers_paths, diffusers_shapes, resolve_unet
+
+FORMATS = {
+    "kohya": "loras",
+    "comfy": "loras",
+    "peft": "ziplora/exports",
+    "diffusers": "ziplora/exports",
+}
+"""The folder of each format, inside the output folder. ComfyUI would load only a part of PEFT's and
+diffusers' files without a message, so they stay outside all LoRA folders."""
+
+SDXL_LAYOUT = {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+}
+"""The block layout of SDXL's UNet, as in ComfyUI's configurations."""
+
+
+def import_lora(
+    path: Path, model: Any, bias_and_norm: BiasAndNorm
+) -> tuple[LoRA, dict[str, LoraFactors]]:
+    """Read a LoRA of any program and resolve its modules on a model.
+
+    Args:
+        path: the file.
+        model: a `BaseModel` of the SDXL family.
+        bias_and_norm: whether bias and norm tensors are refused or left out.
+
+    Returns:
+        the LoRA as it was read, and its factors by kohya module name, sgm spelling.
+
+    Raises:
+        ZipLoRAError: a model of another kind, and the errors of `read_lora` and `resolve_unet`.
+    """
+    refuse_other_than_sdxl(model)
+    lora = read_lora(path, bias_and_norm, diffusers_shapes(model))
+    return lora, resolve_unet(lora, model) | lora.text_encoder()
+
+
+def save_export(
+    lora: LoRA, prefix: str, spelling: str, dtype: str, extra: Mapping[str, str]
+) -> tuple[WrittenFile, list[str]]:
+    """Save a LoRA in one of FORMATS, with the next free number.
+
+    Args:
+        lora: the LoRA.
+        prefix: the file name prefix, inside the folder of the format.
+        spelling: one of FORMATS.
+        dtype: the dtype of the saved tensors.
+        extra: further metadata.
+
+    Returns:
+        the written file, and notes for the report.
+
+    Raises:
+        ZipLoRAError: a bad prefix, tensors that are not finite, a file that cannot be written, or a
+            module with no name in that format.
+    """
+    description = "LoRA exported by the ZipLoRA pack for ComfyUI"
+    if spelling == "kohya":
+        return save_lora(lora.modules, prefix, dtype, description, extra)[1], []
+    modules = lora.unet() if spelling == "peft" else dict(lora.modules)
+    if not modules:
+        raise problem(
+            lora.name,
+            found="text-encoder modules only",
+            expected="modules of the UNet, for a PEFT folder",
+            advice="Choose the format diffusers.",
+        )
+    paths = _unet_paths(spelling)
+
+    def write(base: Path) -> WrittenFile:
+        metadata = lora_metadata(modules, title=base.name, description=description, extra=extra)
+        path = base if spelling == "peft" else Path(f"{base}.safetensors")
+        return export_lora(path, modules, paths, spelling, metadata, dtype)
+
+    written = save_numbered(prefix, FORMATS[spelling], write)
+    left_out = len(lora.modules) - len(modules)
+    note = f"{left_out} text-encoder modules are left out: a PEFT folder is for one network"
+    return written, [note] if left_out else []
+
+
+def _unet_paths(spelling: str) -> dict[str, str]:
+    """Map SDXL's kohya module names to dotted paths: sgm for `comfy`, else diffusers'."""
+    return {
+        UNET_PREFIX + sgm.replace(".", "_"): sgm if spelling == "comfy" else path
+        for sgm, path in diffusers_paths(SDXL_LAYOUT).items()
+    }

@@ -1,0 +1,1 @@
+"""Training sessions, one per method, and the run of the training loop that they share."""

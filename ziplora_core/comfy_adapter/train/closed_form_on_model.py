@@ -1,0 +1,90 @@
+"""The closed form on a loaded MODEL, within its memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ...errors import problem
+from ...training.interface import ProgressCallbacks
+from ...training.noisy_samples import TEACHERS, NoisySample
+from ...ziplora.closed_form import ClosedForm, ClosedFormSettings, solve_coefficients
+from ...ziplora.options import ZipLoRASettings
+from ..model.memory import moments_budget
+from ..model.memory_advice import run_or_free_memory
+from ..model.targets import unet_targets
+from ..model.training_model import TrainingModel
+
+
+def solve_on_model(
+    opened: TrainingModel,
+    trained: Sequence[str],
+    samples: Sequence[Sequence[NoisySample]],
+    settings: ZipLoRASettings,
+    callbacks: ProgressCallbacks,
+) -> ClosedForm:
+    """Solve for the trained modules' coefficients, if the settings use the closed form.
+
+    If memory runs out, the solution is computed once more with single samples and all sums on the
+    CPU.
+
+    Args:
+        opened: the model, with the pair's branches on it.
+        trained: kohya names of the modules that get coefficients.
+        samples: the noisy samples of content, style and, if there is a joint prompt, of that.
+        settings: settings, of which solver, passes, calibration_states and memory are used.
+        callbacks: callbacks for a stop between passes and for each pass's errors.
+
+    Returns:
+        coefficients by kohya name, errors by pass and report lines; empty without a closed form.
+
+    Raises:
+        ZipLoRAError: memory runs out twice, or no layer could be solved.
+    """
+    if not settings.closed_form_samples:
+        return ClosedForm({})
+    started = time.perf_counter()
+    keys = unet_targets(opened.model)
+    shown = [_spread(of_teacher, settings.closed_form_samples) for of_teacher in samples]
+
+    def solve(how: ClosedFormSettings) -> ClosedForm:
+        return solve_coefficients(
+            opened,
+            [keys[name] for name in trained],
+            list(zip(TEACHERS, shown, strict=False)),
+            how,
+            lambda: opened.on_evaluation(opened.evaluations),
+            callbacks.should_stop,
+            callbacks.on_solved,
+        )
+
+    frugal = ClosedFormSettings(settings.passes, batch=1, budget=0.0)
+    first = ClosedFormSettings(settings.passes, budget=moments_budget(opened))
+    before = opened.evaluations
+    solved = run_or_free_memory(lambda: solve(frugal if settings.memory == "low" else first))
+    if solved is None:
+        opened.evaluations = before  # the second try repeats them
+        solved = run_or_free_memory(lambda: solve(frugal))
+        if solved is None:
+            raise problem(
+                "memory",
+                found="none left in the closed form, with one sample at a time and sums on the CPU",
+                expected="enough for two predictions at a time",
+                advice="Lower width and height, close other programs, or start ComfyUI with "
+                "--reserve-vram.",
+            )
+        solved.notes.append("memory ran out: the closed form went on with its sums on the CPU")
+    passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
+    errors = " → ".join(f"{error:.2f}" for error in solved.errors)
+    lines = [
+        f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} calibration samples "
+        f"in {time.perf_counter() - started:.1f} s",
+        f"error of the layers' outputs relative to the direct merge, by pass: {errors}",
+    ]
+    by_name = {name: solved.columns[keys[name]] for name in trained}
+    return ClosedForm(by_name, solved.errors, lines + solved.notes)
+
+
+def _spread(samples: Sequence[NoisySample], count: int) -> list[NoisySample]:
+    """Return `count` evenly spaced samples, as those of a trajectory are ordered by noise level."""
+    return [samples[i * len(samples) // count] for i in range(min(count, len(samples)))]

@@ -1,0 +1,256 @@
+"""ZipLoRA on a loaded MODEL, from two LoRAs to their merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...files.merge_file import merged_metadata
+from ...lora.coefficients import MergerCoefficients
+from ...lora.factors import LoRA
+from ...lora.merged import MergedLoRA
+from ...lora.pair import LoRAPair
+from ...training.branches import Branches
+from ...training.checkpoint import CheckpointFolder
+from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
+from ...training.noisy_samples import TEACHERS, NoisySample, retention
+from ...training.protection import Made, attempt, composed, forgiving
+from ...training.random import Pool
+from ...ziplora.closed_form import closed_form_evaluations
+from ...ziplora.metadata import ziplora_metadata
+from ...ziplora.objective import ZipLoRAObjective
+from ...ziplora.options import ZipLoRASettings
+from ...ziplora.report import Retention, ziplora_report
+from ..data.references import (
+    Reference,
+    draw_pictures,
+    evaluations,
+    noisy_samples,
+    reference_latents,
+)
+from ..model import conditioning as cond
+from ..model.memory import plan_memory
+from ..model.pair_on_model import pair_on_model, trained_modules
+from ..model.targets import unet_targets
+from ..model.training_model import TrainingModel, training_model
+from .closed_form_on_model import solve_on_model
+from .run import refuse_untrainable, run_loop, training_mode
+from .ziplora_inputs import Prompt, merge_inputs, refuse_strength_zero
+
+POOL = 32
+"""Largest number of noisy samples per teacher; their targets are computed once."""
+
+
+@dataclass(frozen=True)
+class ZipLoRAResult:
+    """The learned merge.
+
+    Args:
+        merged: the merge.
+        record: the loop's record.
+        report: text of the report.
+        loss: loss of every step; without steps, the errors of the closed form by pass.
+    """
+
+    merged: MergedLoRA
+    record: TrainingRecord
+    report: str
+    loss: list[float]
+
+
+@training_mode("Lower width, height or batch, or set memory to low")
+def train_ziplora(
+    model: Any,
+    pair: LoRAPair,
+    prompts: Sequence[Prompt],
+    settings: ZipLoRASettings,
+    checkpoints: Path,
+    callbacks: ProgressCallbacks = NO_CALLBACKS,
+) -> ZipLoRAResult:
+    """Learn the merger coefficients of a pair on a MODEL; see `ZipLoRASession`.
+
+    Args:
+        model, pair, prompts, settings: see `ZipLoRASession`.
+        checkpoints: folder of all checkpoints.
+        callbacks: the user's view and control of the training.
+
+    Raises:
+        ZipLoRAError: an input is invalid, the training fails, or memory runs out.
+    """
+    return ZipLoRASession(model, pair, prompts, settings).run(checkpoints, callbacks)
+
+
+class ZipLoRASession:
+    """One optimisation. The constructor checks all inputs that can be checked without computing.
+
+    Args:
+        model: the user's ModelPatcher, which is not changed.
+        pair: the two LoRAs and their strengths.
+        prompts: the content and the style prompt, latents optional; a third one is the joint
+            prompt, which preserves the strength of the merge there.
+        settings: the node's settings.
+
+    Raises:
+        ZipLoRAError: an input is invalid, in a way that the user can fix.
+    """
+
+    def __init__(
+        self, model: Any, pair: LoRAPair, prompts: Sequence[Prompt], settings: ZipLoRASettings
+    ) -> None:
+        self.notes: list[str] = []
+        refuse_untrainable(model)
+        for prompt in prompts:
+            cond.check(prompt.conditioning, f"{prompt.name}_conditioning", model.model)
+        refuse_strength_zero(pair)
+        self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
+        self.latents = [
+            None
+            if p.latent is None
+            else reference_latents(model.model, p.latent, f"{p.name}_latent")
+            for p in prompts
+        ]
+        self.pairs, self.text_encoder = pair_on_model(pair, model.model)
+        self.trained = trained_modules(self.pairs, settings.layers, pair)
+        self.branches = {name: Branches(p.factors) for name, p in self.pairs.items()}
+
+    def run(self, checkpoints: Path, callbacks: ProgressCallbacks) -> ZipLoRAResult:
+        """Learn the coefficients.
+
+        Args:
+            checkpoints: folder of all checkpoints; this run's is named by its inputs.
+            callbacks: the user's view and control of the training.
+        """
+        settings, options = self.settings, self.settings.options
+        callbacks = forgiving(callbacks, self.notes)
+        steps = settings.gradient_steps
+        folder = self._checkpoint_folder(checkpoints) if steps else None
+        targets = unet_targets(self.model.model)
+        hooked = {targets[name]: branches for name, branches in self.branches.items()}
+        with training_model(self.model, hooked, backward=steps > 0) as opened:
+            samples, held_out = self._noisy_samples(opened, callbacks)
+            before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
+            task = self._objective(opened, samples)
+            solved = solve_on_model(opened, self.trained, samples, settings, callbacks)
+            task.coefficients.set(solved.columns)
+            largest = max((s.x.shape[-2:] for c in samples for s in c), key=lambda hw: hw.numel())
+            plan = plan_memory(
+                opened, settings.memory, options.batch, len(samples), largest, task.parameters,
+                frozen=sum(branches.nbytes for branches in self.branches.values()),
+            )  # fmt: skip
+            if steps:
+                opened.on_evaluation = lambda done: None
+                callbacks.on_status(str(plan))
+            after: list[Retention | None] = []
+
+            def measure() -> Retention | None:
+                task.fold()
+                return _measure(opened, held_out)
+
+            def on_end(_record: TrainingRecord) -> None:
+                after.append(self._attempt("measuring the merge", measure))
+
+            def export(_record: TrainingRecord) -> LoRA:
+                merged = self._merged(task)
+                return LoRA("merge", merged.modules(), merged_metadata(merged))
+
+            record = run_loop(
+                task, steps, options, folder, callbacks, self.notes, export, on_end,
+                start_counts=bool(solved.columns),
+            )  # fmt: skip
+            notes = [*solved.notes, *([str(plan)] if steps else [])]
+            notes.append(f"UNet evaluations: {opened.evaluations} samples")
+        measured = (before, after[0]) if before and after[0] else None
+        merged = self._merged(task, measured)
+
+        def write() -> str:
+            return ziplora_report(merged, self.pair, record, settings, measured, notes)
+
+        report = composed(write, self.notes)
+        loss = record.history.get("loss", solved.errors)
+        return ZipLoRAResult(merged, record, report, loss)
+
+    def _attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
+        return attempt(what, make, self.notes, None)
+
+    def _noisy_samples(
+        self, opened: TrainingModel, callbacks: ProgressCallbacks
+    ) -> tuple[list[list[NoisySample]], list[list[NoisySample]]]:
+        """Draw the training samples and the held-out samples, with their teachers' targets."""
+        settings, options = self.settings, self.settings.options
+        pool = min(settings.gradient_steps * options.batch * options.accumulation, POOL)
+        draws = max(pool, settings.closed_form_samples)
+        references = [self._reference(opened, i) for i in range(len(self.prompts))]
+        total = evaluations(references, draws, options.held_out_draws, targets=pool > 0)
+        measured = 1 if settings.gradient_steps else 2  # the direct merge, and the closed form
+        each = measured * options.held_out_draws
+        each += closed_form_evaluations(settings.closed_form_samples, settings.passes)
+        total += len(references) * each
+        opened.on_evaluation = lambda done: callbacks.on_prepare(done, total)
+        samples, references = draw_pictures(
+            opened, references, self._shape(opened), draws, settings.seed
+        )
+        for i, drawn in enumerate(samples):
+            if not drawn:
+                samples[i] = noisy_samples(
+                    opened, references[i], draws, settings.seed, Pool.TRAINING, targets=pool > 0
+                )
+
+        def draw_held_out() -> list[list[NoisySample]]:
+            draws, seed = options.held_out_draws, settings.seed
+            return [noisy_samples(opened, r, draws, seed, Pool.HELD_OUT) for r in references]
+
+        return samples, self._attempt("drawing the held-out samples", draw_held_out) or [[]]
+
+    def _reference(self, opened: TrainingModel, number: int) -> Reference:
+        latents, prompt = self.latents[number], self.prompts[number].conditioning
+        like = torch.zeros(1, *self._shape(opened), device=opened.device)
+        if latents is not None:
+            like = latents[:1].to(opened.device)
+        positive = cond.prepare(opened.model, prompt, like)
+        negative = cond.prepare(opened.model, cond.zeroed(prompt), like)
+        return Reference(TEACHERS[number], positive, negative, latents)
+
+    def _shape(self, opened: TrainingModel) -> tuple[int, int, int]:
+        return opened.latent_shape(self.settings.height, self.settings.width)
+
+    def _objective(
+        self, opened: TrainingModel, samples: list[list[NoisySample]]
+    ) -> ZipLoRAObjective:
+        widths = {name: self.branches[name].width for name in self.trained}
+        return ZipLoRAObjective(
+            model=opened,
+            branches=self.branches,
+            coefficients=MergerCoefficients(widths, opened.device),
+            pairs=self.pairs,
+            samples=samples,
+            settings=self.settings,
+            v_prediction=opened.v_prediction,
+        )
+
+    def _merged(
+        self, task: ZipLoRAObjective, measured: tuple[Retention, Retention] | None = None
+    ) -> MergedLoRA:
+        """Return a copy of the current merge, with its file's metadata."""
+        metadata = self._attempt(
+            "describing the merge for the file",
+            lambda: ziplora_metadata(self.pair, self.settings, measured, task.v_prediction),
+        )
+        return MergedLoRA(
+            self.pairs, task.coefficients.detached(), self.text_encoder, metadata or {}
+        )
+
+    def _checkpoint_folder(self, root: Path) -> CheckpointFolder:
+        pairs = {**self.pairs, **self.text_encoder}
+        inputs = merge_inputs(self.model, pairs, self.prompts, self.latents, self.settings)
+        return CheckpointFolder.of(inputs, root)
+
+
+def _measure(opened: TrainingModel, held_out: list[list[NoisySample]]) -> Retention | None:
+    """Return the retention of the current branches, or None without held-out samples."""
+    if not held_out[0]:
+        return None
+    return Retention(*(retention(opened.denoise, samples, batch=2) for samples in held_out))

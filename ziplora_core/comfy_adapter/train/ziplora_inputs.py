@@ -1,0 +1,83 @@
+"""The prompts of a learned merge, and the inputs that its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import problem
+from ...lora.pair import LoRAPair, ModulePair
+from ...training.resume_key import Inputs, digest, settings_that_count
+from ...ziplora.options import ZipLoRASettings
+from ..model.identity import identify_model
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The node's inputs for one prompt; `name` is content, style or joint."""
+
+    name: str
+    conditioning: Any
+    latent: Any | None = None
+
+
+def refuse_strength_zero(pair: LoRAPair) -> None:
+    """Refuse a strength of 0: the merge would be fitted to the model without that LoRA.
+
+    Raises:
+        ZipLoRAError: a strength is 0.
+    """
+    for concept, strength in (("content", pair.content_strength), ("style", pair.style_strength)):
+        if strength == 0:
+            raise problem(
+                f"{concept}_strength",
+                found="0: this LoRA adds nothing",
+                expected="the strength at which it looks right alone, usually 1",
+                advice="Set it in Load LoRA Pair; to use the other LoRA alone, load it with an "
+                "ordinary LoRA loader. Both strengths can be changed after the merge.",
+            )
+
+
+def merge_inputs(
+    model: Any,
+    pairs: Mapping[str, ModulePair],
+    prompts: Sequence[Prompt],
+    latents: Sequence[Tensor | None],
+    settings: ZipLoRASettings,
+) -> Inputs:
+    """Collect all inputs that the result depends on.
+
+    The texts and pictures of a CONDITIONING and a LATENT are unknown, so their values are compared.
+
+    Args:
+        model: the user's MODEL.
+        pairs: pairs of the UNet and the text encoders, by kohya name.
+        prompts: the prompts.
+        latents: latents of each prompt's reference pictures in the model's own scale, or None.
+        settings: the node's settings.
+    """
+    factors: dict[str, Tensor] = {}
+    for name, pair in pairs.items():
+        for half, own in zip(("content", "style"), pair.factors, strict=True):
+            if own is not None:
+                factors[f"{half} {name} down"] = own.down
+                factors[f"{half} {name} up"] = own.scale * own.up
+    texts: dict[str, Tensor] = {}
+    extras = []
+    for prompt in prompts:
+        context, others = prompt.conditioning[0]
+        texts[f"{prompt.name} context"] = context
+        texts |= {f"{prompt.name} {k}": v for k, v in others.items() if torch.is_tensor(v)}
+        extras.append({k: v for k, v in others.items() if not torch.is_tensor(v)})
+    shown = zip(prompts, latents, strict=True)
+    pictures = {f"{prompt.name} latent": drawn for prompt, drawn in shown if drawn is not None}
+    said = {
+        **settings_that_count(settings, stops_early=True),
+        "loras": digest(factors),
+        "extras": extras,
+    }
+    return identify_model(model) | Inputs(said, prompts=texts, latents=pictures)

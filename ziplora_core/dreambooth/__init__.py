@@ -1,0 +1,1 @@
+"""DreamBooth: LoRA training on pictures of a subject or a style."""

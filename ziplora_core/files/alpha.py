@@ -1,0 +1,155 @@
+"""The alpha of a module, from its own tensor or from PEFT's configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import ZipLoRAError, problem
+from .key_formats import ModuleKeys
+
+COMPONENTS = {"lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
+"""Prefix of a module's name → the network's name in diffusers' adapter metadata."""
+
+REFUSED_FIELDS = (
+    *("use_dora", "lora_bias", "fan_in_fan_out", "modules_to_save", "trainable_token_indices"),
+    *("layer_replication", "target_parameters", "use_qalora", "use_bdlora", "arrow_config"),
+    *("velora_config", "kasa_config", "monteclora_config", "alora_invocation_tokens"),
+)
+"""Fields of PEFT's configuration that, when set, change more than down and up."""
+
+BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations that change the model's own weights, too, so that the factors alone are wrong."""
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """The part of a PEFT configuration that decides the scale.
+
+    Args:
+        source: file or header field, for messages.
+        alpha: `lora_alpha` (`alpha` for LoHa and LoKr), None if absent.
+        patterns: alphas by regular expressions for the end of a module's path; the first match
+            wins.
+        rank_stabilized: whether scale = alpha / √rank instead of alpha / rank.
+    """
+
+    source: str
+    alpha: object
+    patterns: Mapping[str, object]
+    rank_stabilized: bool
+
+    def alpha_for(self, path: str, rank: int) -> float | None:
+        """Return the alpha for which alpha / rank is the scale PEFT applies."""
+        matches = [a for k, a in self.patterns.items() if re.match(rf"(.*\.)?({k})$", path)]
+        alpha = matches[0] if matches else self.alpha
+        if alpha is None:
+            return None
+        alpha = checked_alpha(alpha, f"{self.source}, alpha of {path}")
+        return alpha * math.sqrt(rank) if self.rank_stabilized else alpha
+
+
+def peft_configs(text: str, source: str) -> dict[str, PeftConfig]:
+    """Read PEFT's configuration of each network, from `adapter_config.json` or a header.
+
+    Raises:
+        ZipLoRAError: the text is not JSON, or a field makes it more than a plain LoRA.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _bad(source, f"damaged JSON ({error})", "PEFT's configuration") from error
+    if not isinstance(fields, dict):
+        raise _bad(source, type(fields).__name__, "a JSON object")
+    configs: dict[str, dict[str, object]] = {}
+    for name, value in fields.items():
+        component, dot, rest = name.partition(".")
+        if not dot:  # a configuration of one network has no prefix
+            component, rest = "unet", name
+        configs.setdefault(component, {})[rest] = value
+    return {component: _peft_config(config, source) for component, config in configs.items()}
+
+
+def module_alpha(
+    module: ModuleKeys,
+    rank: int,
+    tensor: Tensor | None,
+    configs: Mapping[str, PeftConfig],
+    source: str,
+) -> float | None:
+    """Return a module's alpha, or None when the file has none and the scale is 1.
+
+    Args:
+        module: the module.
+        rank: rank of its factors in the file.
+        tensor: its own alpha, a single number of any dtype.
+        configs: PEFT's configurations by network; they take precedence, as in diffusers.
+        source: the file's name, for messages.
+
+    Raises:
+        ZipLoRAError: alpha is 0, NaN or infinite, or has more than one number.
+    """
+    component = next((c for p, c in COMPONENTS.items() if module.name.startswith(p)), "")
+    if component in configs:
+        return configs[component].alpha_for(module.path, rank)
+    if tensor is None:
+        return None
+    subject = f"{source}, key {module.keys['alpha']}"
+    if tensor.numel() != 1:
+        raise _bad(subject, f"a tensor of shape {list(tensor.shape)}", "one number")
+    return checked_alpha(tensor.item(), subject)
+
+
+def checked_alpha(value: object, subject: str) -> float:
+    """Return alpha as a float; a negative alpha inverts the LoRA and is valid.
+
+    Raises:
+        ZipLoRAError: alpha is not a number, not finite, or 0.
+    """
+    # NaN fails the comparison, and a JSON integer may be too large for a float
+    if not isinstance(value, int | float) or not 0 < abs(value) < 1e30:
+        raise _bad(subject, f"alpha {str(value)[:40]}", "a finite alpha other than 0")
+    return float(value)
+
+
+def _peft_config(fields: Mapping[str, object], source: str) -> PeftConfig:
+    """Return the fields that decide the scale; refuse what cannot be read exactly."""
+    for name in REFUSED_FIELDS:
+        if fields.get(name):
+            raise _bad(f"{source}, {name}", f"{fields[name]}", "a plain LoRA without it")
+    kind = str(fields.get("peft_type", "LORA")).rpartition(".")[2]
+    if kind not in ("LORA", "LOHA", "LOKR"):
+        raise _bad(f"{source}, peft_type", kind, "LORA, LOHA or LOKR")
+    if fields.get("bias") not in (None, "none"):
+        raise _bad(f"{source}, bias", f"{fields['bias']}", "none")
+    start = str(fields.get("init_lora_weights", "")).lower()
+    if start.startswith(BASE_CHANGING_INITS):
+        raise _bad(f"{source}, init_lora_weights", start, "a base model left unchanged")
+    patterns = fields.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict) or not all(map(_runs_fast, patterns)):
+        raise _bad(f"{source}, alpha_pattern", f"{str(patterns)[:200]}", "alphas by module name")
+    alpha = fields.get("lora_alpha", fields.get("alpha"))
+    return PeftConfig(source, alpha, patterns, bool(fields.get("use_rslora")))
+
+
+def _runs_fast(pattern: str) -> bool:
+    """Return whether a pattern has the form of PEFT's own: names, with at most two `.*`.
+
+    The pattern is matched, and with other repetitions a downloaded file could make that run for
+    ever.
+    """
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return pattern.count(".*") <= 2 and not set("*+?{") & set(pattern.replace(".*", ""))
+
+
+def _bad(subject: str, found: str, expected: str) -> ZipLoRAError:
+    advice = "Save the LoRA again as a plain one, with the alpha it was trained with."
+    return problem(subject, found=found, expected=expected, advice=advice)

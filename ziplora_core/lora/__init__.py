@@ -1,0 +1,1 @@
+"""LoRA algebra on factors, torch only: pairs, merges, singular values, norms, pruning."""

@@ -1,0 +1,94 @@
+"""Content and style weights by UNet block: presets (among them B-LoRA's) and custom weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from ..errors import problem
+
+Blocks = Mapping[str, tuple[float, float]]
+"""Content and style weight by sgm block name, e.g. `output_blocks.0.1`; "": all other blocks."""
+
+_ORDER = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
+_PART = "|".join(_ORDER)
+_BLOCK = re.compile(rf"\*|({_PART})(\.\w+)*")
+_MODULE = re.compile(rf"lora_unet_(({_PART})(_\d+)*(_transformer_blocks_\d+)?)(_\w+)?")
+_NUMBERED = re.compile(r"(\D+)(\d*)")
+_SHORT = re.compile(r"(input|middle|output)_blocks?_(\d+)")
+_DEEP = ("input_blocks.7", "input_blocks.8", "middle_block", "output_blocks.0", "output_blocks.1",
+         "output_blocks.2")  # fmt: skip
+PRESETS: dict[str, Blocks] = {
+    "all": {"": (1.0, 1.0)},
+    "b_lora": {"output_blocks.0.1": (1.0, 0.0), "output_blocks.1.1": (0.0, 1.0), "": (0.0, 0.0)},
+    "b_lora_protected": {"output_blocks.0.1": (1.0, 0.0), "output_blocks.1.1": (0.0, 1.0)},
+    "content_deep_style_shallow": {**dict.fromkeys(_DEEP, (1.0, 0.0)), "": (0.0, 1.0)},
+    "content_deep_style_everywhere": {**dict.fromkeys(_DEEP, (1.0, 1.0)), "": (0.0, 1.0)},
+}
+"""`b_lora`: content and style have one block each (Frenkel et al. 2024, arXiv:2403.14572, sec. 4);
+`b_lora_protected`: all other blocks get both. *Deep* blocks have the lowest resolution."""
+
+
+def weights_of(blocks: Blocks, name: str) -> tuple[float, float]:
+    """Return the content and style weight of a module, given its kohya name.
+
+    The longest block name that contains the module decides, else the entry "", else (1, 1).
+    """
+    inside = name.removeprefix("lora_unet_")
+    fitting = [b for b in blocks if b and f"{inside}_".startswith(f"{b.replace('.', '_')}_")]
+    return blocks.get(max(fitting, key=len, default=""), (1.0, 1.0))
+
+
+def network_order(names: Iterable[str]) -> list[str]:
+    """Sort kohya module names (sgm names) from the UNet's input to its output."""
+
+    def place(name: str) -> list[tuple[int, str]]:
+        part = next((n for n, first in enumerate(_ORDER) if name.startswith(first)), len(_ORDER))
+        return [(part, ""), *((int(n or -1), text) for text, n in _NUMBERED.findall(name))]
+
+    return sorted(names, key=lambda name: place(name.removeprefix("lora_unet_")))
+
+
+def split_module(name: str) -> tuple[str, str] | None:
+    """Split a kohya module name into its block and its layer; None for a module outside the UNet.
+
+    A transformer block counts as a block of its own. The layer is "" where the block is one layer.
+    """
+    found = _MODULE.fullmatch(name)
+    return (found[1], (found[5] or "").removeprefix("_")) if found else None
+
+
+def short_block(name: str) -> str:
+    """Return the short name of a kohya module's block (`in 4`, `mid`, `out 0`), "" for others."""
+    found = _SHORT.match(name.removeprefix("lora_unet_"))
+    if not found:
+        return ""
+    return "mid" if found[1] == "middle" else f"{found[1].removesuffix('put')} {found[2]}"
+
+
+def parse_blocks(text: str) -> Blocks:
+    """Parse one block per line: name, content weight, style weight; `*`: all other blocks.
+
+    Empty lines and text after `#` are ignored.
+
+    Raises:
+        ZipLoRAError: a line with another form, an unknown block or a weight that is not finite.
+    """
+    blocks: dict[str, tuple[float, float]] = {}
+    for line in filter(None, (line.split("#")[0].strip() for line in text.splitlines())):
+        try:
+            name, *weights = line.replace(":", " ").replace(",", " ").split()
+            content, style = map(float, weights)
+            if not (_BLOCK.fullmatch(name) and math.isfinite(content + style)):
+                raise ValueError(name)
+            blocks["" if name == "*" else name] = (content, style)
+        except ValueError as error:
+            raise problem(
+                "blocks",
+                found=f"“{line}”",
+                expected="a block, its content weight and its style weight, as in "
+                "“output_blocks.0.1 1 0”; “*” stands for all other blocks",
+                advice="Correct the line, or leave the text empty and choose a preset.",
+            ) from error
+    return blocks

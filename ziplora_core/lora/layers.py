@@ -1,0 +1,68 @@
+"""The layer choices of the pack: which modules a method works on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+_ATTENTION = re.compile(r"_attn[12]_to_(q|k|v|out_0)$")
+_CROSS_KV = re.compile(r"_attn2_to_[kv]$")
+_FEED_FORWARD = re.compile(r"_ff_net_(0_proj|2)$")
+_RESNET_CONV = re.compile(r"_(in_layers_2|out_layers_3)$")
+_SELF = re.compile(r"_attn1_to_(q|k|v|out_0)$")
+_CROSS = re.compile(r"_attn2_to_(q|k|v|out_0)$")
+_CROSS_QKV = re.compile(r"_attn2_to_(q|k|v)$")
+_RESNET = re.compile(r"_(in_layers_2|out_layers_3|emb_layers_1|skip_connection|op|conv)$")
+"""All layers of a ResBlock, and the convolutions that halve or double the resolution."""
+
+
+def _is_attention(name: str, kernel: int) -> bool:
+    return bool(_ATTENTION.search(name))
+
+
+def _is_attention_ff(name: str, kernel: int) -> bool:
+    return bool(_ATTENTION.search(name) or _FEED_FORWARD.search(name))
+
+
+_CHOICES: dict[str, Callable[[str, int], bool]] = {
+    "attention": _is_attention,
+    "attention_without_cross_kv": lambda name, kernel: (
+        _is_attention(name, kernel) and not _CROSS_KV.search(name)
+    ),
+    "attention_ff": _is_attention_ff,
+    "extended": lambda name, kernel: (
+        _is_attention_ff(name, kernel) or bool(_RESNET_CONV.search(name))
+    ),
+    "all_linear": lambda name, kernel: kernel == 0,
+    "all": lambda name, kernel: True,
+}
+_SLIDER_CHOICES: dict[str, Callable[[str, int], bool]] = {
+    "noxattn": lambda name, kernel: bool(_SELF.search(name) or _RESNET.search(name)),
+    "xattn": lambda name, kernel: bool(_CROSS.search(name)),
+    "full": lambda name, kernel: _is_attention(name, kernel) or bool(_RESNET.search(name)),
+    "selfattn": lambda name, kernel: bool(_SELF.search(name)),
+    "xattn_strict": lambda name, kernel: bool(_CROSS_QKV.search(name)),
+}
+SLIDER_LAYERS = (*_SLIDER_CHOICES, *_CHOICES)
+"""Concept Sliders' own choices come first: 346, 280, 626, 280 and 210 modules on SDXL. The paper
+evaluates `noxattn`, the self-attention and the ResNet blocks. None of the five, not even `full`,
+includes the feed-forward layers."""
+LAYER_CHOICES = tuple(_CHOICES)
+"""`attention` is the ZipLoRA paper's choice: to_q, to_k, to_v, to_out of attn1 and attn2,
+560 linears on SDXL."""
+
+
+def reads_prompt(name: str) -> bool:
+    """Return whether a module's input is the prompt: keys and values of a cross-attention."""
+    return bool(_CROSS_KV.search(name))
+
+
+def choose_layers(choice: str, modules: Iterable[tuple[str, int]]) -> list[str]:
+    """Return the names of the modules that belong to a layer choice.
+
+    Args:
+        choice: one of `LAYER_CHOICES` or `SLIDER_LAYERS`.
+        modules: pairs of kohya module name (sgm names) and kernel axes: 0 linear, 2 convolution.
+    """
+    belongs = {**_CHOICES, **_SLIDER_CHOICES}[choice]
+    return [name for name, kernel in modules if belongs(name, kernel)]

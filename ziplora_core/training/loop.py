@@ -1,0 +1,301 @@
+"""The training loop of all trainers, independent of file formats, ComfyUI and the UI."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import problem
+from .checkpoint import CheckpointFolder
+from .interface import LoopCallbacks, TrainingRecord, TrainingTask
+from .optimisers import learning_rate_factor, make_optimiser
+from .options import TrainingOptions
+from .out_of_memory import is_out_of_memory, unless_out_of_memory
+from .protection import attempt
+
+logger = logging.getLogger(__name__)
+
+_WINDOW = 10
+"""Steps between two checks for divergence, and steps whose losses a check averages."""
+_PAUSE = 20
+"""Least pause between checkpoints, in write times of the last one (1 GB on SDXL at rank 64)."""
+
+
+def train(
+    task: TrainingTask,
+    steps: int,
+    options: TrainingOptions,
+    callbacks: LoopCallbacks,
+    checkpoints: CheckpointFolder | None = None,
+) -> TrainingRecord:
+    """Run `steps` updates of `task.parameters`, with the behaviour that all trainers share.
+
+    - A cancel or any other exception writes a checkpoint and the current LoRA, then propagates.
+    - A stop request ends the run and keeps its result.
+    - A checkpoint of the same inputs is resumed, with the result of a run without interruption.
+    - When memory runs out, the run switches to memory=low, once.
+    - A loss that diverges or is not finite ends the run at the last good state.
+    - After the last step there is a checkpoint, too, since later parts of the run may fail.
+
+    Raises:
+        ZipLoRAError: the loss fails before there is a good state, or memory runs out in memory=low.
+    """
+    loop = _Loop(task, steps, options, callbacks, checkpoints)
+    if options.resume == "auto":
+        loop.resume()
+    try:
+        record = loop.run()
+        loop.checkpoint()
+        callbacks.on_end(record)
+        return record
+    except BaseException:
+        loop.keep()
+        raise
+
+
+def diverged(losses: Sequence[float]) -> str | None:
+    """Return a description of the rise if the losses have diverged, else None.
+
+    Diverged: the mean of the last ten losses exceeds five times that of the first ten, and 1, the
+    error of predicting zero in eps or v.
+    """
+    first, last = (sum(part) / _WINDOW for part in (losses[:_WINDOW], losses[-_WINDOW:]))
+    return f"from {first:.3g} to {last:.3g}" if last > max(1.0, 5 * first) else None
+
+
+@dataclass(frozen=True)
+class _Good:
+    """The parameters and extra state at a step where the loss had not diverged."""
+
+    step: int
+    parameters: list[Tensor]
+    extra_state: Mapping[str, Tensor]
+
+
+class _Loop:
+    def __init__(
+        self,
+        task: TrainingTask,
+        steps: int,
+        options: TrainingOptions,
+        callbacks: LoopCallbacks,
+        checkpoints: CheckpointFolder | None,
+    ) -> None:
+        self.task, self.steps = task, steps
+        self.options, self.callbacks, self.checkpoints = options, callbacks, checkpoints
+        name = task.optimiser if options.optimiser == "auto" else options.optimiser
+        self.optimiser = make_optimiser(
+            name, task.parameters, task.learning_rates, task.weight_decay
+        )
+        self.record = TrainingRecord()
+        self.planned_low = task.low_memory
+        self.good = [self._copy()]
+        self.next_checkpoint = 0.0
+        self.written: tuple[int, bool] | None = None  # last checkpoint: step, failed
+
+    def run(self) -> TrainingRecord:
+        """Run the remaining steps, until the last one or an early end."""
+        started = time.perf_counter() - self.record.seconds
+        while self.record.step < self.steps and self.record.stopped is None:
+            if self.callbacks.should_stop():
+                self.record.stopped = f"stopped after step {self.record.step} on request"
+                self.record.asked_to_stop = True
+                self.checkpoint()
+                break
+            self._step()
+            self.record.seconds = time.perf_counter() - started
+            self.callbacks.on_step(self.record)
+            every = self.options.checkpoint_every
+            if every and self.record.step % every == 0 and self.record.step < self.steps:
+                self._checkpoint_in_time()
+        return self.record
+
+    def _step(self) -> None:
+        step = self.record.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base"] * learning_rate_factor(
+                step, self.steps, self.options.schedule, self.options.warm_up_steps
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        terms = self._backward(step)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.task.parameters, self.options.gradient_clip or math.inf
+        )
+        *values, norm = torch.stack([*terms.values(), norm.to(terms["loss"])]).tolist()
+        if not all(map(math.isfinite, [*values, norm])):
+            self._roll_back(f"the loss was not finite at step {step + 1}", self.good[-1])
+            return
+        if not self._update(step):
+            return
+        self.task.after_step()
+        for name, value in zip(terms, values, strict=True):
+            self.record.history.setdefault(name, []).append(value)
+        self.record.step += 1
+        if self.record.step % _WINDOW == 0:
+            if rise := diverged(self.record.history["loss"]):
+                self._roll_back(f"the loss has diverged by step {step + 1} ({rise})", self.good[0])
+                return
+            self.good = [self.good[-1], self._copy()]
+        if self.options.early_stop:
+            self.record.stopped = self.task.finished(self.record.history)
+
+    def _backward(self, step: int) -> Mapping[str, Tensor]:
+        terms = unless_out_of_memory(lambda: self.task.backward(step))
+        if terms is not None:
+            return terms
+        self._go_on_with_less(step)
+        return self._backward(step)
+
+    def _update(self, step: int) -> bool:
+        """Update the parameters; return False when the step is to be done again, with less memory.
+
+        The first update allocates the optimiser's state, before it changes a parameter.
+        """
+        first = not self.optimiser.state
+        if unless_out_of_memory(lambda: (self.optimiser.step(),)) is not None:
+            return True
+        if first:
+            self.optimiser.state.clear()
+        self._go_on_with_less(step, again=first)
+        return False
+
+    def _go_on_with_less(self, step: int, again: bool = True) -> None:
+        """Free memory and switch to low memory; raise when neither is left or `again` is False."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.callbacks.free_memory()
+        if not again or not self.task.save_memory():
+            raise problem(
+                "memory",
+                found=f"none left at step {step + 1}"
+                + (", in memory=low" if self.task.low_memory else ""),
+                expected="enough for one sample with checkpointed blocks",
+                advice="Use smaller latents (a lower resolution) or a smaller batch, close "
+                "other programs, or start ComfyUI with --reserve-vram.",
+            )
+        self.record.notes.append(f"memory ran out at step {step + 1}: went on with memory=low")
+
+    def _roll_back(self, reason: str, good: _Good) -> None:
+        """End the run at an earlier state, from before the failure."""
+        self.record.step = good.step
+        if good.step == 0 and not self.callbacks.start_counts:
+            raise problem(
+                "training",
+                found=reason,
+                expected="a loss that falls",
+                advice="Lower the learning rate. If that does not help, check that the LoRAs and "
+                "pictures fit this checkpoint, and keep strengths near 1.",
+            )
+        with torch.no_grad():
+            for parameter, value in zip(self.task.parameters, good.parameters, strict=True):
+                parameter.copy_(value)
+        self.task.load_extra_state(good.extra_state)
+        self.record.history = {n: v[: good.step] for n, v in self.record.history.items()}
+        self.record.failed = True
+        self.record.stopped = (
+            f"{reason}: this is the state of step {good.step}; lower the learning rate"
+        )
+
+    def resume(self) -> None:
+        """Load a checkpoint of the same inputs, if there is one."""
+        state = self.checkpoints.load() if self.checkpoints else None
+        if state is None:
+            return
+        with torch.no_grad():
+            for parameter, saved in zip(self.task.parameters, state["parameters"], strict=True):
+                parameter.copy_(saved)
+        saved_groups = state["optimiser"]["param_groups"]
+        for group, own in zip(saved_groups, self.optimiser.param_groups, strict=True):
+            if "fused" in group:  # as on this device, not as where it was saved
+                group["fused"] = own["fused"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.task.load_extra_state(state["extra_state"])
+        self.record.step = self.record.resumed_at = state["step"]
+        self.record.history = state["history"]
+        self.record.seconds = state["seconds"]
+        self.record.notes = state["notes"]
+        if state["low_memory"]:
+            self.task.save_memory()
+        self.good = [self._copy()]
+        self.written = (state["step"], bool(state["failed"]))
+        if state["failed"]:
+            self.record.failed, self.record.stopped = True, state["failed"]
+        elif self.options.early_stop:
+            self.record.stopped = self.task.finished(self.record.history)
+        logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.checkpoints)
+
+    def keep(self) -> None:
+        """Write a checkpoint and the current LoRA, and log their paths.
+
+        Errors in here are noted and logged; they do not replace the original exception.
+        """
+        folder, notes = self.checkpoints, self.record.notes
+        if folder is None:
+            return
+        if not attempt("writing the checkpoint", self.checkpoint, notes, False):
+            folder.say_kept()  # an earlier one
+            return
+        attempt("writing the LoRA so far", lambda: self._save_loras(folder), notes, None)
+        written = folder.lora_file if folder.lora_file.exists() else "none"
+        logger.info(
+            "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
+            self.record.step, folder.path, written,
+        )  # fmt: skip
+
+    def _save_loras(self, folder: CheckpointFolder) -> None:
+        loras = {"lora": self.callbacks.export(self.record), **self.callbacks.parts(self.record)}
+        for name, lora in loras.items():
+            folder.save_lora(lora, name)
+
+    def _checkpoint_in_time(self) -> None:
+        """Write a checkpoint, unless checkpoints would take more than a twentieth of the time."""
+        started = time.perf_counter()
+        if started >= self.next_checkpoint and self.checkpoint():
+            ended = time.perf_counter()
+            self.next_checkpoint = ended + _PAUSE * (ended - started)
+
+    def checkpoint(self) -> bool:
+        """Write a checkpoint unless it exists; return whether there is one of this step.
+
+        A full disk or memory does not end the run: it is noted and logged, and training goes on.
+        """
+        if self.checkpoints is None or self.record.step == 0:
+            return False
+        now = (self.record.step, self.record.failed)
+        if self.written == now:
+            return True
+        try:
+            self.checkpoints.save(self._state())
+        except (OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            self.record.notes.append(f"no checkpoint at step {self.record.step}: {error}")
+            logger.warning("ZipLoRA: %s", self.record.notes[-1])
+            return False
+        self.written = now
+        return True
+
+    def _state(self) -> dict[str, Any]:
+        """Copy everything that a resumed run needs."""
+        return {
+            "parameters": [p.detach().cpu() for p in self.task.parameters],
+            "optimiser": self.optimiser.state_dict(),
+            "extra_state": dict(self.task.extra_state),
+            "step": self.record.step,
+            "history": self.record.history,
+            "seconds": self.record.seconds,
+            "notes": self.record.notes,
+            "low_memory": self.task.low_memory and not self.planned_low,  # since memory ran out
+            "failed": self.record.stopped if self.record.failed else "",
+        }
+
+    def _copy(self) -> _Good:
+        """Copy the parameters to the CPU, as they may have hundreds of megabytes."""
+        copied = [p.detach().to("cpu", copy=True) for p in self.task.parameters]
+        return _Good(self.record.step, copied, dict(self.task.extra_state))

@@ -1,0 +1,40 @@
+"""The report lines that all trainings share: the order of lines, steps and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .interface import TrainingRecord
+
+
+def compose(lines: Iterable[str]) -> str:
+    """Join the lines of a report, warnings first."""
+    return "\n".join(sorted(lines, key=lambda line: not line.startswith("WARNING")))
+
+
+def steps_line(record: TrainingRecord, steps: int) -> str:
+    """Report the number of steps and their time, and why the run ended early."""
+    line = f"{record.step} of {steps} steps in {record.seconds:.1f} s"
+    if record.resumed_at:
+        line += f", resumed at {record.resumed_at}"
+    if record.asked_to_stop:
+        line += "; to continue, choose Edit → Unload Models and Execution Cache, then Run"
+    return f"{line}; {record.stopped}" if record.stopped else line
+
+
+def loss_line(
+    history: Mapping[str, Sequence[float]], terms: Sequence[str], window: int = 10
+) -> list[str]:
+    """Report the loss terms at the start and at the end, each the mean of a few steps."""
+    if not history:
+        return []
+    window = max(1, min(window, len(history["loss"]) // 2))
+    spans = [
+        f"{name} {_mean(history[name][:window]):.4g} → {_mean(history[name][-window:]):.4g}"
+        for name in terms
+    ]
+    return [f"loss, first and last {window} steps: " + ", ".join(spans)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,1 @@
+"""UnZipLoRA: a content and a style LoRA trained together on one picture."""

@@ -1,0 +1,1 @@
+"""ZipLoRA: merger coefficients for the input columns of a content and a style LoRA."""
