@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +15,11 @@ from .checkpoint import CheckpointFolder
 from .interface import LoopCallbacks, TrainingRecord, TrainingTask
 from .optimisers import learning_rate_factor, make_optimiser
 from .options import TrainingOptions
-from .out_of_memory import is_out_of_memory, unless_out_of_memory
-from .protection import attempt
-
-logger = logging.getLogger(__name__)
+from .out_of_memory import unless_out_of_memory
+from .run_checkpoints import RunCheckpoints
 
 _WINDOW = 10
 """Steps between two checks for divergence, and steps whose losses a check averages."""
-_PAUSE = 20
-"""Least pause between checkpoints, in write times of the last one (1 GB on SDXL at rank 64)."""
 
 
 def train(
@@ -52,11 +46,11 @@ def train(
         loop.resume()
     try:
         record = loop.run()
-        loop.checkpoint()
+        loop.checkpoints.write()
         callbacks.on_end(record)
         return record
     except BaseException:
-        loop.keep()
+        loop.checkpoints.keep()
         raise
 
 
@@ -89,16 +83,14 @@ class _Loop:
         checkpoints: CheckpointFolder | None,
     ) -> None:
         self.task, self.steps = task, steps
-        self.options, self.callbacks, self.checkpoints = options, callbacks, checkpoints
+        self.options, self.callbacks = options, callbacks
         name = task.optimiser if options.optimiser == "auto" else options.optimiser
         self.optimiser = make_optimiser(
             name, task.parameters, task.learning_rates, task.weight_decay
         )
         self.record = TrainingRecord()
-        self.planned_low = task.low_memory
         self.good = [self._copy()]
-        self.next_checkpoint = 0.0
-        self.written: tuple[int, bool] | None = None  # last checkpoint: step, failed
+        self.checkpoints = RunCheckpoints(checkpoints, task, self.optimiser, self.record, callbacks)
 
     def run(self) -> TrainingRecord:
         """Run the remaining steps, until the last one or an early end."""
@@ -107,14 +99,14 @@ class _Loop:
             if self.callbacks.should_stop():
                 self.record.stopped = f"stopped after step {self.record.step} on request"
                 self.record.asked_to_stop = True
-                self.checkpoint()
+                self.checkpoints.write()
                 break
             self._step()
             self.record.seconds = time.perf_counter() - started
             self.callbacks.on_step(self.record)
             every = self.options.checkpoint_every
             if every and self.record.step % every == 0 and self.record.step < self.steps:
-                self._checkpoint_in_time()
+                self.checkpoints.write_in_time()
         return self.record
 
     def _step(self) -> None:
@@ -203,97 +195,12 @@ class _Loop:
         )
 
     def resume(self) -> None:
-        """Load a checkpoint of the same inputs, if there is one."""
-        state = self.checkpoints.load() if self.checkpoints else None
-        if state is None:
+        """Continue from a checkpoint of the same inputs, if there is one."""
+        if not self.checkpoints.resume():
             return
-        with torch.no_grad():
-            for parameter, saved in zip(self.task.parameters, state["parameters"], strict=True):
-                parameter.copy_(saved)
-        saved_groups = state["optimiser"]["param_groups"]
-        for group, own in zip(saved_groups, self.optimiser.param_groups, strict=True):
-            if "fused" in group:  # as on this device, not as where it was saved
-                group["fused"] = own["fused"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.task.load_extra_state(state["extra_state"])
-        self.record.step = self.record.resumed_at = state["step"]
-        self.record.history = state["history"]
-        self.record.seconds = state["seconds"]
-        self.record.notes = state["notes"]
-        if state["low_memory"]:
-            self.task.save_memory()
         self.good = [self._copy()]
-        self.written = (state["step"], bool(state["failed"]))
-        if state["failed"]:
-            self.record.failed, self.record.stopped = True, state["failed"]
-        elif self.options.early_stop:
+        if self.options.early_stop and not self.record.failed:
             self.record.stopped = self.task.finished(self.record.history)
-        logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.checkpoints)
-
-    def keep(self) -> None:
-        """Write a checkpoint and the current LoRA, and log their paths.
-
-        Errors in here are noted and logged; they do not replace the original exception.
-        """
-        folder, notes = self.checkpoints, self.record.notes
-        if folder is None:
-            return
-        if not attempt("writing the checkpoint", self.checkpoint, notes, False):
-            folder.say_kept()  # an earlier one
-            return
-        attempt("writing the LoRA so far", lambda: self._save_loras(folder), notes, None)
-        written = folder.lora_file if folder.lora_file.exists() else "none"
-        logger.info(
-            "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
-            self.record.step, folder.path, written,
-        )  # fmt: skip
-
-    def _save_loras(self, folder: CheckpointFolder) -> None:
-        loras = {"lora": self.callbacks.export(self.record), **self.callbacks.parts(self.record)}
-        for name, lora in loras.items():
-            folder.save_lora(lora, name)
-
-    def _checkpoint_in_time(self) -> None:
-        """Write a checkpoint, unless checkpoints would take more than a twentieth of the time."""
-        started = time.perf_counter()
-        if started >= self.next_checkpoint and self.checkpoint():
-            ended = time.perf_counter()
-            self.next_checkpoint = ended + _PAUSE * (ended - started)
-
-    def checkpoint(self) -> bool:
-        """Write a checkpoint unless it exists; return whether there is one of this step.
-
-        A full disk or memory does not end the run: it is noted and logged, and training goes on.
-        """
-        if self.checkpoints is None or self.record.step == 0:
-            return False
-        now = (self.record.step, self.record.failed)
-        if self.written == now:
-            return True
-        try:
-            self.checkpoints.save(self._state())
-        except (OSError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            self.record.notes.append(f"no checkpoint at step {self.record.step}: {error}")
-            logger.warning("ZipLoRA: %s", self.record.notes[-1])
-            return False
-        self.written = now
-        return True
-
-    def _state(self) -> dict[str, Any]:
-        """Copy everything that a resumed run needs."""
-        return {
-            "parameters": [p.detach().cpu() for p in self.task.parameters],
-            "optimiser": self.optimiser.state_dict(),
-            "extra_state": dict(self.task.extra_state),
-            "step": self.record.step,
-            "history": self.record.history,
-            "seconds": self.record.seconds,
-            "notes": self.record.notes,
-            "low_memory": self.task.low_memory and not self.planned_low,  # since memory ran out
-            "failed": self.record.stopped if self.record.failed else "",
-        }
 
     def _copy(self) -> _Good:
         """Copy the parameters to the CPU, as they may have hundreds of megabytes."""
