@@ -71,7 +71,7 @@ class TrainConceptSlider(io.ComfyNode):
                 *checkpoint_inputs(vae=False),
                 _text(
                     "target",
-                    "What the slider acts on, e.g. person. Empty: everything.",
+                    "The subject that the slider acts on, e.g. person. Empty: everything.",
                     PRESETS["age"].target,
                 ),
                 _text(

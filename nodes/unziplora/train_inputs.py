@@ -126,7 +126,7 @@ def optional_inputs() -> list[Any]:
             default="learned",
             optional=True,
             advanced=True,
-            tooltip="What happens to features that both LoRAs would use. learned weighs them "
+            tooltip="The treatment of features that both LoRAs would use. learned weighs them "
             "against each other, as published; disjoint gives them only to the LoRA that owns the "
             "block.",
         ),

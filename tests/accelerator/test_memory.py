@@ -23,7 +23,7 @@ from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.training.interface import TrainingRecord
 
 from .counted import pretend
-from .trained import assert_untouched, train, weights
+from .trained import assert_untouched, learned, train, weights
 
 pytestmark = pytest.mark.skipif(DEVICE != "pretend", reason="a real card refuses where it likes")
 
@@ -172,7 +172,8 @@ def test_trainer_needs_no_float64_on_the_device(
     name: str, models: CardModels, tmp_path: Path, without_float64: None
 ) -> None:
     """As on Apple's cards, which have none."""
-    train(models, name, "low", STEPS, tmp_path)
+    made = learned(train(models, name, "low", STEPS, tmp_path))
+    assert len(made) >= 80 and all(torch.isfinite(tensor).all() for tensor in made.values())
 
 
 def test_tools_need_no_float64_on_the_device(
