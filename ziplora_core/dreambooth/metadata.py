@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from ..training.options import PictureSettings
+from .objective import PictureSettings
 from .options import DreamBoothSettings
 from .report import Trained
 

@@ -91,7 +91,10 @@ def batch_of(draw: Draw, low_memory: bool) -> tuple[Any, ...]:
 
 
 class PictureSettings(TrainerSettings, Protocol):
-    """The settings that objectives on pictures need."""
+    """The settings that every training on pictures has."""
+
+    @property
+    def resolution(self) -> int: ...
 
     @property
     def prior_weight(self) -> float: ...

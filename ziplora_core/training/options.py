@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 OPTIMISERS = ("auto", "adam", "adamw", "adamw_8bit", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -52,18 +51,3 @@ class TrainingOptions:
     def samples(self) -> list[str]:
         """The sample prompts, as a list."""
         return [line.strip() for line in self.sample_prompts.splitlines() if line.strip()]
-
-
-class PictureSettings(Protocol):
-    """The settings that every training on pictures has."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def resolution(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def prior_weight(self) -> float: ...
-    @property
-    def options(self) -> TrainingOptions: ...

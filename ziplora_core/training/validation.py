@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from ..errors import problem
-from .options import TrainingOptions
-
-
-class Settings(Protocol):
-    """The settings of any trainer."""
-
-    @property
-    def options(self) -> TrainingOptions:
-        """The options of the loop."""
-        ...
-
+from .lora_objective import TrainerSettings
 
 MINIMUMS = {
     "steps": 1,
@@ -30,7 +18,7 @@ MINIMUMS = {
 """The widgets' minimums, by the setting's name."""
 
 
-def refuse_below_minimum(settings: Settings) -> None:
+def refuse_below_minimum(settings: TrainerSettings) -> None:
     """Refuse numbers below their minimum, in the settings or in their options.
 
     Raises:
