@@ -3,7 +3,7 @@
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make lint    style and types
-# make thumbnails   draw the workflows' thumbnails; make pictures: those of help and README (ARGS="-k merge")
+# make thumbnails   draw the workflows' thumbnails; make pictures: those of help and guide (ARGS="-k merge")
 # make locales the nodes' English words as the frontend reads them; what other languages lack
 # make quality what merges and sliders do on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)

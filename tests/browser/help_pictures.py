@@ -1,4 +1,4 @@
-"""Draw the pictures of help pages and README from the real frontend: `make pictures`.
+"""Draw the pictures of help pages and guide from the real frontend: `make pictures`.
 
 Each node is shown in a shipped workflow, with the ends of what it is connected to; those that have
 something to show after a run, after one with the miniature SDXL and the demo's LoRAs. Not a test:
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 Box = dict[str, float]
 
 DOCS = ROOT / "js" / "docs"
-README = ROOT / "docs" / "images" / "workflow.jpg"
+GUIDE = ROOT / "docs" / "images" / "workflow.jpg"
 FIRST = "concept_slider_train_text"
 """It trains the slider that others show."""
 SHOWN_IN = {
@@ -178,7 +178,7 @@ def test_pictures(tidy_page: Page, mini_server: ComfyServer, name: str) -> None:
         tidy_page.wait_for_timeout(2000)
         canvas = Image.open(io.BytesIO(tidy_page.screenshot(clip=tidy_page.evaluate(ALL))))
         canvas.thumbnail((1700, 1700), Image.Resampling.LANCZOS)
-        canvas.convert("RGB").save(README, quality=80)
+        canvas.convert("RGB").save(GUIDE, quality=80)
     for node_id in sorted(node for node, place in shown_in().items() if place == name):
         box: Box = tidy_page.evaluate(LOOK_AT, node_id)
         tidy_page.wait_for_timeout(1000)
