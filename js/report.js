@@ -33,6 +33,7 @@ const LINES = new Map([
   ["PlotWeights", 5],
   ["PruneLoRA", 6],
   ["AlignmentScores", 10],
+  ["JudgePictures", 14],
 ]);
 /** Line height as a share of the font size; the fonts' own line heights differ by a fifth or more. */
 const LINE_HEIGHT = 1.1;

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from . import dreambooth, ziplora
 from .files import convert, load, save
 from .merging import merge, resize_extract
-from .plots import figures, grids, scores
+from .plots import figures, grids, judge, scores
 from .sliders import apply as apply_slider
 from .sliders import pairs_and_prompts as slider_inputs
 from .sliders import train as train_slider
@@ -33,4 +33,5 @@ NODES: list[type[io.ComfyNode]] = [
     *figures.NODES,
     *grids.NODES,
     *scores.NODES,
+    *judge.NODES,
 ]

@@ -33,10 +33,10 @@ def drawing_inputs() -> list[Any]:
     ]
 
 
-def sampling_inputs() -> list[Any]:
-    """KSampler's widgets, the same for every image."""
+def sampling_inputs(seed: str = "Seed of the noise, the same for every image.") -> list[Any]:
+    """KSampler's widgets, the same for every image; `seed` begins the tooltip of that input."""
     return [
-        seed_input("Seed of the noise, the same for every image."),
+        seed_input(seed),
         io.Int.Input(
             "steps",
             default=25,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from .tables import csv_text
 
 HEADING = ("metric", "encoder", "pairs", "cosine")
 
@@ -46,7 +46,4 @@ def mean_cosine(pictures: Tensor, others: Tensor) -> float:
 
 def as_csv(rows: Sequence[Alignment]) -> str:
     """Return alignments as CSV with a heading and seven decimals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([HEADING, *(row.cells(7) for row in rows)])
-    return text.getvalue()
+    return csv_text([HEADING, *(row.cells(7) for row in rows)])

@@ -1,7 +1,9 @@
-"""Tables drawn as pictures."""
+"""Tables drawn as pictures, or as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -34,3 +36,10 @@ def table(rows: Sequence[Sequence[str]], width: int = 1024, theme: Theme = DARK)
             line = [y - 0.5 * _LINE / height] * 2
             figure.add_artist(Line2D([0.02, 0.98], line, color=theme.faint, linewidth=1))
     return pixels(figure)
+
+
+def csv_text(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     SLIDER_EFFECT = 29
     UNZIPLORA_START = 37
     IMPORTANCE = 41
+    JUDGE = 43
 
 
 class Pool(IntEnum):

@@ -153,12 +153,22 @@ def _draw_all(
     drawn = []
     for n, cell in enumerate(cells):
         on_picture(n, len(cells))
-        drawn.append(_draw(model_at(*cell), vae, sampling))
+        drawn.append(draw_picture(model_at(*cell), vae, sampling))
     on_picture(len(cells), len(cells))
     return torch.stack(drawn).unflatten(0, (len(rows), len(columns)))
 
 
-def _draw(model: Any, vae: Any, how: Sampling) -> Tensor:
+def draw_picture(model: Any, vae: Any, how: Sampling) -> Tensor:
+    """Draw the first picture of the latent, as KSampler and VAE Decode do.
+
+    Args:
+        model: the ModelPatcher.
+        vae: the VAE that decodes it.
+        how: the sampler's settings.
+
+    Returns:
+        the picture `(h, w, 3)` in 0…1, float32, on the CPU.
+    """
     latent = comfy.sample.fix_empty_latent_channels(model, how.latent["samples"][:1])
     noise = comfy.sample.prepare_noise(latent, how.seed)
     drawn = comfy.sample.sample(

@@ -96,6 +96,26 @@ def encode_pictures(
     return examples
 
 
+def encode_whole(vae: Any, model: Any, picture: Tensor) -> Tensor:
+    """Encode a picture at its own size into the model's latent space.
+
+    Args:
+        vae: the connected VAE.
+        model: the `BaseModel` that gives the latent scale.
+        picture: the picture `(h, w, 3)` in 0…1; its sides are multiples of 8.
+
+    Returns:
+        the latent `(c, h / 8, w / 8)`, float32, on the CPU.
+
+    Raises:
+        ZipLoRAError: the VAE belongs to another kind of model, or its latent is not finite.
+    """
+    with torch.inference_mode():
+        latent = vae.encode(picture[None])
+    _check_latent(latent, model)
+    return model.process_latent_in(latent.clone().float().cpu())[0]
+
+
 def _view(vae: Any, model: Any, pixels: Tensor, frame: Framing) -> View:
     """Encode `(h, w, 3)` into the mean and the standard deviation of its latent.
 

@@ -95,6 +95,44 @@ def score(compared: ScoreInputs) -> Scores:
     return Scores(style, subject, text, notes)
 
 
+@memory_advice("Load a smaller encoder")
+def score_each(compared: ScoreInputs) -> dict[str, list[float]]:
+    """Compute every picture's own style (CLIP-I) and subject alignment (DINO), as mean cosines.
+
+    Args:
+        compared: see `score`; without a prompt. It may have no encoders and no references.
+
+    Returns:
+        the cosines in −1…1 by `CLIP-I` and by the name of the subject's encoder, in the order of
+        the pictures; only those whose references are given.
+
+    Raises:
+        ZipLoRAError: an encoder without references, or as in `score`.
+    """
+    pairs = (
+        ("clip_vision", compared.clip_vision, "style_images", compared.style_images),
+        ("dino", compared.dino, "subject_images", compared.subject_images),
+    )
+    for name, encoder, reference, references in pairs:
+        if encoder is not None and not references:
+            raise problem(
+                reference,
+                found=f"nothing, with {name} given",
+                expected=f"reference pictures for {name}",
+                advice=f"Connect {reference}, or disconnect {name}.",
+            )
+    if not (compared.style_images or compared.subject_images):
+        return {}
+    _check(compared)
+    scores: dict[str, list[float]] = {}
+    for name, encoder, _, references in pairs:
+        if references:
+            heading = "CLIP-I" if name == "clip_vision" else family_of(encoder)
+            drawn, others = (encode_pictures(encoder, p) for p in (compared.images, references))
+            scores[heading] = [mean_cosine(one[None], others) for one in drawn]
+    return scores
+
+
 def _row(metric: str, encoder: str, drawn: Tensor, others: Tensor) -> Alignment:
     return Alignment(metric, encoder, len(drawn) * len(others), mean_cosine(drawn, others))
 
