@@ -49,6 +49,7 @@ OVERRIDES: dict[str, Json] = {
     "Negative prompt": {"text": ""},
     "KSampler": KSAMPLER,
     "StrengthGrid": KSAMPLER,
+    "JudgePictures": KSAMPLER,
     "SliderSweep": KSAMPLER,
 }  # fmt: skip
 """By class type or by node title, in this order."""

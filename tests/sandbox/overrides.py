@@ -20,5 +20,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "TrainConceptSliderFromImages": {"resolution": SIDE, "steps": 10},
     "SliderSweep": {"steps": 4},
     "StrengthGrid": {"steps": 2},
+    "JudgePictures": {"steps": 2},
     "UnZipLoRATrain": {"resolution": SIDE, "steps": 9},
 }

@@ -227,6 +227,20 @@ def alignment_scores(card: Card) -> None:
         card.text(score, 448, y + 70, 27, INK)
 
 
+@titled("Enough subject,", "enough style?")
+def judge_pictures(card: Card) -> None:
+    styles = (PLAIN, Style(NEON.palette, "plain"), NEON)
+    for number, (style, scores) in enumerate(
+        zip(styles, (("0.9", "0.2"), ("0.7", "0.6"), ("0.4", "0.9")), strict=True)
+    ):
+        y = 104 + 122 * number
+        card.tile(Scene("cat", style, radius=0.6), 70, y, 112)
+        for column, score in enumerate(scores):
+            card.text(score, 270 + 130 * column, y + 58, 34, INK)
+    card.text("subject", 270, 478)
+    card.text("style", 400, 478)
+
+
 @titled("Tools for LoRA files")
 def lora_tools(card: Card) -> None:
     for number, (words, below) in enumerate(

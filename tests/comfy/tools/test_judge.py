@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
+import comfy.model_base
+import comfy.model_management
 import comfy.sd
 import pytest
 import torch
@@ -24,32 +25,13 @@ from ziplora_core.comfy_adapter.tools.judge import (
 )
 from ziplora_core.comfy_adapter.tools.scores import ScoreInputs, score, score_each
 from ziplora_core.errors import ZipLoRAError
-from ziplora_core.files import lora_from_tensors
 from ziplora_core.lora.factors import LoRA
-from ziplora_core.lora.pair import LoRAPair
 from ziplora_core.training.random import Stream, generator
 
 from .. import helpers
 
 SIDE = 64
 PROMPT = "a sks dog in watercolor style"
-
-
-@cache
-def tensors() -> tuple[helpers.StateDict, helpers.StateDict]:
-    """A content and a style LoRA that each change the prediction by half."""
-    model, clip = tiny.tiny_sdxl(), tiny.tiny_clip()
-    return (
-        tiny.make_lora(model, clip, seed=1, rank=8, effect=0.5),
-        tiny.make_lora(model, clip, seed=2, rank=4, effect=0.5),
-    )
-
-
-def pair(**strengths: float) -> LoRAPair:
-    content, style = (
-        lora_from_tensors(t, name=name) for t, name in zip(tensors(), ("c", "s"), strict=True)
-    )
-    return LoRAPair(content, style, **strengths)
 
 
 def sampling(clip: comfy.sd.CLIP, **settings: Any) -> Sampling:
@@ -71,12 +53,24 @@ def drawn(model: ModelPatcher, how: Sampling, seeds: Sequence[int], side: int = 
                 draw_picture(patched, tiny.tiny_vae(), replace(how, seed=s, latent=empty))
                 for s in seeds
             ]
-            for patched in (model, *(helpers.stock(model, (t, 1.0)) for t in tensors()))
+            for patched in (
+                model,
+                *(helpers.stock(model, (t, 1.0)) for t in helpers.lora_tensors()),
+            )
         ]
 
 
-def judged(model: ModelPatcher, pictures: Sequence[Tensor], how: Sampling, **more: Any) -> Judgement:
-    settings = {"pair": pair(), "calibration_pictures": 2, "draws": 2, **more}
+def predicted_noise(unet: ModelPatcher, x: Tensor, sigma: float, how: Sampling) -> Tensor:
+    own = tiny.predict(unet, x, sigma, how.positive)
+    if unet.model.model_type == comfy.model_base.ModelType.EPS:
+        return own
+    return (x * sigma / (sigma**2 + 1) ** 0.5 + own) / (sigma**2 + 1) ** 0.5  # of v
+
+
+def judged(
+    model: ModelPatcher, pictures: Sequence[Tensor], how: Sampling, **more: Any
+) -> Judgement:
+    settings = {"pair": helpers.lora_pair(), "calibration_pictures": 2, "draws": 2, **more}
     on_part = settings.pop("on_part", lambda done, total: None)
     inputs = JudgeInputs(pictures, sampling=how, **settings)
     with torch.inference_mode():
@@ -84,22 +78,28 @@ def judged(model: ModelPatcher, pictures: Sequence[Tensor], how: Sampling, **mor
 
 
 def test_calibration_pictures_score_zero_and_one(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     how = sampling(clip, seed=2**64 - 1)  # the second seed is 0
     base, content, style = drawn(model, how, (2**64 - 1, 0))
-    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     pictures = [*base, *content, *style]
     kept = [p.clone() for p in pictures]
     parts: list[tuple[int, int]] = []
     result = judged(model, pictures, how, on_part=lambda *part: parts.append(part))
-    subject, of_style = ([getattr(p, name) for p in result.pictures] for name in ("subject", "style"))
-    for scores, zero, one in ((subject, slice(0, 2), slice(2, 4)), (of_style, slice(0, 2), slice(4, 6))):
+    subject, of_style = (
+        [getattr(p, name) for p in result.pictures] for name in ("subject", "style")
+    )
+    for scores, zero, one in (
+        (subject, slice(0, 2), slice(2, 4)),
+        (of_style, slice(0, 2), slice(4, 6)),
+    ):
         assert sum(scores[zero]) / 2 == pytest.approx(0, abs=1e-5)
         assert sum(scores[one]) / 2 == pytest.approx(1, abs=1e-5)
     assert result.evaluations == 3 * 2 * (6 + 6)
     total = 6 * 3 * 2 + result.evaluations
     assert parts[-1] == (total, total) and parts == sorted(parts) and parts[0][0] == 0
-    helpers.assert_untouched(model, before)
     assert not model.patches
+    comfy.model_management.unload_all_models()  # a MODEL shares its weights with patched clones
+    helpers.assert_untouched(model, before)
     assert all(torch.equal(p, old) for p, old in zip(pictures, kept, strict=True))
     assert "2 draws a picture; UNet evaluations: 6 a picture, 72 in all" in result.report
     assert "never of quality" in result.report and "strengths are not used" not in result.report
@@ -108,7 +108,7 @@ def test_calibration_pictures_score_zero_and_one(model: ModelPatcher, clip: comf
 def test_held_out_pictures_of_each_lora_score_above_the_bases(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:
-    how = sampling(clip, steps=4)
+    how = sampling(clip, seed=1, steps=4)
     base, content, style = drawn(model, how, (100, 101), side=128)
     scores = judged(model, [*base, *content, *style], how, draws=4).pictures
     subject = [sum(p.subject for p in scores[i : i + 2]) / 2 for i in (0, 2, 4)]
@@ -117,43 +117,41 @@ def test_held_out_pictures_of_each_lora_score_above_the_bases(
     assert of_style[2] > max(of_style[0], of_style[1]) + 0.2
 
 
-def test_amounts_are_those_of_stock_predictions_and_torchs_least_squares(
-    model: ModelPatcher, clip: comfy.sd.CLIP
+def stock_amounts(unets: Sequence[ModelPatcher], picture: Tensor, how: Sampling) -> Tensor:
+    """Fit the amounts in a picture by torch's least squares, from ComfyUI's own patched models."""
+    sigmas = unets[0].get_model_object("model_sampling").sigmas
+    columns, targets = [], []
+    with torch.inference_mode():
+        x0 = unets[0].model.process_latent_in(tiny.tiny_vae().encode(picture[None]))
+        for n, timestep in enumerate(judged_timesteps(2, len(sigmas))):
+            noise = torch.randn(x0.shape[1:], generator=generator(how.seed, Stream.JUDGE, n))
+            sigma = float(sigmas[timestep])
+            base, *own = (predicted_noise(u, x0 + sigma * noise, sigma, how) for u in unets)
+            targets.append((noise - base).flatten())
+            columns.append(torch.stack([(p - base).flatten() for p in own], dim=1))
+        a, b = torch.cat(columns).double(), torch.cat(targets).double()
+        return torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_scores_are_those_of_stock_predictions_and_torchs_least_squares(
+    prediction: tiny.Prediction, clip: comfy.sd.CLIP
 ) -> None:
-    """The reference patches the weights by ComfyUI's own loader and samples without our model."""
-    for prediction in ("eps", "v"):
-        if prediction == "v":
-            model = tiny.tiny_sdxl("v")
-        how = sampling(clip, seed=5)
-        base, content, style = drawn(model, how, (5, 6))
-        vae, sigmas = tiny.tiny_vae(), model.get_model_object("model_sampling").sigmas
-        unets = [model, *(helpers.stock(model, (t, 1.0)) for t in tensors())]
-
-        def reference(picture: Tensor) -> Tensor:
-            columns, targets = [], []
-            with torch.inference_mode():
-                x0 = model.model.process_latent_in(vae.encode(picture[None]))
-                for n, timestep in enumerate(judged_timesteps(2, len(sigmas))):
-                    noise = torch.randn(x0.shape[1:], generator=generator(5, Stream.JUDGE, n))
-                    x, sigma = x0 + sigmas[timestep] * noise, sigmas[timestep]
-                    predicted = [
-                        (x - denoised(unet, x, float(sigma), how.positive)) / sigma
-                        for unet in unets
-                    ]
-                    targets.append((noise - predicted[0]).flatten())
-                    changes = [(p - predicted[0]).flatten() for p in predicted[1:]]
-                    columns.append(torch.stack(changes, dim=1))
-            a, b = torch.cat(columns).double(), torch.cat(targets).double()
-            return torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
-
-        zero = torch.stack([reference(p) for p in base]).mean(0)
-        one = torch.stack(
-            [torch.stack([reference(p) for p in own]).mean(0)[i] for i, own in enumerate((content, style))]
-        )
-        picture = torch.rand(SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
-        wanted = (reference(picture) - zero) / (one - zero)
-        (found,) = judged(model, [picture], how).pictures
-        assert [found.subject, found.style] == pytest.approx(wanted.tolist(), abs=2e-3)
+    model, how = tiny.tiny_sdxl(prediction), sampling(clip, seed=3)
+    unets = [model, *(helpers.stock(model, (t, 1.0)) for t in helpers.lora_tensors())]
+    base, content, style = (
+        torch.stack([stock_amounts(unets, p, how) for p in pictures]).mean(0)
+        for pictures in drawn(model, how, (3, 4))
+    )
+    one = torch.stack([content[0], style[1]])
+    picture = torch.rand(SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
+    wanted = (stock_amounts(unets, picture, how) - base) / (one - base)
+    judgement = judged(model, [picture], how)
+    gauge = judgement.gauge
+    assert [gauge.content.zero, gauge.style.zero] == pytest.approx(base.tolist(), abs=1e-4)
+    assert [gauge.content.one, gauge.style.one] == pytest.approx(one.tolist(), abs=1e-4)
+    (found,) = judgement.pictures
+    assert [found.subject, found.style] == pytest.approx(wanted.tolist(), abs=1e-3)
 
 
 def test_judging_is_bit_identical_and_depends_on_the_seed(
@@ -161,7 +159,9 @@ def test_judging_is_bit_identical_and_depends_on_the_seed(
 ) -> None:
     pictures = drawn(model, sampling(clip), (7,))[1]
     first, second, other = (
-        judged(model, pictures, sampling(clip, seed=seed), pair=pair(content_strength=0.4))
+        judged(
+            model, pictures, sampling(clip, seed=seed), pair=helpers.lora_pair(content_strength=0.4)
+        )
         for seed in (0, 0, 3)
     )
     assert first == second and first.pictures != other.pictures
@@ -171,8 +171,8 @@ def test_judging_is_bit_identical_and_depends_on_the_seed(
 
 
 def test_cancel_leaves_the_model_clean(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
-    pictures = drawn(model, sampling(clip), (7,))[0]
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    pictures = drawn(model, sampling(clip), (7,))[0]
 
     def cancel(done: int, total: int) -> None:
         if done > 0.8 * total:
@@ -180,6 +180,7 @@ def test_cancel_leaves_the_model_clean(model: ModelPatcher, clip: comfy.sd.CLIP)
 
     with pytest.raises(KeyboardInterrupt):
         judged(model, pictures, sampling(clip), on_part=cancel)
+    comfy.model_management.unload_all_models()
     helpers.assert_untouched(model, before)
 
 
@@ -193,9 +194,9 @@ def zeroed(lora: LoRA) -> LoRA:
 
 
 def test_bad_input_is_refused_by_name(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
-    both, one = pair(), [grey(SIDE, SIDE)]
-    text_only = replace(both.style, modules={"lora_te1_text_model_x": both.style.modules.popitem()[1]})
-    both = pair()
+    both, one = helpers.lora_pair(), [grey(SIDE, SIDE)]
+    (_, factors), *_ = both.style.modules.items()
+    text_only = replace(both.style, modules={"lora_te1_text_model_x": factors})
     long_way = replace(both.content, modules=scaled_up(both.content))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"pictures": []}, "images: found no pictures"),
@@ -204,9 +205,15 @@ def test_bad_input_is_refused_by_name(model: ModelPatcher, clip: comfy.sd.CLIP) 
         ({"positive": []}, "positive: found 0 entries"),
         ({"positive": None}, "positive: found 0 entries"),
         ({"negative": []}, "negative: found no prompt"),
-        ({"pair": replace(both, content=zeroed(both.content))}, "pair: found c, whose updates are"),
-        ({"pair": replace(both, style=text_only)}, "s: found no UNet modules"),
-        ({"pair": replace(both, style=both.content)}, "pair: found the same LoRA twice (c and c)"),
+        (
+            {"pair": replace(both, content=zeroed(both.content))},
+            "pair: found content.safetensors, whose updates are",
+        ),
+        ({"pair": replace(both, style=text_only)}, "style.safetensors: found no UNet modules"),
+        (
+            {"pair": replace(both, style=both.content)},
+            "pair: found the same LoRA twice (content.safetensors and",
+        ),
         ({"pair": replace(both, style=long_way)}, "pair: found two LoRAs that change the"),
     ]
     for given, words in cases:
