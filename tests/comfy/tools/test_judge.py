@@ -184,6 +184,11 @@ def test_cancel_leaves_the_model_clean(model: ModelPatcher, clip: comfy.sd.CLIP)
     helpers.assert_untouched(model, before)
 
 
+def test_draws_are_spread_over_the_middle_of_the_schedule() -> None:
+    assert judged_timesteps(4, 1000) == [350, 450, 549, 649]
+    assert judged_timesteps(1, 1000) == [500]
+
+
 def grey(height: int, width: int) -> Tensor:
     return torch.full((height, width, 3), 0.5)
 

@@ -1,1 +1,1 @@
-"""Calibration, extraction, conversion and alignment scores."""
+"""Calibration, extraction, conversion, alignment scores and pictures judged by LoRAs."""

@@ -110,7 +110,10 @@ def judge(
     pairs = checked_pair(model, vae, inputs.pictures, inputs.pair, inputs.sampling)
     total = inputs.drawing_evaluations + inputs.judging_evaluations
     drawn = _calibration_pictures(model, vae, inputs, pairs, lambda done: on_part(done, total))
-    latents = [encode_whole(vae, model.model, p) for p in [*drawn, *inputs.pictures]]
+    latents = []
+    for picture in [*drawn, *inputs.pictures]:
+        on_part(inputs.drawing_evaluations, total)
+        latents.append(encode_whole(vae, model.model, picture))
     with torch.inference_mode(False), torch.no_grad():
         keys = unet_targets(model.model)
         branches = {keys[name]: Branches(p.factors) for name, p in pairs.items()}
@@ -184,10 +187,9 @@ def _measure(
 
 def judged_timesteps(draws: int, timesteps: int) -> list[int]:
     """Spread `draws` timesteps evenly over the middle of a schedule of `timesteps`."""
-    middle = (_FIRST + _LAST) / 2
     step = (_LAST - _FIRST) / max(draws - 1, 1)
-    fractions = [_FIRST + n * step for n in range(draws)] if draws > 1 else [middle]
-    return [round(fraction * (timesteps - 1)) for fraction in fractions]
+    first = _FIRST if draws > 1 else (_FIRST + _LAST) / 2
+    return [round((first + n * step) * (timesteps - 1)) for n in range(draws)]
 
 
 def _report(judged: Sequence[Judged], gauge: Gauge, inputs: JudgeInputs, evaluations: int) -> str:
