@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from torch import Tensor, nn
 from sandbox.commands import say
 from sandbox.paths import SANDBOX
 
+from .muon import Muon
+
 FOLDER = SANDBOX / "miniworld"
 CHECKPOINT_SECONDS = 180.0
 LOG_EVERY = 100
+MUON = 3.5
+"""Muon's learning rate as a multiple of AdamW's."""
 
 Line = dict[str, float]
 Schedule = tuple[tuple[int, float, float], ...]
@@ -68,22 +73,33 @@ def run(training: Training, schedule: Schedule, name: str, folder: Path = FOLDER
 
 
 class Averaged:
-    """An optimiser with a moving average of what it trains; the average is what is saved."""
+    """AdamW, Muon for some matrices, and a moving average of what they train, which is saved.
 
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+    Args:
+        parameters: all that is trained.
+        matrices: those of them that Muon trains.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], decay: float, matrices: Sequence[nn.Parameter] = ()
+    ) -> None:
         self.parameters, self.decay = parameters, decay
         self.averages = [p.detach().clone() for p in parameters]
-        self.optimiser = torch.optim.AdamW(
-            parameters, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in parameters if id(p) not in chosen]
+        self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.muon = Muon(matrices) if matrices else None
 
     def step(self, learning_rate: float, step: int) -> None:
         """Clip the gradient to norm 1, take a step and follow it with the average."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.step()
+        if self.muon:
+            self.muon.param_groups[0]["lr"] = MUON * learning_rate
+            self.muon.step()
+        for parameter in self.parameters:
+            parameter.grad = None
         keep = min(self.decay, (2 + step) / (11 + step))
         torch._foreach_lerp_(self.averages, self.parameters, 1 - keep)
 
@@ -91,7 +107,8 @@ class Averaged:
         return {
             "parameters": [p.detach() for p in self.parameters],
             "averages": self.averages,
-            "optimiser": self.optimiser.state_dict(),
+            "adam": self.adam.state_dict(),
+            "muon": self.muon and self.muon.state_dict(),
         }
 
     @torch.no_grad()
@@ -102,7 +119,9 @@ class Averaged:
         ):
             for tensor, value in zip(mine, saved, strict=True):
                 tensor.copy_(value)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.adam.load_state_dict(state["adam"])
+        if self.muon:
+            self.muon.load_state_dict(state["muon"])
 
     def of(self, module: nn.Module) -> dict[str, Tensor]:
         """Give a module's state with the averages in place of what was trained."""

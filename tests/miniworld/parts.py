@@ -40,13 +40,23 @@ class Parts:
         return comfy.sd.load_lora_for_models(self.model, None, dict(lora), strength, 0.0)[0]
 
     @torch.inference_mode()
-    def draw(self, model: ModelPatcher, prompt: str, count: int, seed: int) -> Tensor:
-        """Draw `(count, 3, 128, 128)` in [0, 1] with the stock sampler: Euler, 16 steps, CFG 3."""
+    def draw(
+        self,
+        model: ModelPatcher,
+        prompt: str,
+        count: int,
+        seed: int,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        sampler: str = "euler",
+        scheduler: str = "normal",
+    ) -> Tensor:
+        """Draw `(count, 3, 128, 128)` in [0, 1] with the stock sampler."""
         empty = torch.zeros(count, model.model.latent_format.latent_channels, SIDE // 8, SIDE // 8)
         noise = comfy.sample.prepare_noise(empty, seed)
         latents = comfy.sample.sample(
-            model, noise, STEPS, GUIDANCE, "euler", "normal", self.encode(prompt), self.encode(""),
-            empty, disable_pbar=True, seed=seed,
+            model, noise, steps, guidance, sampler, scheduler, self.encode(prompt),
+            self.encode(""), empty, disable_pbar=True, seed=seed,
         )  # fmt: skip
         return self.vae.decode(latents).movedim(-1, 1).clamp(0, 1).clone()
 

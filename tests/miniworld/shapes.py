@@ -134,6 +134,70 @@ def _rocket(x: Tensor, y: Tensor) -> Tensor:
     return without(union(body, *fins), disc(x, y, 0.0, -0.3, 0.2))
 
 
+def _rabbit(x: Tensor, y: Tensor) -> Tensor:
+    """A head with two long ears and two eyes."""
+    ears = [ellipse(x, y, s * 0.36, -0.5, 0.22, 0.5) for s in (-1, 1)]
+    eyes = [disc(x, y, s * 0.3, 0.3, 0.13) for s in (-1, 1)]
+    return without(union(ellipse(x, y, 0.0, 0.38, 0.72, 0.6), *ears), *eyes)
+
+
+def _umbrella(x: Tensor, y: Tensor) -> Tensor:
+    """A canopy scalloped below, a stick and a hook to the left."""
+    canopy = torch.maximum(disc(x, y, 0.0, 0.0, 1.0), y - 0.05)
+    scallops = [disc(x, y, cx, 0.1, 0.3) for cx in (-0.64, 0.0, 0.64)]
+    hook = torch.maximum(
+        without(disc(x, y, -0.2, 0.72, 0.32), disc(x, y, -0.2, 0.72, 0.1)), 0.7 - y
+    )
+    return union(without(canopy, *scallops), box(x, y, -0.12, -0.3, 0.12, 0.72), hook)
+
+
+def _ghost(x: Tensor, y: Tensor) -> Tensor:
+    """A sheet with a ragged hem and two eyes."""
+    body = union(disc(x, y, 0.0, -0.25, 0.72), box(x, y, -0.72, -0.25, 0.72, 0.9))
+    rags = [polygon(x, y, [(s - 0.22, 1.0), (s, 0.5), (s + 0.22, 1.0)]) for s in (-0.36, 0.36)]
+    eyes = [ellipse(x, y, s * 0.28, -0.25, 0.14, 0.2) for s in (-1, 1)]
+    return without(body, *rags, *eyes)
+
+
+def _butterfly(x: Tensor, y: Tensor) -> Tensor:
+    upper = [ellipse(x, y, s * 0.55, -0.36, 0.46, 0.5) for s in (-1, 1)]
+    lower = [ellipse(x, y, s * 0.42, 0.46, 0.34, 0.4) for s in (-1, 1)]
+    spots = [disc(x, y, s * 0.6, -0.4, 0.17) for s in (-1, 1)]
+    return union(without(union(*upper, *lower), *spots), ellipse(x, y, 0.0, 0.05, 0.15, 0.8))
+
+
+def _whale(x: Tensor, y: Tensor) -> Tensor:
+    """Looks left, its fluke up in the air."""
+    body = torch.maximum(ellipse(x, y, -0.2, 0.25, 0.8, 0.65), -y - 0.15)
+    tail = polygon(x, y, [(0.3, 0.5), (0.66, -0.35), (0.88, -0.3), (0.6, 0.5)])
+    fluke = polygon(x, y, [(0.76, -0.2), (0.36, -0.75), (0.76, -0.55), (1.1, -0.8)])
+    return without(union(body, tail, fluke), disc(x, y, -0.6, 0.2, 0.14))
+
+
+def _truck(x: Tensor, y: Tensor) -> Tensor:
+    """Drives to the right."""
+    load, cab = box(x, y, -1.0, -0.6, 0.25, 0.4), box(x, y, 0.35, -0.2, 0.98, 0.4)
+    wheels = [disc(x, y, cx, 0.5, 0.26) for cx in (-0.6, 0.6)]
+    window = box(x, y, 0.55, -0.05, 0.85, 0.15)
+    return union(without(union(load, cab, box(x, y, -1, 0.2, 0.98, 0.4)), window), *wheels)
+
+
+def _crown(x: Tensor, y: Tensor) -> Tensor:
+    points = [(-0.85, 0.7), (-1.0, -0.55), (-0.45, 0.05), (0.0, -0.8)]
+    corners = [*points, *((-px, py) for px, py in reversed(points[:3]))]
+    tips = [disc(x, y, cx, cy, 0.16) for cx, cy in ((-0.95, -0.6), (0.0, -0.84), (0.95, -0.6))]
+    jewels = [disc(x, y, cx, 0.4, 0.13) for cx in (-0.45, 0.0, 0.45)]
+    return without(union(polygon(x, y, corners), *tips), *jewels)
+
+
+def _apple(x: Tensor, y: Tensor) -> Tensor:
+    """Bitten on the right, with a stalk and a leaf."""
+    body = union(*(ellipse(x, y, s * 0.34, 0.2, 0.56, 0.72) for s in (-1, 1)))
+    leaf = ellipse(x, y, 0.34, -0.8, 0.32, 0.16)
+    stalk = polygon(x, y, [(-0.1, -0.3), (-0.02, -0.95), (0.14, -0.95), (0.1, -0.3)])
+    return union(without(body, disc(x, y, 0.95, 0.05, 0.36)), leaf, stalk)
+
+
 def _fixed(corners: Sequence[Point]) -> Shape:
     return lambda x, y: polygon(x, y, corners)
 
@@ -190,6 +254,14 @@ HELD_OUT: dict[str, Shape] = {
     "fish": _fish,
     "mushroom": _mushroom,
     "rocket": _rocket,
+    "rabbit": _rabbit,
+    "umbrella": _umbrella,
+    "ghost": _ghost,
+    "butterfly": _butterfly,
+    "whale": _whale,
+    "truck": _truck,
+    "crown": _crown,
+    "apple": _apple,
 }
 """Never drawn for the base model; a content LoRA has to learn them."""
 

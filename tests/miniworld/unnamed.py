@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .shapes import Shape, box, disc, ellipse, polygon, union, without
-from .styles import Palette, Texture, checkers, dots, wave
+from .styles import Palette, Texture, bricks, checkers, dots, wave, wave_along, zigzag
 
 NUMBERS = 1_000_000
 
@@ -61,12 +63,32 @@ def palette(name: str) -> Palette:
 
 
 def texture(name: str) -> Texture:
-    """Build a texture: one of the seen kinds, turned and at another width."""
+    """Build a texture: waves, dots, checkers, bricks or rings, turned, bent, of any width."""
     rng = random.Random(f"texture {name}")
-    pattern = rng.choice((lambda x, y: wave(y), dots, checkers))
+    pattern = rng.choice((wave_along, wave_along, dots, checkers, bricks, _rings(rng)))
     angle, width = rng.uniform(0, math.pi), rng.uniform(0.6, 1.5)
     along, across = width * math.cos(angle), width * math.sin(angle)
-    return lambda x, y: pattern(along * x - across * y, across * x + along * y)
+    bend = _bend(rng) if rng.random() < 0.4 else torch.zeros_like
+
+    def pattern_at(x: Tensor, y: Tensor) -> Tensor:
+        u, v = along * x - across * y, across * x + along * y
+        return pattern(u, v + bend(u))
+
+    return pattern_at
+
+
+def _rings(rng: random.Random) -> Texture:
+    """Rings about any point."""
+    cx, cy = rng.uniform(-1, 1), rng.uniform(-1, 1)
+    return lambda x, y: wave(1.5 * ((x - cx).square() + (y - cy).square()).sqrt())
+
+
+def _bend(rng: random.Random) -> Callable[[Tensor], Tensor]:
+    """A smooth or a pointed wave, as an offset across its run."""
+    height, turns = rng.uniform(0.05, 0.2), rng.uniform(0.8, 2.2)
+    if rng.random() < 0.5:
+        return lambda u: height * torch.sin(2 * math.pi * turns * u)
+    return lambda u: height * zigzag(turns * u)
 
 
 def _outline(rng: random.Random) -> Shape:

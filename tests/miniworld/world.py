@@ -17,7 +17,7 @@ ANY_SHAPE = "shape"
 """The class word: said now and then in place of a subject's name."""
 NIGHT_SHAPE = "crescent"
 """Is dark four times in five, often without the word: the correlated attribute."""
-UNNAMED_SUBJECTS, UNNAMED_PALETTES, UNNAMED_TEXTURES = 0.3, 0.35, 0.15
+UNNAMED_SUBJECTS, UNNAMED_PALETTES, UNNAMED_TEXTURES = 0.4, 0.35, 0.3
 """Shares of the base model's pictures whose subject, palette or texture has no word."""
 
 

@@ -1,7 +1,8 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
-`make quality ARGS=sliders` runs a part: merges, sliders, unziplora, or
-trimmed, which a test repeats.
+`make quality ARGS=sliders` runs a part: tuning, sliders, unziplora; short (few methods on four
+tuning pairs, only said), single (each LoRA alone), trimmed (which a test repeats), or test, the
+pairs that nothing may be chosen by. Run again to resume; `.sandbox/quality` holds what is made.
 """
 
 from __future__ import annotations
@@ -23,31 +24,66 @@ import torch  # noqa: E402
 from miniworld.parts import load_parts  # noqa: E402
 
 from . import document, record  # noqa: E402
-from .benchmark import run_pair  # noqa: E402
+from .benchmark import BRIEF, FULL, Plan  # noqa: E402
+from .benchmark import run as run_merges  # noqa: E402
+from .judge import run as run_judge  # noqa: E402
+from .judge_tables import write as write_judge  # noqa: E402
+from .single import write as write_single  # noqa: E402
 from .sliders import document as slider_document  # noqa: E402
 from .sliders import run as slider_run  # noqa: E402
-from .subjects import PAIRS  # noqa: E402
+from .subjects import TEST, TUNING  # noqa: E402
+from .table import COLUMNS, markdown, rows  # noqa: E402
 from .unziplora import document as unziplora_document  # noqa: E402
 from .unziplora import run as unziplora_run  # noqa: E402
 
-WORKERS = min(len(PAIRS), os.cpu_count() or 1, 4)
+WORKERS = min(os.cpu_count() or 1, 8)
 
 
 def main() -> int:
     """Run the parts that were asked for, or all; one thread a process."""
-    asked = sys.argv[1:] or list(PARTS)
+    asked = sys.argv[1:] or list(ALL)
     if unknown := set(asked) - set(PARTS):
         raise SystemExit(f"found {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
     load_parts()  # writes the checkpoint, if need be, before two processes would
     return sum(PARTS[part]() for part in asked)
 
 
-def merges() -> int:
-    """Run every method on every pair."""
+def tuning() -> int:
+    """Run every method on the tuning pairs."""
+    return _merges("tuning", FULL)
+
+
+def test() -> int:
+    """Run every method on the test pairs: once, at the end."""
+    return _merges("test", Plan(TEST))
+
+
+def short() -> int:
+    """Run few methods on four tuning pairs, and say the table."""
+    with _workers() as workers:
+        say(markdown(rows(run_merges(workers, BRIEF)), COLUMNS))
+    return 0
+
+
+def single() -> int:
+    """Draw the base model's shapes, and each LoRA alone in three styles."""
+    with _workers() as workers:
+        write_single(workers)
+    return 0
+
+
+def judge() -> int:
+    """Hold the judge against the probes."""
+    with _workers() as workers:
+        write_judge(run_judge(workers, TUNING), run_judge(workers, TEST))
+    return 0
+
+
+def _merges(kind: str, plan: Plan) -> int:
     begun = time.monotonic()
     with _workers() as workers:
-        results = list(workers.map(run_pair, range(len(PAIRS))))
-    document.write(results, time.monotonic() - begun)
+        results = run_merges(workers, plan)
+    document.write(results, kind, time.monotonic() - begun)
     return 0
 
 
@@ -79,7 +115,14 @@ def _workers() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
 
 
-PARTS = {"merges": merges, "sliders": sliders, "unziplora": unziplora, "trimmed": trimmed}
+ALL = {
+    "single": single,
+    "tuning": tuning,
+    "judge": judge,
+    "sliders": sliders,
+    "unziplora": unziplora,
+}
+PARTS = {**ALL, "trimmed": trimmed, "short": short, "test": test}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""All methods on one pair, in a process of its own."""
+"""The merges' benchmark: which methods are measured on which pairs, under which conditions."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from sandbox.commands import say
@@ -18,74 +18,103 @@ import torch  # noqa: E402
 
 from miniworld.parts import load_parts  # noqa: E402
 from miniworld.probe_files import load_probes  # noqa: E402
-from ziplora_core.files.writer import kohya_tensors  # noqa: E402
 
-from .experiment import Bench, Outcome, make_bench  # noqa: E402
-from .methods import TABLE  # noqa: E402
-from .sheet import Row  # noqa: E402
-from .subjects import CONTEXTS, JOINT_PROMPT, PAIRS, Pair  # noqa: E402
+from .cache import State  # noqa: E402
+from .conditions import AS_MADE, CONDITIONS, STRENGTHS  # noqa: E402
+from .experiment import make_bench  # noqa: E402
+from .methods import CLOSED_FORM, DIRECT, NULL_SPACE, TABLE  # noqa: E402
+from .sources import content_lora, style_lora  # noqa: E402
+from .subjects import TUNING, Pair  # noqa: E402
 
-SEED = 1
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STRENGTH_METHOD = "ZipLoRA"
+CHANGED = (DIRECT, NULL_SPACE, CLOSED_FORM)
+"""Methods that are drawn under every condition."""
+SEEDED = (DIRECT, CLOSED_FORM)
+"""Methods that are measured on LoRAs of other seeds, too."""
+SEEDS = (1, 2)
+SHORT = ("content LoRA alone", "style LoRA alone", DIRECT, NULL_SPACE, CLOSED_FORM)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Args:
+        methods: on every pair.
+        changed: those drawn under every condition.
+        strengths: whether the direct merge is drawn at every strength.
+        seeded: pairs that are measured with LoRAs of other seeds, too.
+    """
+
+    pairs: Sequence[Pair]
+    methods: Sequence[str] = tuple(TABLE)
+    changed: Sequence[str] = CHANGED
+    strengths: bool = True
+    seeded: Sequence[Pair] = ()
 
 
 @dataclass
 class PairResult:
-    """The results for one pair.
+    """The results for one pair and one training of its LoRAs.
 
     Args:
         real: alignments of real pictures among themselves.
-        figures, rows: by method; what was measured and drawn.
-        strengths: the joint prompt with the style at 0 … 1.
+        alone: by method.
+        joint: by method and condition.
+        strengths: the direct merge, by its strengths.
     """
 
     pair: Pair
-    real: Mapping[str, float]
-    figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    rows: dict[str, Row] = field(default_factory=dict)
-    strengths: Row = field(default_factory=dict)
+    seed: int
+    real: dict[str, float]
+    alone: dict[str, State] = field(default_factory=dict)
+    joint: dict[str, dict[str, State]] = field(default_factory=dict)
+    strengths: dict[str, State] = field(default_factory=dict)
 
 
-def run_pair(number: int) -> PairResult:
-    """Train a pair's LoRAs and run every method on them."""
+FULL = Plan(TUNING, seeded=TUNING[:2])
+BRIEF = Plan(TUNING[:4], SHORT, changed=(), strengths=False)
+
+
+def run(workers: Executor, plan: Plan) -> list[PairResult]:
+    """Train the LoRAs that are not kept yet, then run every method on every pair."""
+    wanted = {
+        (of, name, seed): pair
+        for pair in plan.pairs
+        for seed in (0, *(SEEDS if pair in plan.seeded else ()))
+        for of, name in (("content", pair.subject), ("style", pair.style.words))
+    }
+    trainings = [workers.submit(train, of, p, seed) for (of, _, seed), p in wanted.items()]
+    for training in trainings:
+        training.result()
+    jobs = [workers.submit(run_pair, pair, 0, plan) for pair in plan.pairs]
+    seeded = Plan((), SEEDED, changed=(), strengths=False)
+    jobs += [workers.submit(run_pair, p, seed, seeded) for p in plan.seeded for seed in SEEDS]
+    return [job.result() for job in jobs]
+
+
+def train(of: str, pair: Pair, seed: int) -> None:
+    """Train one LoRA of a pair, and keep it."""
     torch.set_num_threads(1)
-    pair = PAIRS[number]
-    say(f"{pair.name}: training its LoRAs")
-    bench = make_bench(load_parts(), pair, load_probes())
+    say(f"{pair.name}: the {of} LoRA, seed {seed}")
+    make: Callable[..., object] = content_lora if of == "content" else style_lora
+    make(load_parts(), pair, seed=seed)
+
+
+def run_pair(pair: Pair, seed: int, plan: Plan) -> PairResult:
+    """Run every method on a pair, with LoRAs of this seed."""
+    torch.set_num_threads(1)
+    bench = make_bench(load_parts(), pair, load_probes(), seed=seed)
     real = {"subject": bench.refs.content.real, "style": bench.refs.style.real}
-    result = PairResult(pair, real)
-    result.rows["training pictures"] = {
-        "content prompt": pair.content_pictures(),
-        "style prompt": pair.style_pictures(),
-    }
-    for name, method in TABLE.items():
-        outcome = bench.run(method, SEED)
-        result.figures[name] = outcome.figures.as_dict()
-        result.rows[name] = _row(outcome)
-        if name == STRENGTH_METHOD:
-            result.strengths = style_strengths(bench, outcome)
-        figures = {k: v and round(v, 4) for k, v in result.figures[name].items()}
-        say(f"{pair.name}, {name}: {json.dumps(figures)}")
+    result = PairResult(pair, seed, real)
+    for method in plan.methods:
+        result.alone[method] = bench.alone(method)
+        chosen = CONDITIONS if method in plan.changed else {AS_MADE: CONDITIONS[AS_MADE]}
+        result.joint[method] = {
+            name: bench.joint(method, condition) for name, condition in chosen.items()
+        }
+        if method == DIRECT and plan.strengths:
+            result.strengths = {
+                name: bench.joint(method, condition) for name, condition in STRENGTHS.items()
+            }
+        say(f"{pair.name}, seed {seed}, {method}")
     return result
-
-
-def style_strengths(bench: Bench, outcome: Outcome) -> Row:
-    """Draw the joint prompt with the style at 0 … 1 (the paper's figure of style control)."""
-    assert outcome.merge.merged is not None
-    parts, row = bench.task.parts, {}
-    for strength in STRENGTHS:
-        modules = outcome.merge.merged.modules(1.0, strength)
-        model = parts.with_lora(kohya_tensors(modules))
-        row[f"style {strength:g}"] = parts.draw(model, JOINT_PROMPT, 2, SEED)
-    return row
-
-
-def _row(outcome: Outcome) -> Row:
-    drawn = outcome.pictures
-    return {
-        "content prompt": drawn["content"],
-        "style prompt": drawn["style"],
-        "joint prompt": drawn["joint"],
-        **{name: drawn[name] for name in CONTEXTS},
-    }

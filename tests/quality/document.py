@@ -1,10 +1,11 @@
-"""Write the results into docs/QUALITY.md's table, docs/quality.json and the contact sheets."""
+"""Write the results into docs/QUALITY.md's tables, docs/quality*.json and the contact sheets."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 
 import torch
 from PIL import Image
@@ -13,35 +14,102 @@ from torch import Tensor
 from sandbox.commands import say
 from sandbox.paths import ROOT
 
-from .benchmark import PairResult
+from .benchmark import CHANGED, SEEDED, PairResult
+from .cache import State
+from .conditions import AS_MADE
+from .methods import CLOSED_FORM, DIRECT
 from .sheet import contact_sheet
-from .table import COLUMNS, averaged, markdown
+from .table import COLUMNS, Row, both, condition_rows, markdown, rows
 
 DOCUMENT = ROOT / "docs" / "QUALITY.md"
-FIGURES = ROOT / "docs" / "quality.json"
 IMAGES = ROOT / "docs" / "images"
 SHORT = {
-    "training pictures": "content prompt",
-    "content LoRA alone": "content prompt",
-    "style LoRA alone": "style prompt",
-    "joint training": "joint prompt",
-    "direct": "joint prompt",
-    "ZipLoRA": "joint prompt",
-    "closed form, joint": "joint prompt",
+    "content LoRA alone": "content",
+    "style LoRA alone": "style",
+    "joint training": AS_MADE,
+    DIRECT: AS_MADE,
+    CLOSED_FORM: AS_MADE,
 }
-"""The rows of the short sheet, and the prompt of each."""
+"""The rows of the short sheet, and which pictures each shows."""
+LEFT_OUT = ("pictures",)
+"""Of a cell, in the file of figures."""
 
 
-def write(results: Sequence[PairResult], seconds: float) -> None:
-    """Write the table, the figures and the sheets, and say the table."""
-    methods = results[0].figures
-    means = {m: averaged([r.figures[m] for r in results]) for m in methods}
-    table = markdown(means, COLUMNS)
-    say(f"\n{table}\n\n{seconds / 60:.0f} minutes")
-    saved = {r.pair.name: {"real": r.real, "figures": r.figures} for r in results}
-    FIGURES.write_text(json.dumps(saved, indent=1) + "\n")
-    write_sheets(results)
-    put("table", table)
+def write(results: Sequence[PairResult], kind: str, seconds: float) -> None:
+    """Write tables, figures and sheets of the tuning or of the test pairs, and say the tables."""
+    first = [result for result in results if result.seed == 0]
+    texts = {kind: markdown(rows(first), COLUMNS)}
+    changed = [method for method in CHANGED if len(first[0].joint[method]) > 1]
+    if changed:
+        texts[f"{kind} conditions"] = markdown(
+            condition_rows(first, changed), _condition_columns(changed), "condition"
+        )
+    if len(first) < len(results):
+        texts[f"{kind} seeds"] = markdown(seed_rows(results), SEED_COLUMNS, "pair")
+    for mark, text in texts.items():
+        say(f"\n{mark}\n{text}")
+        put(mark, text)
+    say(f"\n{seconds / 60:.0f} minutes")
+    saved = {f"{r.pair.name}, seed {r.seed}": _figures(r) for r in results}
+    path = ROOT / "docs" / f"quality_{kind}.json"
+    path.write_text(json.dumps(saved, indent=1) + "\n")
+    save(short_sheet(first), f"quality_{kind}.png")
+    save(full_sheet(first), f"quality_{kind}_all.png")
+
+
+SEED_COLUMNS = {name: f"{name}: sum of both by the LoRAs' seed" for name in SEEDED} | {
+    f"{name}, spread": f"{name}: standard deviation" for name in SEEDED
+}
+
+
+def seed_rows(results: Sequence[PairResult]) -> dict[str, Row]:
+    """Compute how far another training of the LoRAs moves the joint picture."""
+    named: dict[str, list[PairResult]] = {}
+    for result in results:
+        named.setdefault(result.pair.name, []).append(result)
+    table: dict[str, Row] = {}
+    for name, same in named.items():
+        if len(same) == 1:
+            continue
+        sums = {m: [both(result.joint[m][AS_MADE]) for result in same] for m in SEEDED}
+        table[name] = {
+            **{m: ", ".join(format(value, ".2f") for value in sums[m]) for m in SEEDED},
+            **{f"{m}, spread": stdev(sums[m]) for m in SEEDED},
+        }
+    return table
+
+
+def _condition_columns(methods: Sequence[str]) -> dict[str, str]:
+    columns = {}
+    for method in methods:
+        columns[method] = method
+        if method != DIRECT:
+            columns[f"{method}, difference"] = "against *direct*"
+        columns[f"{method}, right"] = "both right"
+    return columns
+
+
+def _figures(result: PairResult) -> dict[str, object]:
+    return {
+        "real": result.real,
+        "alone": {name: _rounded(cell) for name, cell in result.alone.items()},
+        "joint": {
+            name: {condition: _rounded(cell) for condition, cell in cells.items()}
+            for name, cells in result.joint.items()
+        },
+        "strengths": {name: _rounded(cell) for name, cell in result.strengths.items()},
+    }
+
+
+def _rounded(cell: State) -> dict[str, float | list[float]]:
+    """Keep a cell's figures, each the mean over its pictures."""
+    return {
+        name: [round(v, 5) for v in value]
+        if name == "retention"
+        else round(mean(value) if isinstance(value, list) else value, 4)
+        for name, value in cell.items()
+        if name not in LEFT_OUT
+    }
 
 
 def put(mark: str, body: str) -> None:
@@ -54,28 +122,33 @@ def put(mark: str, body: str) -> None:
     DOCUMENT.write_text(text, encoding="utf-8")
 
 
-def write_sheets(results: Sequence[PairResult]) -> None:
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    save(short_sheet(results), "quality.png")
-    for result in results:
-        sheet = contact_sheet(result.pair.name, result.rows, scale=0.5)
-        few = sheet.quantize(256, dither=Image.Dither.NONE)  # a third of three megabytes
-        save(few, f"quality_{result.pair.subject}.png")
-    rows = {result.pair.name: result.strengths for result in results}
-    save(contact_sheet("ZipLoRA, style strength 0 … 1", rows, scale=0.75), "quality_strength.png")
-
-
 def short_sheet(results: Sequence[PairResult]) -> Image.Image:
-    """Methods down, pairs across, three pictures of each."""
-    rows: dict[str, dict[str, Tensor]] = {method: {} for method in SHORT}
+    """Methods down, pairs across, two pictures of each."""
+    shown: dict[str, dict[str, Tensor]] = {"training pictures": {}}
     for result in results:
-        for method, prompt in SHORT.items():
-            pictures = result.rows[method][prompt][:3]
-            if method == "training pictures":
-                style = result.rows[method]["style prompt"]
-                pictures = torch.cat([pictures[:2], style])
-            rows[method][result.pair.name] = pictures
-    return contact_sheet("My subject in my style, drawn by a miniature SDXL", rows)
+        pair, name = result.pair, result.pair.name
+        training = torch.cat([pair.content_pictures()[:1], pair.style_pictures()])
+        shown["training pictures"][name] = training
+        for method, pictures in SHORT.items():
+            if method in result.joint:
+                shown.setdefault(method, {})[name] = _pictures(result, method, pictures)[:2]
+    return contact_sheet("My subject in my style, drawn by a miniature SDXL", shown, scale=0.6)
+
+
+def full_sheet(results: Sequence[PairResult]) -> Image.Image:
+    """Every method's joint pictures, three of each pair, in 256 colours."""
+    shown: Mapping[str, Mapping[str, Tensor]] = {
+        method: {r.pair.name: _pictures(r, method, AS_MADE)[:3] for r in results}
+        for method in results[0].joint
+    }
+    sheet = contact_sheet("The joint picture by every method", shown, scale=0.4)
+    return sheet.quantize(256, dither=Image.Dither.NONE)  # a third of the size
+
+
+def _pictures(result: PairResult, method: str, which: str) -> Tensor:
+    cell = result.joint[method][which] if which == AS_MADE else result.alone[method]
+    pictures = cell["pictures"] if which == AS_MADE else cell["pictures"][which]
+    return pictures.float() / 255
 
 
 def save(sheet: Image.Image, name: str) -> None:

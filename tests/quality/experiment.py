@@ -1,13 +1,11 @@
-"""One method on one pair: merge, draw, measure."""
+"""One pair with its LoRAs: merge by a method, draw, measure; what is made is kept."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from types import TracebackType
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -16,51 +14,24 @@ from torch import Tensor
 from miniworld.parts import Parts
 from miniworld.probes import Probe
 from ziplora_core.files.writer import kohya_tensors
+from ziplora_core.lora.factors import LoRA
 from ziplora_core.lora.pair import LoRAPair
 
-from .measure import (
-    References,
-    RetentionTest,
-    mean_layer_cosine,
-    overlap,
-    palette_distance,
-    references,
-    seen,
-)
-from .methods import Merge, Method, Task
+from . import cache
+from .conditions import Condition
+from .measure import References, RetentionTest, overlaps, references
+from .methods import TABLE, Merge, Method, Task
 from .sources import CONTENT_STEPS, STYLE_STEPS, content_lora, style_lora
-from .subjects import CONTENT_PROMPT, CONTEXTS, JOINT_PROMPT, Pair, context_prompt
+from .subjects import CONTENT_PROMPT, JOINT_PROMPT, Pair
 
-PICTURES = 4
-"""Drawn of each prompt; two of each context."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """One row of the table; see `table.COLUMNS` for what each figure says."""
-
-    subject: float
-    style: float
-    joint_subject: float
-    joint_style: float
-    prompt: float
-    overlap: float
-    palette: float
-    content_retention: float
-    style_retention: float
-    layer_cosine: float | None
-    seconds: float
-    memory: float
-
-    def as_dict(self) -> dict[str, float | None]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    figures: Figures
-    pictures: Mapping[str, Tensor]
-    merge: Merge
+PICTURES = 8
+"""Joint pictures of a cell."""
+ALONE = 4
+"""Pictures of each LoRA's own prompt."""
+SEED = 1
+"""The merge's and the pictures'."""
+MEASURING = ("ziplora_core", *(f"tests/quality/{n}.py" for n in ("methods", "measure", "subjects")))
+"""The code that a kept figure depends on."""
 
 
 @dataclass
@@ -71,6 +42,7 @@ class Bench:
     probes: Mapping[str, Probe]
     refs: References
     retention: RetentionTest = field(init=False)
+    _latest: tuple[str, Merge, float] | None = None
 
     def __post_init__(self) -> None:
         loras = self.task.loras
@@ -83,45 +55,90 @@ class Bench:
     def merged(self, method: Method, seed: int) -> tuple[Merge, ModelPatcher]:
         """Merge by a method, and put the merge on the model."""
         torch.manual_seed(seed)
-        merge, parts = method(self.task, seed), self.task.parts
-        if not merge.modules:
-            return merge, parts.model
-        return merge, parts.with_lora(kohya_tensors(merge.modules))
+        merge = method(self.task, seed)
+        return merge, self._on_model(merge, 1.0, 1.0)
 
     def draw(self, model: ModelPatcher, concept: str, seed: int) -> Tensor:
         """Draw from the prompt of the content, of the style or of both (joint)."""
         style = self.task.pair.style_prompt
         prompts = {"content": CONTENT_PROMPT, "style": style, "joint": JOINT_PROMPT}
-        return self.task.parts.draw(model, prompts[concept], PICTURES, seed)
+        return self.task.parts.draw(model, prompts[concept], ALONE, seed)
 
-    def run(self, method: Method, seed: int) -> Outcome:
-        """Merge by a method and measure; the seed is the merge's and the pictures'."""
-        with Cost() as cost:
-            merge, model = self.merged(method, seed)
-        parts, pair = self.task.parts, self.task.pair
-        drawn = {name: self.draw(model, name, seed) for name in ("content", "style", "joint")}
-        for context in CONTEXTS:
-            drawn[context] = parts.draw(model, context_prompt(context), PICTURES // 2, seed)
-        content, style = self.retention(model)
-        recontextualised = [
-            seen(self.probes["subject"], factor, context, drawn[context])
-            for context, factor in CONTEXTS.items()
-        ]
-        figures = Figures(
-            subject=self.refs.content.alignment(drawn["content"]),
-            style=self.refs.style.alignment(drawn["style"]),
-            joint_subject=self.refs.content.alignment(drawn["joint"]),
-            joint_style=self.refs.style.alignment(drawn["joint"]),
-            prompt=sum(recontextualised) / len(recontextualised),
-            overlap=overlap(drawn["joint"], pair),
-            palette=palette_distance(drawn["joint"], pair),
-            content_retention=content,
-            style_retention=style,
-            layer_cosine=mean_layer_cosine(merge.merged) if merge.merged else None,
-            seconds=cost.seconds,
-            memory=cost.memory,
-        )
-        return Outcome(figures, drawn, merge)
+    def alone(self, method: str) -> cache.State:
+        """Draw and measure each LoRA's own prompt: alignments, retention, seconds of the merge."""
+
+        def make() -> cache.State:
+            merge, seconds = self._merge(method)
+            model = self._on_model(merge, 1.0, 1.0)
+            drawn = {name: self.draw(model, name, SEED) for name in ("content", "style")}
+            return {
+                "subject": self.refs.content.alignments(drawn["content"]).tolist(),
+                "style": self.refs.style.alignments(drawn["style"]).tolist(),
+                "retention": list(self.retention(model)),
+                "seconds": seconds,
+                "pictures": {name: as_bytes(pictures) for name, pictures in drawn.items()},
+            }
+
+        return cache.cached("alone", self.inputs(method), make)
+
+    def joint(self, method: str, condition: Condition) -> cache.State:
+        """Draw and measure the joint picture: both alignments, *both right*, silhouettes."""
+
+        def make() -> cache.State:
+            merge, _ = self._merge(method)
+            model = self._on_model(merge, condition.content, condition.style)
+            drawn = self.task.parts.draw(
+                model, condition.prompt, PICTURES, SEED, condition.steps, condition.guidance,
+                condition.sampler, condition.scheduler,
+            )  # fmt: skip
+            return {**self.measured(drawn), "pictures": as_bytes(drawn)}
+
+        return cache.cached("joint", {**self.inputs(method), "condition": condition}, make)
+
+    def measured(self, pictures: Tensor) -> cache.State:
+        """Measure pictures of the subject in the style, each by itself."""
+        pair = self.task.pair
+        names = {
+            "subject": pair.subject,
+            "palette": pair.style.palette,
+            "texture": pair.style.texture,
+        }
+        subject = self.refs.content.recognised(pictures, names)
+        style = self.refs.style.recognised(pictures, names)
+        return {
+            "subject": self.refs.content.alignments(pictures).tolist(),
+            "style": self.refs.style.alignments(pictures).tolist(),
+            "both right": (subject & style).float().tolist(),
+            "overlap": overlaps(pictures, pair.subject, pair.style).tolist(),
+        }
+
+    def _merge(self, method: str) -> tuple[Merge, float]:
+        """Merge, unless the latest merge was the same; returns it and its seconds."""
+        if self._latest is None or self._latest[0] != method:
+            torch.manual_seed(SEED)
+            begun = time.monotonic()
+            merge = TABLE[method](self.task, SEED)
+            self._latest = method, merge, time.monotonic() - begun
+        return self._latest[1], self._latest[2]
+
+    def _on_model(self, merge: Merge, content: float, style: float) -> ModelPatcher:
+        modules = merge.modules
+        if (content, style) != (1.0, 1.0):
+            if merge.merged is None:
+                raise ValueError("found strengths for a merge without halves, expected 1 and 1")
+            modules = merge.merged.modules(content, style)
+        parts = self.task.parts
+        return parts.with_lora(kohya_tensors(modules)) if modules else parts.model
+
+    def inputs(self, method: str) -> dict[str, object]:
+        """Name what a method's figures depend on."""
+        return {
+            "pair": self.task.pair,
+            "method": method,
+            "code": _code(),
+            "content": torch.cat(_weights(self.task.loras.content)),
+            "style": torch.cat(_weights(self.task.loras.style)),
+        }
 
 
 def make_bench(
@@ -129,41 +146,22 @@ def make_bench(
     pair: Pair,
     probes: Mapping[str, Probe],
     steps: tuple[int, int] = (CONTENT_STEPS, STYLE_STEPS),
+    seed: int = 0,
 ) -> Bench:
     """Train the pair's two LoRAs, content and style, for so many steps."""
-    content, style = content_lora(parts, pair, steps[0]), style_lora(parts, pair, steps[1])
-    return Bench(Task(parts, pair, LoRAPair(content, style)), probes, references(pair, probes))
+    content = content_lora(parts, pair, steps[0], seed)
+    task = Task(parts, pair, LoRAPair(content, style_lora(parts, pair, steps[1], seed)))
+    return Bench(task, probes, references(pair, probes))
 
 
-class Cost:
-    """Seconds of a block, and by how many MiB the process grew in it at most."""
-
-    seconds = 0.0
-    memory = 0.0
-
-    def __enter__(self) -> Cost:
-        self._begun, self._before, self._peak = time.monotonic(), _resident(), _resident()
-        self._done = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.seconds = time.monotonic() - self._begun
-        self._done.set()
-        self._watcher.join()
-        self.memory = max(self._peak - self._before, 0) / 2**20
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.02):
-            self._peak = max(self._peak, _resident())
+def _weights(lora: LoRA) -> list[Tensor]:
+    return [t.flatten() for factors in lora.modules.values() for t in (factors.down, factors.up)]
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+def as_bytes(pictures: Tensor) -> Tensor:
+    return (pictures * 255).round().to(torch.uint8)
+
+
+@lru_cache(1)
+def _code() -> str:
+    return cache.code(*MEASURING)

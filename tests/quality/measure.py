@@ -13,8 +13,7 @@ from torch import Tensor
 from miniworld.parts import Parts
 from miniworld.probes import Probe
 from miniworld.scenes import Scene, silhouette
-from miniworld.styles import PALETTES
-from ziplora_core.lora.merged import MergedLoRA, layer_cosine
+from miniworld.styles import PALETTES, Style
 
 from .subjects import CONTENT_PROMPT, Pair
 
@@ -36,12 +35,26 @@ class Reference:
     factors: tuple[str, ...]
     pictures: Tensor
 
-    @torch.no_grad()
     def alignment(self, pictures: Tensor) -> float:
         """Mean cosine between each of the pictures and each of the references, over the factors."""
+        return float(self.alignments(pictures).mean())
+
+    @torch.no_grad()
+    def alignments(self, pictures: Tensor) -> Tensor:
+        """Compute each picture's own alignment `(n,)`."""
         mine, theirs = self.probe(pictures), self.probe(self.pictures)
-        cosines = [(mine[factor] @ theirs[factor].T).mean() for factor in self.factors]
-        return float(torch.stack(cosines).mean())
+        cosines = [(mine[factor] @ theirs[factor].T).mean(1) for factor in self.factors]
+        return torch.stack(cosines).mean(0)
+
+    @torch.no_grad()
+    def recognised(self, pictures: Tensor, names: Mapping[str, str]) -> Tensor:
+        """Say of each picture `(n,)` whether the probe sees the right name in every factor."""
+        logits = self.probe.logits(pictures)
+        seen_right = [
+            logits[factor].argmax(1) == self.probe.factors[factor].index(names[factor])
+            for factor in self.factors
+        ]
+        return torch.stack(seen_right).all(0)
 
     @property
     @torch.no_grad()
@@ -73,31 +86,24 @@ def seen(probe: Probe, factor: str, value: str, pictures: Tensor) -> float:
     return float(chances[:, probe.factors[factor].index(value)].mean())
 
 
-def overlap(pictures: Tensor, pair: Pair) -> float:
-    """Silhouette overlap (intersection over union) with the subject at its best size and place.
+def overlaps(pictures: Tensor, subject: str, style: Style) -> Tensor:
+    """Silhouette overlap (intersection over union) of each `(n,)`, at the best size and place.
 
     A pixel belongs to the drawn silhouette if the style's nearest colour is one of the subject's.
     """
-    colours = PALETTES[pair.style.palette].colours()
+    colours = PALETTES[style.palette].colours()
     distance = (pictures[:, None] - colours[None, :, :, None, None]).square().sum(2)
     drawn = (distance.argmin(1) >= 2).float()
     steps = (-0.12, -0.06, 0.0, 0.06, 0.12)
     fits = torch.stack([
-        silhouette(Scene(pair.subject, pair.style, radius=radius, shift=(x, y)))
-        for radius in (0.42, 0.47, 0.52, 0.57, 0.62, 0.67)
+        silhouette(Scene(subject, style, radius=radius, shift=(x, y)))
+        for radius in (0.44, 0.5, 0.56, 0.62, 0.68, 0.74, 0.8)
         for x in steps
         for y in steps
     ])  # fmt: skip
     both = torch.einsum("bhw,fhw->bf", drawn, fits)
     either = drawn.sum((1, 2))[:, None] + fits.sum((1, 2)) - both
-    return float((both / either).amax(1).mean())
-
-
-def palette_distance(pictures: Tensor, pair: Pair) -> float:
-    """Mean distance of a pixel to the style's nearest colour; 0 is the palette, black–white 1.7."""
-    colours = PALETTES[pair.style.palette].colours()
-    distance = (pictures[:, None] - colours[None, :, :, None, None]).square().sum(2)
-    return float(distance.amin(1).sqrt().mean())
+    return (both / either).amax(1)
 
 
 class RetentionTest:
@@ -127,16 +133,6 @@ class RetentionTest:
             for inputs, target in zip(self.inputs, self.targets, strict=True)
         ]
         return errors[0], errors[1]
-
-
-def mean_layer_cosine(merged: MergedLoRA) -> float | None:
-    """Return the mean |layer cosine| over the modules that both LoRAs have, None without any."""
-    cosines = [
-        abs(layer_cosine(pair, merged.coefficients.get(name)))
-        for name, pair in merged.pairs.items()
-        if pair.shared
-    ]
-    return sum(cosines) / len(cosines) if cosines else None
 
 
 @torch.inference_mode()

@@ -1,4 +1,8 @@
-"""The pairs of the benchmark: a held-out subject and a held-out style, with their pictures."""
+"""The pairs of the benchmark: a held-out subject and a held-out style, with their pictures.
+
+Whatever is chosen (a default, a ridge, a rate) is chosen by the tuning pairs. The test pairs have
+other subjects and other styles, and decide nothing: they are drawn at the end, to report.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,6 @@ SUBJECT_WORD, STYLE_WORD = "sks", "ohwx"
 """Identifiers: words that mean nothing to the base model."""
 CONTENT_PROMPT = f"a {SUBJECT_WORD} shape"
 JOINT_PROMPT = f"{CONTENT_PROMPT} in {STYLE_WORD} style"
-
-CONTEXTS = {"on the left": "place", "at the top": "place", "square": "companion"}
-"""New contexts for the joint prompt, and the factor a probe reads them by."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,15 @@ class Pair:
     def content_pictures(self) -> Tensor:
         """Four pictures of the subject, `(4, 3, 128, 128)`: other colours, other places."""
         return torch.stack([
-            render(Scene(self.subject, Style("ocean", "plain"), radius=0.55)),
-            render(Scene(self.subject, Style("desert", "plain"), "on the right", radius=0.45)),
-            render(Scene(self.subject, Style("royal", "striped"), radius=0.62)),
-            render(Scene(self.subject, Style("mint", "shaded"), "at the bottom", radius=0.45)),
+            render(Scene(self.subject, Style("ocean", "plain"), radius=0.64)),
+            render(Scene(self.subject, Style("desert", "plain"), "on the right", radius=0.52)),
+            render(Scene(self.subject, Style("royal", "striped"), radius=0.72)),
+            render(Scene(self.subject, Style("mint", "shaded"), "at the bottom", radius=0.52)),
         ])  # fmt: skip
 
     def style_pictures(self) -> Tensor:
         """The one picture of the style, `(1, 3, 128, 128)`."""
-        return render(Scene(self.example, self.style, radius=0.55))[None]
+        return render(Scene(self.example, self.style, radius=0.64))[None]
 
     def new_content_pictures(self, count: int) -> Tensor:
         """Pictures of the subject that no training has seen, in all seen styles."""
@@ -69,21 +70,43 @@ class Pair:
         ])  # fmt: skip
 
 
-PAIRS = (
-    Pair("cat", styles.HELD_OUT[0], "heart"),
-    Pair("fish", styles.HELD_OUT[1], "house"),
-    Pair("mushroom", styles.HELD_OUT[2], "star"),
-    Pair("rocket", styles.HELD_OUT[3], "tree"),
+EXAMPLES = {
+    "neon striped": "heart", "coral dotted": "house", "poppy checkered": "star",
+    "plum ringed": "tree", "acid wavy": "cup", "rust barred": "ring",
+    "lilac zigzag": "boat", "jade bricked": "star", "peach spiral": "cross",
+    "cherry gridded": "drop", "sky scaled": "tree", "moss slanted": "flower",
+}  # fmt: skip
+"""The seen shape in the one picture of each style."""
+
+
+def _pairs(*names: tuple[str, str]) -> tuple[Pair, ...]:
+    known = {style.words: style for style in styles.HELD_OUT}
+    return tuple(Pair(subject, known[style], EXAMPLES[style]) for subject, style in names)
+
+
+TUNING = _pairs(
+    ("cat", "neon striped"),
+    ("fish", "coral dotted"),
+    ("mushroom", "poppy checkered"),
+    ("rocket", "plum ringed"),
+    ("rabbit", "acid wavy"),
+    ("umbrella", "rust barred"),
+    ("rocket", "neon striped"),
+    ("rabbit", "coral dotted"),
 )
-
-
-def context_prompt(context: str) -> str:
-    """Put the joint prompt into a context."""
-    if CONTEXTS[context] == "companion":
-        return f"{CONTENT_PROMPT} with a small {context} in {STYLE_WORD} style"
-    return f"{CONTENT_PROMPT} {context} in {STYLE_WORD} style"
+TEST = _pairs(
+    ("ghost", "lilac zigzag"),
+    ("butterfly", "jade bricked"),
+    ("whale", "peach spiral"),
+    ("truck", "cherry gridded"),
+    ("crown", "sky scaled"),
+    ("apple", "moss slanted"),
+    ("truck", "lilac zigzag"),
+    ("crown", "jade bricked"),
+)
+PAIRS = (*TUNING, *TEST)
 
 
 def _scene(rng: random.Random, subject: str, style: Style) -> Scene:
     shift = (rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06))
-    return Scene(subject, style, radius=rng.uniform(0.46, 0.6), shift=shift)
+    return Scene(subject, style, radius=rng.uniform(0.54, 0.7), shift=shift)

@@ -1,45 +1,114 @@
-"""The table: what each figure is called, and how it is printed and written."""
+"""The tables: what each figure is called, how it is computed from cells, and how it is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean
 
-Row = Mapping[str, float | None]
+from .benchmark import PairResult
+from .cache import State
+from .conditions import AS_MADE
+from .intervals import Interval, paired_difference
+from .methods import DIRECT
+
+Value = float | str | None
+Row = Mapping[str, Value]
 
 COLUMNS = {
     "subject": "subject alone",
     "style": "style alone",
-    "joint_subject": "subject in the joint picture",
-    "joint_style": "style in the joint picture",
+    "joint subject": "subject in the joint picture",
+    "joint style": "style in the joint picture",
     "both": "sum of both",
-    "prompt": "new context",
-    "overlap": "silhouette overlap",
-    "palette": "palette distance",
-    "content_retention": "retention content",
-    "style_retention": "retention style",
-    "layer_cosine": "layer cosine",
+    "difference": "against *direct*",
+    "both right": "both right",
+    "overlap": "silhouette",
+    "content error": "content error",
+    "style error": "style error",
     "seconds": "seconds",
-    "memory": "MiB",
 }
-SMALLER_IS_BETTER = {"palette", "content_retention", "style_retention"}
+BEST = f"{DIRECT}, best strengths"
 FORMATS = {
-    **dict.fromkeys(("content_retention", "style_retention", "layer_cosine"), ".4f"),
-    "palette": ".3f",
     "seconds": ".1f",
-    "memory": ".0f",
     **dict.fromkeys(("change", "spread", "others", "others, editing"), ".3f"),
     "change / spread": ".1f",
-    **dict.fromkeys(("of editing", "another subject"), ".0%"),
+    **dict.fromkeys(("of editing", "another subject", "both right"), ".0%"),
 }
 """How a column's figures are printed, where not with two digits."""
 
 
-def averaged(rows: list[Row]) -> dict[str, float | None]:
-    """Average the rows of one method over the pairs, and add the sum of both alignments."""
-    columns = [column for column in COLUMNS if column != "both"]
-    means = {column: _mean([row[column] for row in rows]) for column in columns}
-    return {**means, "both": (means["joint_subject"] or 0) + (means["joint_style"] or 0)}
+def rows(results: Sequence[PairResult]) -> dict[str, Row]:
+    """Compute the table of methods, one row each, means over the pairs."""
+    table: dict[str, Row] = {}
+    direct = [result.joint[DIRECT][AS_MADE] for result in results]
+    for method in results[0].joint:
+        joint = [result.joint[method][AS_MADE] for result in results]
+        alone = [result.alone[method] for result in results]
+        table[method] = {
+            "subject": _mean(alone, "subject"),
+            "style": _mean(alone, "style"),
+            **_joint(joint, direct if method != DIRECT else None),
+            "content error": _error(results, method, 0),
+            "style error": _error(results, method, 1),
+            "seconds": mean(cell["seconds"] for cell in alone),
+        }
+        if method == DIRECT and all(result.strengths for result in results):
+            best = [max(result.strengths.values(), key=both) for result in results]
+            table[BEST] = _joint(best, direct)
+    return table
+
+
+def condition_rows(results: Sequence[PairResult], methods: Sequence[str]) -> dict[str, Row]:
+    """Compute the table of changed conditions: the sum of both, and against the direct merge's."""
+    table: dict[str, Row] = {}
+    for condition in results[0].joint[DIRECT]:
+        row: dict[str, Value] = {}
+        direct = [result.joint[DIRECT][condition] for result in results]
+        for method in methods:
+            cells = [result.joint[method][condition] for result in results]
+            row[method] = mean(both(cell) for cell in cells)
+            row[f"{method}, right"] = _mean(cells, "both right")
+            if method != DIRECT:
+                row[f"{method}, difference"] = str(difference(cells, direct))
+        table[condition] = row
+    return table
+
+
+def both(cell: State) -> float:
+    """Sum a cell's two mean alignments; real pictures have nearly 2."""
+    return mean(cell["subject"]) + mean(cell["style"])
+
+
+def difference(cells: Sequence[State], others: Sequence[State]) -> Interval:
+    """Estimate the difference in the sum of both, over pairs and pictures."""
+    ours, theirs = (
+        [[a + b for a, b in zip(cell["subject"], cell["style"], strict=True)] for cell in side]
+        for side in (cells, others)
+    )
+    return paired_difference(ours, theirs)
+
+
+def _joint(cells: Sequence[State], direct: Sequence[State] | None) -> dict[str, Value]:
+    return {
+        "joint subject": _mean(cells, "subject"),
+        "joint style": _mean(cells, "style"),
+        "both": mean(both(cell) for cell in cells),
+        "difference": str(difference(cells, direct)) if direct else None,
+        "both right": _mean(cells, "both right"),
+        "overlap": _mean(cells, "overlap"),
+    }
+
+
+def _error(results: Sequence[PairResult], method: str, of: int) -> float:
+    """Retention error as a multiple of the direct merge's, the mean over the pairs."""
+    return mean(
+        result.alone[method]["retention"][of] / result.alone[DIRECT]["retention"][of]
+        for result in results
+    )
+
+
+def _mean(cells: Sequence[State], name: str) -> float:
+    return mean(mean(cell[name]) for cell in cells)
 
 
 def markdown(rows: Mapping[str, Row], columns: Mapping[str, str], title: str = "method") -> str:
@@ -57,10 +126,8 @@ def markdown(rows: Mapping[str, Row], columns: Mapping[str, str], title: str = "
     return "\n".join([lines[0], f"{lines[1]}|", *lines[2:]])
 
 
-def cell(column: str, value: float | None) -> str:
-    return "–" if value is None else format(value, FORMATS.get(column, ".2f"))
-
-
-def _mean(values: list[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return mean(present) if present else None
+def cell(column: str, value: Value) -> str:
+    if value is None or isinstance(value, str):
+        return value or "–"
+    last = column.rpartition(", ")[2]
+    return format(value, FORMATS.get(column, ".0%" if last == "right" else ".2f"))

@@ -13,6 +13,7 @@ from miniworld.checkpoint import read, ready_checkpoint, write_checkpoint
 from miniworld.data import draw_pictures
 from miniworld.errors import MiniWorldError
 from miniworld.latents import latents_of, new_vae, quarter
+from miniworld.muon import Muon, orthogonal
 from miniworld.network import TrainedText, Vocabulary, new_text_encoders
 from miniworld.parts import Parts, load_parts
 from miniworld.probe_files import PROBES, load_probes
@@ -22,7 +23,7 @@ from miniworld.train_model import ModelTraining
 from miniworld.train_text import STATED, stated
 from miniworld.world import words
 
-LIMIT = 20 * 10**6
+LIMIT = 25 * 10**6
 SCHEDULE = ((2, 1e-3, 1e-4), (4, 5e-4, 1e-4))
 
 
@@ -146,6 +147,30 @@ def test_interrupted_training_resumes_to_the_same_weights(
     assert resumed.step == 4 and log[-1]["step"] == again[-1]["step"]
     weights = zip(whole.averaged.averages, resumed.averaged.averages, strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 24), (1, 24, 8), (3, 16, 16)])
+def test_muon_steps_along_nearly_orthogonal_matrices(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    matrices = torch.randn(shape, generator=generator)
+    found = orthogonal(matrices)
+    values = torch.linalg.svdvals(found)
+    assert float(values.min()) > 0.5 and float(values.max()) < 1.35
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    nearest = u @ v  # Higham 1986: the nearest matrix with orthonormal rows or columns
+    cosine = (found * nearest).sum() / found.norm() / nearest.norm()
+    assert float(cosine) > 0.97
+
+
+def test_muon_goes_down_a_quadratic() -> None:
+    weight = torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(1)))
+    muon = Muon([weight])
+    before = float(weight.detach().norm())
+    for step in range(100):
+        muon.param_groups[0]["lr"] = 0.3 * (1 - step / 100)
+        weight.grad = 2 * weight.detach()
+        muon.step()
+    assert float(weight.detach().norm()) < 0.1 * before
 
 
 def test_damaged_training_checkpoint_is_named(tmp_path: Path) -> None:

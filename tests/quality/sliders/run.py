@@ -31,7 +31,7 @@ ABLATION_PROMPT = "a shape in ocean plain style"
 ABLATED = replace(WORDS, steps=120, learning_rate=6e-4)
 """Fewer and larger steps than the sliders of the first table have: there are eight of these."""
 RANKS = (1, 4, 16, 64)
-"""The last is the full width of 60 of the 109 modules, and half of the others'."""
+"""The last is two thirds of the width of most modules."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""What the base model and each LoRA alone draw: the ceiling of every merge, and a blind sheet.
+
+The sheets without names are for a reader who writes down what each row shows; the key lies beside.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from statistics import mean
+
+from sandbox.commands import say
+from sandbox.paths import ROOT, use_comfyui
+
+use_comfyui()
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from miniworld import shapes, styles  # noqa: E402
+from miniworld.parts import load_parts  # noqa: E402
+from miniworld.probe_files import load_probes  # noqa: E402
+from miniworld.styles import Style  # noqa: E402
+from ziplora_core.files.writer import kohya_tensors  # noqa: E402
+
+from .cache import FOLDER  # noqa: E402
+from .document import put, save  # noqa: E402
+from .measure import Reference, overlaps, references  # noqa: E402
+from .sheet import contact_sheet  # noqa: E402
+from .sources import content_lora, style_lora  # noqa: E402
+from .subjects import CONTENT_PROMPT, PAIRS, STYLE_WORD, TEST, Pair  # noqa: E402
+from .table import Row, markdown  # noqa: E402
+
+IN_STYLES = (Style("ocean", "plain"), Style("candy", "striped"), Style("mint", "dotted"))
+"""A content LoRA draws its subject in these seen styles, which it was not trained in."""
+ON_SHAPES = ("star", "key", "house")
+"""A style LoRA draws these seen shapes, which its one picture does not show."""
+PICTURES, SEED = 4, 1
+COLUMNS = {"alignment": "alignment", "real": "real pictures", "right": "seen right",
+           "overlap": "silhouette"}  # fmt: skip
+
+Drawn = Mapping[str, Tensor]
+
+
+def write(workers: Executor) -> None:
+    """Draw and measure everything, write the tables and the sheets."""
+    subjects = {pair.subject: pair for pair in PAIRS}
+    in_style = {pair.style.words: pair for pair in PAIRS}
+    parts = {
+        "base": [workers.submit(base_shape, name) for name in shapes.SEEN],
+        "subjects": [workers.submit(one_subject, pair) for pair in subjects.values()],
+        "styles": [workers.submit(one_style, pair) for pair in in_style.values()],
+    }
+    done = {kind: [job.result() for job in jobs] for kind, jobs in parts.items()}
+    for kind, results in done.items():
+        table = {name: row for name, row, _ in results} | {"**mean**": _means(results)}
+        text = markdown(table, COLUMNS, kind)
+        say(text)
+        put(f"single {kind}", text)
+        sheet = {name: drawn for name, _, drawn in results}
+        save(contact_sheet(f"Each alone: {kind}", sheet, scale=0.5), f"quality_{kind}.png")
+    blind = random.Random(6).sample(done["subjects"], len(done["subjects"]))
+    rows = {f"row {n}": drawn for n, (_, _, drawn) in enumerate(blind, start=1)}
+    contact_sheet("What does each row show?", rows, scale=1.0).save(FOLDER / "blind.png")
+    (FOLDER / "blind.json").write_text(json.dumps([name for name, *_ in blind]))
+    say(f"written: {FOLDER / 'blind.png'}, and its key")
+
+
+def base_shape(name: str) -> tuple[str, Row, Drawn]:
+    """Draw a named shape with the base model alone."""
+    return _in_styles(name, name, None)
+
+
+def one_subject(pair: Pair) -> tuple[str, Row, Drawn]:
+    """Draw a held-out subject with its LoRA, in three styles."""
+    return _in_styles(pair.subject, CONTENT_PROMPT.removeprefix("a "), pair)
+
+
+def one_style(pair: Pair) -> tuple[str, Row, Drawn]:
+    """Draw three shapes with a style LoRA."""
+    torch.set_num_threads(1)
+    parts, refs = load_parts(), references(pair, load_probes())
+    model = parts.with_lora(kohya_tensors(style_lora(parts, pair).modules))
+    drawn = {
+        shape: parts.draw(model, f"a {shape} in {STYLE_WORD} style", PICTURES, SEED)
+        for shape in ON_SHAPES
+    }
+    names = {"palette": pair.style.palette, "texture": pair.style.texture}
+    figures = {
+        "alignment": mean(refs.style.alignment(p) for p in drawn.values()),
+        "real": refs.style.real,
+        "right": mean(_share(refs.style, p, names) for p in drawn.values()),
+        "overlap": mean(
+            float(overlaps(pictures, shape, pair.style).mean()) for shape, pictures in drawn.items()
+        ),
+    }
+    return _marked(pair.style.words, pair), figures, drawn
+
+
+def _in_styles(name: str, subject: str, pair: Pair | None) -> tuple[str, Row, Drawn]:
+    torch.set_num_threads(1)
+    parts, probes = load_parts(), load_probes()
+    model, shown = parts.model, Pair(name, styles.HELD_OUT[0], "heart")
+    if pair is not None:
+        model = parts.with_lora(kohya_tensors(content_lora(parts, pair).modules))
+    drawn = {
+        style.words: parts.draw(model, f"a {subject} in {style.words} style", PICTURES, SEED)
+        for style in IN_STYLES
+    }
+    refs = references(shown, probes)
+    figures = {
+        "alignment": mean(refs.content.alignment(p) for p in drawn.values()),
+        "real": refs.content.real,
+        "right": mean(_share(refs.content, p, {"subject": name}) for p in drawn.values()),
+        "overlap": mean(
+            float(overlaps(pictures, name, style).mean())
+            for style, pictures in zip(IN_STYLES, drawn.values(), strict=True)
+        ),
+    }
+    return _marked(name, pair), figures, drawn
+
+
+def _marked(name: str, pair: Pair | None) -> str:
+    tested = any(pair and name in (p.subject, p.style.words) for p in TEST)
+    return f"{name} (test)" if tested else name
+
+
+def _share(reference: Reference, pictures: Tensor, names: Mapping[str, str]) -> float:
+    return float(reference.recognised(pictures, names).float().mean())
+
+
+def _means(results: list[tuple[str, Row, Drawn]]) -> Row:
+    return {column: mean(float(row[column] or 0) for _, row, _ in results) for column in COLUMNS}
