@@ -20,6 +20,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from miniworld import shapes, styles  # noqa: E402
@@ -63,7 +64,8 @@ def write(workers: Executor) -> None:
         say(text)
         put(f"single {kind}", text)
         sheet = {name: drawn for name, _, drawn in results}
-        save(contact_sheet(f"Each alone: {kind}", sheet, scale=0.5), f"quality_{kind}.png")
+        drawn = contact_sheet(f"Each alone: {kind}", sheet, scale=0.5)
+        save(drawn.quantize(256, dither=Image.Dither.NONE), f"quality_{kind}.png")
     blind = random.Random(6).sample(done["subjects"], len(done["subjects"]))
     rows = {f"row {n}": drawn for n, (_, _, drawn) in enumerate(blind, start=1)}
     contact_sheet("What does each row show?", rows, scale=1.0).save(FOLDER / "blind.png")
