@@ -36,7 +36,7 @@ SHORT = ("content LoRA alone", "style LoRA alone", DIRECT, NULL_SPACE, CLOSED_FO
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """The methods and pairs of one run.
 
     Args:
         methods: on every pair.

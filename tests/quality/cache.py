@@ -1,4 +1,4 @@
-"""What a run has made already, by its inputs: an interrupted run goes on where it stopped."""
+"""Keep what a run makes, by its inputs: an interrupted run goes on where it stopped."""
 
 from __future__ import annotations
 

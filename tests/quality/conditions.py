@@ -41,4 +41,4 @@ STRENGTHS = {
         *((1.0, 1.2), (0.8, 0.8), (1.2, 1.2)),
     )
 }
-"""What people try by hand, content and style."""
+"""Strengths of content and style that people try by hand."""

@@ -32,7 +32,7 @@ SHORT = {
 }
 """The rows of the short sheet, and which pictures each shows."""
 LEFT_OUT = ("pictures",)
-"""Of a cell, in the file of figures."""
+"""Parts of a cell that the file of figures does not hold."""
 
 
 def write(results: Sequence[PairResult], kind: str, seconds: float) -> None:

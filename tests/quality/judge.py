@@ -1,8 +1,8 @@
 """The judge that needs no encoder, held against the probes: what it sees, and what fools it.
 
-Of every picture and noise level the products are kept that all variants of the judge are made of:
-the noise and the three predictions as vectors less the base's prediction, multiplied with each
-other. So every choice of levels can be tried without another evaluation.
+All variants of the judge are made of a few products, kept for every picture and noise level: the
+noise and the LoRAs' predictions as vectors less the base's prediction, multiplied with each other.
+So every choice of levels can be tried without another evaluation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ use_comfyui()
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy.samplers import calculate_sigmas  # noqa: E402
@@ -35,6 +34,7 @@ from ziplora_core.files.writer import kohya_tensors  # noqa: E402
 from . import cache  # noqa: E402
 from .conditions import AS_MADE, CONDITIONS, STRENGTHS  # noqa: E402
 from .experiment import PICTURES, SEED, Bench, as_bytes, make_bench  # noqa: E402
+from .measure import denoised  # noqa: E402
 from .methods import CLOSED_FORM, DIRECT, NULL_SPACE  # noqa: E402
 from .subjects import JOINT_PROMPT, TUNING, Pair  # noqa: E402
 
@@ -144,15 +144,8 @@ def products(bench: Bench, pictures: Tensor) -> Tensor:
 def predicted_noise(
     model: ModelPatcher, x: Tensor, sigma: Tensor, conditioning: list[list]
 ) -> Tensor:
-    """Predict the noise in x with ComfyUI's model, patches and all: ε = (x − x₀) / σ."""
-    comfy.model_management.load_models_gpu([model], force_full_load=True)
-    context, options = conditioning[0]
-    side = 8 * x.shape[-1]
-    adm = model.model.encode_adm(width=side, height=side, device=x.device, **options)
-    x0 = model.model.apply_model(
-        x, sigma, c_crossattn=context.expand(len(x), -1, -1), y=adm.expand(len(x), -1),
-        transformer_options={},
-    )  # fmt: skip
+    """Predict the noise in x: ε = (x − x₀) / σ."""
+    x0 = denoised(model, x, sigma, conditioning)
     return ((x - x0) / sigma[:, None, None, None]).clone()
 
 

@@ -1,4 +1,4 @@
-"""What is said of the judge: its rank correlation with the probes, its regret, what fools it."""
+"""The judge's tables: its rank correlation with the probes, its regret, what fools it."""
 
 from __future__ import annotations
 

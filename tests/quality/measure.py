@@ -152,15 +152,21 @@ def _noised(parts: Parts, pictures: Tensor) -> tuple[Tensor, Tensor]:
 def _predict(
     model: ModelPatcher, noised: tuple[Tensor, Tensor], conditioning: list[list]
 ) -> Tensor:
-    """Predict v with ComfyUI's model, patches and all: v = (x / (1 + σ²) − x₀) · √(1 + σ²) / σ."""
-    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    """Predict v: v = (x / (1 + σ²) − x₀) · √(1 + σ²) / σ."""
     x, sigma = noised
+    variance = (1 + sigma.square())[:, None, None, None]
+    x0 = denoised(model, x, sigma, conditioning)
+    return (x / variance - x0) * variance.sqrt() / sigma[:, None, None, None]
+
+
+@torch.inference_mode()
+def denoised(model: ModelPatcher, x: Tensor, sigma: Tensor, conditioning: list[list]) -> Tensor:
+    """Predict x₀ with ComfyUI's model, patches and all."""
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
     context, options = conditioning[0]
     side = 8 * x.shape[-1]
     adm = model.model.encode_adm(width=side, height=side, device=x.device, **options)
-    x0 = model.model.apply_model(
+    return model.model.apply_model(
         x, sigma, c_crossattn=context.expand(len(x), -1, -1), y=adm.expand(len(x), -1),
         transformer_options={},
     )  # fmt: skip
-    variance = (1 + sigma.square())[:, None, None, None]
-    return (x / variance - x0) * variance.sqrt() / sigma[:, None, None, None]

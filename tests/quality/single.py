@@ -1,4 +1,4 @@
-"""What the base model and each LoRA alone draw: the ceiling of every merge, and a blind sheet.
+"""Pictures of the base model and of each LoRA alone: the ceiling of merges, and a blind sheet.
 
 The sheets without names are for a reader who writes down what each row shows; the key lies beside.
 """
