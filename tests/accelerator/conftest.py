@@ -29,11 +29,11 @@ collect_ignore_glob = ["*"] if DEVICE == "cpu" else []
 
 use_comfyui()
 
-import comfy.model_management  # noqa: E402
 import folder_paths  # noqa: E402
 
 from bench.engine.models import SIZES  # noqa: E402
 from card.models import CardModels, open_models  # noqa: E402
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models  # noqa: E402
 from ziplora_core.comfy_adapter.train import slider_effect  # noqa: E402
 
 
@@ -44,7 +44,7 @@ def clean_comfyui(tmp_path: Path) -> Iterator[None]:
     folder_paths.set_output_directory(str(tmp_path / "output"))
     yield
     folder_paths.set_output_directory(before)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
 
 
 @pytest.fixture(autouse=True)

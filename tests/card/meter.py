@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from sandbox.paths import DEVICE
 from ziplora_core.comfy_adapter.model.memory import counting_module
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.training.interface import ProgressCallbacks, TrainingRecord
 
 from .models import CardModels
@@ -130,7 +131,7 @@ def take(
         until: time, by `time.monotonic`, at which the run is interrupted.
         count_flops: whether to count the operations of the last step, which takes time.
     """
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     comfy.model_management.soft_empty_cache()
     device = comfy.model_management.get_torch_device()
     flops = FlopCounterMode(display=False, custom_mapping=_FLASH_ON_CPU) if count_flops else None

@@ -20,6 +20,7 @@ import folder_paths  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 from sandbox import tiny  # noqa: E402
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models  # noqa: E402
 
 from .train.training_nodes import Trainer, pack_module  # noqa: E402
 
@@ -32,7 +33,7 @@ def clean_comfyui(tmp_path: Path) -> Iterator[None]:
     yield
     folder_paths.set_output_directory(before)
     comfy.model_management.interrupt_current_processing(False)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from torch import Tensor
 from sandbox import tiny
 from ziplora_core.comfy_adapter.apply.slider import with_slider
 from ziplora_core.comfy_adapter.apply.sweep import Swept
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
 from ziplora_core.lora.factors import LoRA
@@ -49,7 +50,7 @@ def test_weights_are_bit_identical_while_sliders_are_on_and_after() -> None:
     loaded = model.model.state_dict()
     assert all(torch.equal(loaded[key], weight) for key, weight in before.items())
     assert not torch.allclose(moved, plain, atol=1e-2)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     helpers.assert_untouched(model, before)
     assert torch.equal(drawn(model, *prompts), plain)
 
@@ -94,7 +95,7 @@ def test_clone_takes_off_only_what_it_has_put_on() -> None:
     assert put_on > 0 and hooked(model) == put_on
     comfy.model_management.load_models_gpu([clone])
     assert hooked(model) == put_on
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     assert hooked(model) == 0
 
 
@@ -109,7 +110,7 @@ def test_dropped_slider_leaves_nothing_on_the_model() -> None:
     gc.collect()
     comfy.model_management.load_models_gpu([clone])
     assert hooked(model) == put_on  # and not twice
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     assert hooked(model) == 0
 
 

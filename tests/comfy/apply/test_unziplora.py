@@ -24,6 +24,7 @@ import nodes
 from sandbox import tiny
 from ziplora_core.comfy_adapter.apply.slider import with_slider
 from ziplora_core.comfy_adapter.apply.unziplora import with_unziplora
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.model.targets import unet_targets
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
@@ -154,7 +155,7 @@ def test_sampled_with_own_prompts_equals_keys_and_values_made_by_hand(
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     ours, _ = with_unziplora(model, merge(), (content, style), strengths)
     got = sampled(ours, joint, negative, samples)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     helpers.assert_untouched(model, before)
     assert helpers.relative(got, reference(model, given, samples, strengths)) < CLOSE
 
@@ -278,7 +279,7 @@ def test_prompt_longer_than_the_joint_one_is_refused_while_sampling(
     ours, _ = with_unziplora(model, merge(), own)
     with pytest.raises(ZipLoRAError, match="found 154 tokens beside 77 of the joint prompt"):
         sampled(ours, joint, joint)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     assert not any(module._forward_hooks for module in model.model.modules())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from sandbox import tiny
-from ziplora_core.comfy_adapter.model.memory_advice import memory_advice
+from ziplora_core.comfy_adapter.model.memory_advice import memory_advice, unload_all_models
 from ziplora_core.comfy_adapter.model.training_model import training_model
 from ziplora_core.comfy_adapter.tools.calibration import CalibrationPrompts, calibrate
 from ziplora_core.comfy_adapter.tools.extract import extract, two_unets
@@ -202,3 +203,17 @@ def test_extract_goes_on_where_the_card_has_no_memory_left() -> None:
     assert fails.times == 1 and len(again.modules) == len(whole.modules) == 1
     for name, factors in whole.factors().items():
         assert torch.equal(again.factors()[name].delta(), factors.delta())
+
+
+def test_models_that_die_while_others_are_unloaded_are_no_error(model: ModelPatcher) -> None:
+    dying = tiny.tiny_sdxl()
+    comfy.model_management.load_models_gpu([model, dying])
+    dying.model.itself = dying.model  # only the garbage collection frees it
+    del dying
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        unload_all_models()
+    finally:
+        gc.set_threshold(*thresholds)
+    assert gc.isenabled() and not comfy.model_management.current_loaded_models

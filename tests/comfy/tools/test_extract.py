@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sandbox import tiny
 from sandbox.tiny_pack.models import UNET_CONFIG, TinySDXL
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.model.targets import unet_targets
 from ziplora_core.comfy_adapter.tools.extract import (
     Extraction,
@@ -143,13 +144,13 @@ def test_extract_of_a_stock_lora_recovers_it_and_leaves_the_models_alone(
 ) -> None:
     lora = tiny.make_lora(model, clip, seed=3, rank=8, alpha=4.0, text_encoder=True)
     tuned, tuned_clip = comfy.sd.load_lora_for_models(model, clip, lora, 0.8, -0.6)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     before = state(model, clip.patcher)
     if loaded:  # its weights are now patched in place
         comfy.model_management.load_models_gpu([tuned, tuned_clip.patcher])
     found = run(tuned, model, 8, clips=(tuned_clip, clip))
     if loaded:
-        comfy.model_management.unload_all_models()
+        unload_all_models()
     helpers.assert_untouched(model, before[0])
     helpers.assert_untouched(clip.patcher, before[1])
     source = lora_from_tensors(lora)

@@ -17,6 +17,7 @@ from torch import Tensor
 from sandbox import tiny
 from sandbox.tiny_pack.vision import tiny_vision
 from ziplora_core.comfy_adapter.apply.sweep import Sampling, draw_picture
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.tools.judge import (
     JudgeInputs,
     Judgement,
@@ -98,7 +99,7 @@ def test_calibration_pictures_score_zero_and_one(model: ModelPatcher, clip: comf
     total = 6 * 3 * 2 + result.evaluations
     assert parts[-1] == (total, total) and parts == sorted(parts) and parts[0][0] == 0
     assert not model.patches
-    comfy.model_management.unload_all_models()  # a MODEL shares its weights with patched clones
+    unload_all_models()  # a MODEL shares its weights with patched clones
     helpers.assert_untouched(model, before)
     assert all(torch.equal(p, old) for p, old in zip(pictures, kept, strict=True))
     assert "2 draws a picture; UNet evaluations: 6 a picture, 72 in all" in result.report
@@ -180,7 +181,7 @@ def test_cancel_leaves_the_model_clean(model: ModelPatcher, clip: comfy.sd.CLIP)
 
     with pytest.raises(KeyboardInterrupt):
         judged(model, pictures, sampling(clip), on_part=cancel)
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     helpers.assert_untouched(model, before)
 
 

@@ -20,6 +20,7 @@ from sandbox import tiny
 from sandbox.tiny_pack.models import UNET_CONFIG, TinySDXL
 from sandbox.tiny_weights import initialise_unet
 from ziplora_core.comfy_adapter.model import conditioning as cond
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
 from ziplora_core.comfy_adapter.train.unziplora import UnZipLoRAResult, train_unziplora
 from ziplora_core.errors import ZipLoRAError
@@ -59,7 +60,7 @@ class CrowdedVAE:
 
     def decode(self, latents: Tensor) -> Tensor:
         self.decoded += 1
-        comfy.model_management.unload_all_models()
+        unload_all_models()
         return self.vae.decode(latents)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,21 @@ def free_memory() -> None:
     """Free unused memory, after memory has run out on any device."""
     comfy.model_management.discard_cuda_async_error()  # or the next call raises it again
     comfy.model_management.soft_empty_cache()
+
+
+def unload_all_models() -> None:
+    """Unload all models, as ComfyUI does, with Python's garbage collection paused.
+
+    ComfyUI goes through its loaded models by number, and a model that dies on the way, as one in
+    a reference cycle does whenever garbage happens to be collected, takes its number away.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        comfy.model_management.unload_all_models()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def run_or_free_memory(work: Callable[[], Result]) -> Result | None:
@@ -50,7 +66,7 @@ def memory_advice(first: str) -> Iterator[None]:
         logger.warning("ZipLoRA: memory ran out", exc_info=True)
         said = str(error).strip().partition("\n")[0] or type(error).__name__
     free_memory()  # after the handler: its traceback keeps tensors alive
-    comfy.model_management.unload_all_models()
+    unload_all_models()
     raise problem(
         "memory",
         found=f"none left ({said})",
