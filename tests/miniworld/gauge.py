@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoint import WEIGHTS, read
-from .loop import Averaged, Training
+from .loop import Averaged, Schedule, Training
 from .probes import BATCH, SIDE, Seeing, any_scene, roughened
 from .scenes import Scene, render
 
 FILE = WEIGHTS / "gauge.safetensors"
-SCHEDULE = ((3_000, 2e-3, 2e-5),)
+SCHEDULE = Schedule(3_000, 2e-3, 2e-5)
 ATTRIBUTES = {"radius": (0.52, 0.16), "brightness": (0.0, 0.58), "stretch": (0.0, 0.58)}
 """Middle and spread of each: the network sees values as multiples of the spread."""
 ROOM = 0.95

@@ -7,6 +7,7 @@ import math
 import pickle
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,26 @@ MUON = 3.5
 """Muon's learning rate as a multiple of AdamW's."""
 
 Line = dict[str, float]
-Schedule = tuple[tuple[int, float, float], ...]
-"""Cycles of the learning rate: the step at which each ends, its highest and its last rate."""
 
 
-def rate(step: int, schedule: Schedule, warm_up: int = 200) -> float:
-    """Learning rate: up in a line, then down half a cosine in every cycle.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate: up in a line, then down half a cosine.
 
-    Warm restarts: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5.
+    Without restarts: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5.
     """
-    cycle = next(i for i, (end, *_) in enumerate(schedule) if step < end)
-    end, highest, last = schedule[cycle]
-    if step < warm_up:
-        return highest * (step + 1) / warm_up
-    begin = schedule[cycle - 1][0] if cycle else warm_up
-    done = (step - begin) / max(end - begin, 1)
-    return last + (highest - last) * (1 + math.cos(math.pi * done)) / 2
+
+    steps: int
+    highest: float
+    last: float
+    warm_up: int = 200
+
+    def rate(self, step: int) -> float:
+        """Compute the learning rate of a step."""
+        if step < self.warm_up:
+            return self.highest * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
+        return self.last + (self.highest - self.last) * (1 + math.cos(math.pi * done)) / 2
 
 
 def run(training: Training, schedule: Schedule, name: str, folder: Path = FOLDER) -> list[Line]:
@@ -52,21 +57,20 @@ def run(training: Training, schedule: Schedule, name: str, folder: Path = FOLDER
     Returns:
         the log: step, mean loss since the line before, seconds a step.
     """
-    steps = schedule[-1][0]
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.pt"
     log = _resume(training, checkpoint)
     losses: list[float] = []
     begun = saved = time.monotonic()
-    while training.step < steps:
-        losses.append(training.advance(rate(training.step, schedule)))
+    while training.step < schedule.steps:
+        losses.append(training.advance(schedule.rate(training.step)))
         now = time.monotonic()
-        if training.step % LOG_EVERY == 0 or training.step == steps:
+        if training.step % LOG_EVERY == 0 or training.step == schedule.steps:
             line = _line(training.step, losses, now - begun)
             log.append(line)
             say(" ".join([name, *(f"{key} {value}" for key, value in line.items())]))
             losses, begun = [], now
-        if now - saved > CHECKPOINT_SECONDS or training.step == steps:
+        if now - saved > CHECKPOINT_SECONDS or training.step == schedule.steps:
             _save(checkpoint, {**training.state(), "log": json.dumps(log)})
             saved = now
     return log
@@ -161,11 +165,12 @@ def _resume(training: Training, checkpoint: Path) -> list[Line]:
         return []
     try:
         state = torch.load(checkpoint, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        training.restore(state)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         raise SystemExit(
-            f"{checkpoint}: cannot be read ({type(error).__name__}). Delete it to begin anew."
+            f"{checkpoint}: cannot be read, or is of another model ({type(error).__name__}). "
+            "Delete it to begin anew."
         ) from error
-    training.restore(state)
     say(f"{checkpoint.stem}: resuming at step {training.step}")
     return json.loads(state["log"])
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .loop import Averaged, Training
+from .loop import Averaged, Schedule, Training
 from .scenes import COMPANIONS, PLACES, Scene, render
 from .shapes import SHAPES
 from .styles import PALETTES, TEXTURES, Style
@@ -22,7 +22,7 @@ from .world import draw_scene
 
 SIDE = 64
 """Pixels that a probe looks at."""
-SCHEDULE = ((1_500, 2e-3, 2e-5),)
+SCHEDULE = Schedule(1_500, 2e-3, 2e-5)
 BATCH = 48
 WIDTH = 32
 SHARPNESS = 12.0

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from .latents import latents_of, new_vae, quarter
-from .loop import Averaged, Training
+from .loop import Averaged, Schedule, Training
 from .scenes import render
 from .world import draw_training_scene
 
-SCHEDULE = ((2_000, 1e-3, 1e-5),)
+SCHEDULE = Schedule(2_000, 1e-3, 1e-5)
 BATCH = 16
 CROP = 64
 NOISE = 0.2

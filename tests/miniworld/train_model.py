@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from .data import Pictures
-from .loop import Averaged, Training
+from .loop import Averaged, Schedule, Training
 from .network import TrainedText, new_model
 from .scenes import SIDE
 
 PICTURES = 60_000
-SCHEDULE = ((7_400, 1e-3, 1e-5),)
+SCHEDULE = Schedule(7_400, 1e-3, 1e-5)
 BATCH = 32
 WITHOUT_CAPTION = 0.1
 SHAPES_DECIDED = (0.15, 0.75)

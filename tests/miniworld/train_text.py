@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from . import shapes, styles
-from .loop import Averaged, Training
+from .loop import Averaged, Schedule, Training
 from .network import TrainedText, Vocabulary, new_text_encoders
 from .scenes import BRIGHTNESSES, COMPANIONS, PLACES, SIZES
 from .world import ANY_SHAPE, draw_caption, draw_training_scene
 
-SCHEDULE = ((800, 1e-3, 1e-5),)
+SCHEDULE = Schedule(800, 1e-3, 1e-5)
 BATCH = 32
 
 STATED = {

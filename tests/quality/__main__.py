@@ -7,17 +7,15 @@ pairs that nothing may be chosen by. Run again to resume; `.sandbox/quality` hol
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 
 from sandbox.commands import say
-from sandbox.paths import ROOT, use_comfyui
 
-use_comfyui()
-sys.path.append(str(ROOT))  # last: ComfyUI has a nodes.py, the pack a nodes folder
+from . import workers
+
+workers.find_modules()
 
 import torch  # noqa: E402
 
@@ -35,8 +33,6 @@ from .subjects import TEST, TUNING  # noqa: E402
 from .table import COLUMNS, markdown, rows  # noqa: E402
 from .unziplora import document as unziplora_document  # noqa: E402
 from .unziplora import run as unziplora_run  # noqa: E402
-
-WORKERS = min(os.cpu_count() or 1, 8)
 
 
 def main() -> int:
@@ -60,44 +56,46 @@ def test() -> int:
 
 def short() -> int:
     """Run few methods on four tuning pairs, and say the table."""
-    with _workers() as workers:
-        say(markdown(rows(run_merges(workers, BRIEF)), COLUMNS))
+    with workers.start() as pool:
+        say(markdown(rows(run_merges(pool, BRIEF)), COLUMNS))
     return 0
 
 
 def single() -> int:
     """Draw the base model's shapes, and each LoRA alone in three styles."""
-    with _workers() as workers:
-        write_single(workers)
+    with workers.start() as pool:
+        write_single(pool)
     return 0
 
 
 def judge() -> int:
     """Hold the judge against the probes."""
-    with _workers() as workers:
-        write_judge(run_judge(workers, TUNING), run_judge(workers, TEST))
+    with workers.start() as pool:
+        whole = [run_judge(pool, pairs) for pairs in (TUNING, TEST)]
+        write_judge(*whole, run_judge(pool, TUNING[:4], "attention"))
     return 0
 
 
 def _merges(kind: str, plan: Plan) -> int:
+    document.require([kind, f"{kind} conditions"])
     begun = time.monotonic()
-    with _workers() as workers:
-        results = run_merges(workers, plan)
+    with workers.start() as pool:
+        results = run_merges(pool, plan)
     document.write(results, kind, time.monotonic() - begun)
     return 0
 
 
 def sliders() -> int:
     """Train and measure every slider."""
-    with _workers() as workers:
-        slider_document.write(*slider_run.run(workers))
+    with workers.start() as pool:
+        slider_document.write(*slider_run.run(pool))
     return 0
 
 
 def unziplora() -> int:
     """Take pictures apart in every way."""
-    with _workers() as workers:
-        unziplora_document.write(unziplora_run.run(workers))
+    with workers.start() as pool:
+        unziplora_document.write(unziplora_run.run(pool))
     return 0
 
 
@@ -109,10 +107,6 @@ def trimmed() -> int:
     for line in worse:
         say(f"worse than recorded: {line}")
     return len(worse)
-
-
-def _workers() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
 
 
 ALL = {

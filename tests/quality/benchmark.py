@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from miniworld.parts import load_parts
+from miniworld.probe_files import load_probes
 from sandbox.commands import say
-from sandbox.paths import ROOT, use_comfyui
 
-use_comfyui()
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from .cache import State
+from .conditions import AS_MADE, CONDITIONS, STRENGTHS
+from .experiment import make_bench
+from .methods import CLOSED_FORM, DIRECT, NULL_SPACE, RANK_SPACE, TABLE
+from .sources import LAYERS, content_lora, style_lora
+from .subjects import TUNING, Pair
 
-import torch  # noqa: E402
-
-from miniworld.parts import load_parts  # noqa: E402
-from miniworld.probe_files import load_probes  # noqa: E402
-
-from .cache import State  # noqa: E402
-from .conditions import AS_MADE, CONDITIONS, STRENGTHS  # noqa: E402
-from .experiment import make_bench  # noqa: E402
-from .methods import CLOSED_FORM, DIRECT, NULL_SPACE, TABLE  # noqa: E402
-from .sources import content_lora, style_lora  # noqa: E402
-from .subjects import TUNING, Pair  # noqa: E402
-
-CHANGED = (DIRECT, NULL_SPACE, CLOSED_FORM)
+CHANGED = (DIRECT, NULL_SPACE, RANK_SPACE, CLOSED_FORM)
 """Methods that are drawn under every condition."""
 SEEDED = (DIRECT, CLOSED_FORM)
 """Methods that are measured on LoRAs of other seeds, too."""
@@ -77,32 +68,36 @@ BRIEF = Plan(TUNING[:4], SHORT, changed=(), strengths=False)
 
 def run(workers: Executor, plan: Plan) -> list[PairResult]:
     """Train the LoRAs that are not kept yet, then run every method on every pair."""
-    wanted = {
-        (of, name, seed): pair
-        for pair in plan.pairs
-        for seed in (0, *(SEEDS if pair in plan.seeded else ()))
-        for of, name in (("content", pair.subject), ("style", pair.style.words))
-    }
-    trainings = [workers.submit(train, of, p, seed) for (of, _, seed), p in wanted.items()]
-    for training in trainings:
-        training.result()
+    train_loras(workers, plan.pairs)
+    for seed in SEEDS:
+        train_loras(workers, plan.seeded, seed)
     jobs = [workers.submit(run_pair, pair, 0, plan) for pair in plan.pairs]
     seeded = Plan((), SEEDED, changed=(), strengths=False)
     jobs += [workers.submit(run_pair, p, seed, seeded) for p in plan.seeded for seed in SEEDS]
     return [job.result() for job in jobs]
 
 
-def train(of: str, pair: Pair, seed: int) -> None:
+def train_loras(
+    workers: Executor, pairs: Sequence[Pair], seed: int = 0, layers: str = LAYERS
+) -> None:
+    """Train the LoRAs of these pairs that are not kept yet, each once."""
+    wanted = {("content", pair.subject): pair for pair in pairs} | {
+        ("style", pair.style.words): pair for pair in pairs
+    }
+    trainings = [workers.submit(train, of, p, seed, layers) for (of, _), p in wanted.items()]
+    for training in trainings:
+        training.result()
+
+
+def train(of: str, pair: Pair, seed: int, layers: str) -> None:
     """Train one LoRA of a pair, and keep it."""
-    torch.set_num_threads(1)
-    say(f"{pair.name}: the {of} LoRA, seed {seed}")
+    say(f"{pair.name}: the {of} LoRA, seed {seed}, {layers}")
     make: Callable[..., object] = content_lora if of == "content" else style_lora
-    make(load_parts(), pair, seed=seed)
+    make(load_parts(), pair, seed=seed, layers=layers)
 
 
 def run_pair(pair: Pair, seed: int, plan: Plan) -> PairResult:
     """Run every method on a pair, with LoRAs of this seed."""
-    torch.set_num_threads(1)
     bench = make_bench(load_parts(), pair, load_probes(), seed=seed)
     real = {"subject": bench.refs.content.real, "style": bench.refs.style.real}
     result = PairResult(pair, seed, real)

@@ -45,13 +45,22 @@ def cached(kind: str, inputs: Mapping[str, Any], make: Callable[[], State]) -> S
 
 
 def code(*parts: str) -> str:
-    """Digest the program's files under these paths of the repository."""
+    """Digest the program's files under these paths of the repository.
+
+    Call it as modules are imported: a file may be edited while a run is on.
+
+    Raises:
+        FileNotFoundError: there is no file under a path.
+    """
     files = [file for part in parts for file in _files(ROOT / part)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _files(path: Path) -> Sequence[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    if not files:
+        raise FileNotFoundError(path)
+    return files
 
 
 def _digest(inputs: Mapping[str, Any]) -> str:

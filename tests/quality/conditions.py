@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from miniworld.parts import GUIDANCE, STEPS
+
 from .subjects import CONTENT_PROMPT, JOINT_PROMPT, STYLE_WORD, SUBJECT_WORD
 
 
@@ -16,8 +18,8 @@ class Condition:
     style: float = 1.0
     sampler: str = "euler"
     scheduler: str = "normal"
-    guidance: float = 3.0
-    steps: int = 16
+    guidance: float = GUIDANCE
+    steps: int = STEPS
 
 
 AS_MADE = "as made"

@@ -38,12 +38,12 @@ LEFT_OUT = ("pictures",)
 def write(results: Sequence[PairResult], kind: str, seconds: float) -> None:
     """Write tables, figures and sheets of the tuning or of the test pairs, and say the tables."""
     first = [result for result in results if result.seed == 0]
-    texts = {kind: markdown(rows(first), COLUMNS)}
-    changed = [method for method in CHANGED if len(first[0].joint[method]) > 1]
-    if changed:
-        texts[f"{kind} conditions"] = markdown(
-            condition_rows(first, changed), _condition_columns(changed), "condition"
-        )
+    texts = {
+        kind: markdown(rows(first), COLUMNS),
+        f"{kind} conditions": markdown(
+            condition_rows(first, CHANGED), _condition_columns(CHANGED), "condition"
+        ),
+    }
     if len(first) < len(results):
         texts[f"{kind} seeds"] = markdown(seed_rows(results), SEED_COLUMNS, "pair")
     for mark, text in texts.items():
@@ -94,32 +94,46 @@ def _figures(result: PairResult) -> dict[str, object]:
         "real": result.real,
         "alone": {name: _rounded(cell) for name, cell in result.alone.items()},
         "joint": {
-            name: {condition: _rounded(cell) for condition, cell in cells.items()}
+            name: {
+                condition: _rounded(cell, () if condition == AS_MADE else ("overlap",))
+                for condition, cell in cells.items()
+            }
             for name, cells in result.joint.items()
         },
         "strengths": {name: _rounded(cell) for name, cell in result.strengths.items()},
     }
 
 
-def _rounded(cell: State) -> dict[str, float | list[float]]:
-    """Keep a cell's figures, each the mean over its pictures."""
+def _rounded(cell: State, left_out: Sequence[str] = ()) -> dict[str, float | list[float]]:
+    """Keep a cell's figures, each the mean over its pictures; silhouettes fit one scene only."""
     return {
         name: [round(v, 5) for v in value]
         if name == "retention"
         else round(mean(value) if isinstance(value, list) else value, 4)
         for name, value in cell.items()
-        if name not in LEFT_OUT
+        if name not in (*LEFT_OUT, *left_out)
     }
 
 
 def put(mark: str, body: str) -> None:
     """Put a table between its two marks in the document."""
-    place = rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end of {mark} -->)"
+    require([mark])
     before = DOCUMENT.read_text(encoding="utf-8")
-    text, found = re.subn(place, lambda _: f"\n{body}\n\n", before, flags=re.DOTALL)
-    if found != 1:
-        raise SystemExit(f"{DOCUMENT}: found {found} places for {mark}, expected one")
+    text = re.sub(_place(mark), lambda _: f"\n{body}\n\n", before, flags=re.DOTALL)
     DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def require(marks: Sequence[str]) -> None:
+    """Stop before a long run if the document has no place for one of its tables."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for mark in marks:
+        found = len(re.findall(_place(mark), text, flags=re.DOTALL))
+        if found != 1:
+            raise SystemExit(f"{DOCUMENT}: found {found} places for {mark}, expected one")
+
+
+def _place(mark: str) -> str:
+    return rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end of {mark} -->)"
 
 
 def short_sheet(results: Sequence[PairResult]) -> Image.Image:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -21,7 +21,7 @@ from . import cache
 from .conditions import Condition
 from .measure import References, RetentionTest, overlaps, references
 from .methods import TABLE, Merge, Method, Task
-from .sources import CONTENT_STEPS, STYLE_STEPS, content_lora, style_lora
+from .sources import CONTENT_STEPS, LAYERS, STYLE_STEPS, content_lora, style_lora
 from .subjects import CONTENT_PROMPT, JOINT_PROMPT, Pair
 
 PICTURES = 8
@@ -30,7 +30,11 @@ ALONE = 4
 """Pictures of each LoRA's own prompt."""
 SEED = 1
 """The merge's and the pictures'."""
-MEASURING = ("ziplora_core", *(f"tests/quality/{n}.py" for n in ("methods", "measure", "subjects")))
+MEASURING = cache.code(
+    *(f"ziplora_core/{part}" for part in ("lora", "merging", "training", "ziplora")),
+    *(f"ziplora_core/comfy_adapter/{part}" for part in ("model", "train", "tools/calibration.py")),
+    *(f"tests/quality/{name}.py" for name in ("methods", "measure", "subjects")),
+)
 """The code that a kept figure depends on."""
 
 
@@ -41,16 +45,20 @@ class Bench:
     task: Task
     probes: Mapping[str, Probe]
     refs: References
-    retention: RetentionTest = field(init=False)
     _latest: tuple[str, Merge, float] | None = None
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def single(self) -> list[ModelPatcher]:
+        """The model with the content LoRA alone, and with the style LoRA alone."""
         loras = self.task.loras
-        single = [
+        return [
             self.task.parts.with_lora(kohya_tensors(lora.modules))
             for lora in (loras.content, loras.style)
         ]
-        self.retention = RetentionTest(self.task.parts, self.task.pair, self.refs, single)
+
+    @cached_property
+    def retention(self) -> RetentionTest:
+        return RetentionTest(self.task.parts, self.task.pair, self.refs, self.single)
 
     def merged(self, method: Method, seed: int) -> tuple[Merge, ModelPatcher]:
         """Merge by a method, and put the merge on the model."""
@@ -135,7 +143,7 @@ class Bench:
         return {
             "pair": self.task.pair,
             "method": method,
-            "code": _code(),
+            "code": MEASURING,
             "content": torch.cat(_weights(self.task.loras.content)),
             "style": torch.cat(_weights(self.task.loras.style)),
         }
@@ -147,10 +155,11 @@ def make_bench(
     probes: Mapping[str, Probe],
     steps: tuple[int, int] = (CONTENT_STEPS, STYLE_STEPS),
     seed: int = 0,
+    layers: str = LAYERS,
 ) -> Bench:
-    """Train the pair's two LoRAs, content and style, for so many steps."""
-    content = content_lora(parts, pair, steps[0], seed)
-    task = Task(parts, pair, LoRAPair(content, style_lora(parts, pair, steps[1], seed)))
+    """Train the pair's two LoRAs, content and style, for so many steps on these layers."""
+    content = content_lora(parts, pair, steps[0], seed, layers)
+    task = Task(parts, pair, LoRAPair(content, style_lora(parts, pair, steps[1], seed, layers)))
     return Bench(task, probes, references(pair, probes))
 
 
@@ -160,8 +169,3 @@ def _weights(lora: LoRA) -> list[Tensor]:
 
 def as_bytes(pictures: Tensor) -> Tensor:
     return (pictures * 255).round().to(torch.uint8)
-
-
-@lru_cache(1)
-def _code() -> str:
-    return cache.code(*MEASURING)

@@ -7,36 +7,32 @@ So every choice of levels can be tried without another evaluation.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import mean
 
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import calculate_sigmas
+from torch import Tensor
+
+from miniworld.parts import GUIDANCE, STEPS, load_parts
+from miniworld.probe_files import load_probes
+from miniworld.scenes import SIDE, Scene, render
+from miniworld.styles import Style
 from sandbox.commands import say
-from sandbox.paths import ROOT, use_comfyui
+from sandbox.tiny_pack.mini import LATENT_CHANNELS
 
-use_comfyui()
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-import torch  # noqa: E402
-from comfy.model_patcher import ModelPatcher  # noqa: E402
-from comfy.samplers import calculate_sigmas  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from miniworld.parts import GUIDANCE, STEPS, load_parts  # noqa: E402
-from miniworld.probe_files import load_probes  # noqa: E402
-from miniworld.scenes import SIDE, Scene, render  # noqa: E402
-from miniworld.styles import Style  # noqa: E402
-from ziplora_core.files.writer import kohya_tensors  # noqa: E402
-
-from . import cache  # noqa: E402
-from .conditions import AS_MADE, CONDITIONS, STRENGTHS  # noqa: E402
-from .experiment import PICTURES, SEED, Bench, as_bytes, make_bench  # noqa: E402
-from .measure import denoised  # noqa: E402
-from .methods import CLOSED_FORM, DIRECT, NULL_SPACE  # noqa: E402
-from .subjects import JOINT_PROMPT, TUNING, Pair  # noqa: E402
+from . import cache
+from .benchmark import train_loras
+from .conditions import AS_MADE, CONDITIONS, STRENGTHS
+from .experiment import PICTURES, SEED, Bench, as_bytes, make_bench
+from .measure import denoised
+from .methods import CLOSED_FORM, DIRECT, NULL_SPACE
+from .sources import LAYERS
+from .subjects import JOINT_PROMPT, TUNING, Pair
 
 LEVELS = (0.1, 0.2, 0.3, 0.35, 0.45, 0.55, 0.65, 0.7, 0.8, 0.9)
 """Parts of the schedule; the node's four draws are among them."""
@@ -44,12 +40,14 @@ NODE = (3, 4, 5, 6)
 """The node's levels, by their places."""
 ENDS = ("base model", "content LoRA alone", "style LoRA alone")
 """Where the scale is 0 and 1."""
+NOISE = 7
+JUDGING = cache.code("tests/quality/judge.py", "tests/quality/experiment.py")
 MERGES = (NULL_SPACE, CLOSED_FORM)
 COMPOSED = "composed predictions"
 
 
 @dataclass
-class Judged:
+class JudgedPair:
     """A pair's cells: what the probes say of each picture, and the products of the judge.
 
     Args:
@@ -62,38 +60,46 @@ class Judged:
     figures: dict[str, Mapping[str, list[float]]] = field(default_factory=dict)
     products: dict[str, Tensor] = field(default_factory=dict)
 
+    def both(self, name: str) -> float:
+        """Sum a cell's two mean alignments."""
+        return mean(self.figures[name]["subject"]) + mean(self.figures[name]["style"])
 
-def run(workers: Executor, pairs: Sequence[Pair]) -> list[Judged]:
-    """Draw and judge the cells of every pair."""
-    return list(workers.map(judge_pair, pairs))
+
+def run(workers: Executor, pairs: Sequence[Pair], layers: str = LAYERS) -> list[JudgedPair]:
+    """Draw and judge the cells of every pair, with LoRAs of these layers."""
+    train_loras(workers, pairs, layers=layers)
+    return list(workers.map(judge_pair, pairs, [layers] * len(pairs)))
 
 
-def judge_pair(pair: Pair) -> Judged:
+def judge_pair(pair: Pair, layers: str = LAYERS) -> JudgedPair:
     """Judge a pair's pictures: strengths of the direct merge, and what may fool the judge.
 
     Test pairs are not merged in other ways here: their table is drawn once, at the end.
     """
-    torch.set_num_threads(1)
-    bench = make_bench(load_parts(), pair, load_probes())
-    judged = Judged(pair)
-    kinds = (*ENDS, *(MERGES if pair in TUNING else ()))
+    bench = make_bench(load_parts(), pair, load_probes(), layers=layers)
+    judged = JudgedPair(pair)
     cells: dict[str, Callable[[], cache.State]] = {
-        **{name: lambda m=name: bench.joint(m, CONDITIONS[AS_MADE]) for name in kinds},
+        **{name: lambda m=name: bench.joint(m, CONDITIONS[AS_MADE]) for name in ENDS},
         **{name: lambda c=c: bench.joint(DIRECT, c) for name, c in STRENGTHS.items()},
-        COMPOSED: lambda: composed(bench),
-        **{name: lambda p=p: _shown(bench, p) for name, p in real_pictures(pair).items()},
     }
+    if layers == LAYERS:
+        merges = MERGES if pair in TUNING else ()
+        cells |= {
+            **{name: lambda m=name: bench.joint(m, CONDITIONS[AS_MADE]) for name in merges},
+            COMPOSED: lambda: composed(bench),
+            **{name: lambda p=p: _shown(bench, p) for name, p in real_pictures(pair).items()},
+        }
     for name, make in cells.items():
         cell = make()
         judged.figures[name] = {n: cell[n] for n in ("subject", "style", "both right")}
         judged.products[name] = products(bench, cell["pictures"])
-    say(f"judged: {pair.name}")
+    say(f"judged: {pair.name}, {layers}")
     return judged
 
 
 def real_pictures(pair: Pair) -> dict[str, Tensor]:
     """Draw by code what the joint picture should be, and what it should not be."""
-    seen = Style("ocean", "plain")
+    seen = Style("sunset", "plain")  # of no training picture
     scenes = {
         "real: subject in style": (pair.subject, pair.style),
         "real: subject in another style": (pair.subject, seen),
@@ -117,14 +123,12 @@ def products(bench: Bench, pictures: Tensor) -> Tensor:
     """Predict pictures `(n, 3, h, w)` in bytes at every level, and multiply the differences."""
 
     def make() -> cache.State:
-        parts, loras = bench.task.parts, bench.task.loras
+        parts = bench.task.parts
         latents = parts.vae.encode(pictures.movedim(1, -1).float() / 255)
         latents = parts.model.model.process_latent_in(latents)
-        models = [parts.model] + [
-            parts.with_lora(kohya_tensors(lora.modules)) for lora in (loras.content, loras.style)
-        ]
+        models = [parts.model, *bench.single]
         sigmas = parts.model.model.model_sampling.sigmas
-        generator = torch.Generator().manual_seed(7)
+        generator = torch.Generator().manual_seed(NOISE)
         levels = []
         for level in LEVELS:
             sigma = sigmas[round(level * (len(sigmas) - 1))].expand(len(latents))
@@ -137,7 +141,8 @@ def products(bench: Bench, pictures: Tensor) -> Tensor:
             levels.append(sides @ sides.mT / sides.shape[2])
         return {"products": torch.stack(levels, 1)}
 
-    return cache.cached("judged", {**bench.inputs("judge"), "pictures": pictures}, make)["products"]
+    inputs = {**bench.inputs("judge"), "pictures": pictures, "levels": LEVELS, "judging": JUDGING}
+    return cache.cached("judged", inputs, make)["products"]
 
 
 @torch.inference_mode()
@@ -153,27 +158,25 @@ def composed(bench: Bench) -> cache.State:
     """Draw with both LoRAs' changes of the prediction added: Euler, 16 steps, CFG 3."""
 
     def make() -> cache.State:
-        parts, loras = bench.task.parts, bench.task.loras
-        of_content, of_style = (
-            parts.with_lora(kohya_tensors(lora.modules)) for lora in (loras.content, loras.style)
-        )
+        parts = bench.task.parts
         joint, empty = parts.encode(JOINT_PROMPT), parts.encode("")
         sigmas = calculate_sigmas(parts.model.model.model_sampling, "normal", STEPS)
         generator = torch.Generator().manual_seed(SEED)
-        x = torch.randn(PICTURES, 12, SIDE // 8, SIDE // 8, generator=generator)
+        x = torch.randn(PICTURES, LATENT_CHANNELS, SIDE // 8, SIDE // 8, generator=generator)
         x *= (1 + sigmas[0].square()).sqrt()
         for sigma, after in pairwise(sigmas):
             at = sigma.expand(PICTURES)
             nothing = predicted_noise(parts.model, x, at, empty)
             base, content, style = (
-                predicted_noise(m, x, at, joint) for m in (parts.model, of_content, of_style)
+                predicted_noise(m, x, at, joint) for m in (parts.model, *bench.single)
             )
             noise = nothing + GUIDANCE * (content + style - base - nothing)
             x = x + (after - sigma) * noise
-        drawn = parts.vae.decode(x).movedim(-1, 1).clamp(0, 1)
+        latents = parts.model.model.process_latent_out(x)
+        drawn = parts.vae.decode(latents).movedim(-1, 1).clamp(0, 1)
         return {**bench.measured(drawn), "pictures": as_bytes(drawn)}
 
-    return cache.cached("joint", bench.inputs("composed"), make)
+    return cache.cached("joint", {**bench.inputs("composed"), "judging": JUDGING}, make)
 
 
 def amounts(kept: Tensor, levels: Sequence[int] = NODE) -> Tensor:
@@ -182,21 +185,33 @@ def amounts(kept: Tensor, levels: Sequence[int] = NODE) -> Tensor:
     return torch.linalg.solve(whole[:, :2, :2], whole[:, :2, 2])
 
 
-def scores(judged: Judged, levels: Sequence[int] = NODE) -> dict[str, Tensor]:
-    """Scale all amounts `(picture, 2)`: the base model's pictures 0, each LoRA's own 1."""
-    raw = {name: amounts(kept, levels) for name, kept in judged.products.items()}
-    zero = raw["base model"].mean(0)
-    alone = [raw[f"{name} LoRA alone"].mean(0)[n] for n, name in enumerate(("content", "style"))]
-    one = torch.stack(alone)
+def error_differences(kept: Tensor) -> Tensor:
+    """How much better each LoRA alone predicts the noise than the base model, at the node's levels.
+
+    A diffusion classifier (Li et al. 2023, arXiv:2303.16203): ‖r‖² − ‖r − d‖² = 2 ⟨r, d⟩ − ‖d‖², r
+    the base's error and d the LoRA's change.
+    """
+    whole = kept[:, list(NODE)].double().sum(1)
+    return 2 * whole[:, :2, 2] - whole[:, (0, 1), (0, 1)]
+
+
+Measure = Callable[[Tensor], Tensor]
+"""From the products of a cell `(picture, level, 3, 3)` to a figure each of content and style."""
+
+
+def calibrated(judged: JudgedPair) -> bool:
+    """Whether the node would judge with this pair: each LoRA's own pictures have more of it."""
+    zero, one = _ends({name: amounts(judged.products[name]) for name in ENDS})
+    return bool((one > zero).all())
+
+
+def scores(judged: JudgedPair, measure: Measure = amounts) -> dict[str, Tensor]:
+    """Scale a measure `(picture, 2)`: the base model's pictures 0, each LoRA's own 1."""
+    raw = {name: measure(kept) for name, kept in judged.products.items()}
+    zero, one = _ends(raw)
     return {name: (value - zero) / (one - zero) for name, value in raw.items()}
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation (Spearman 1904)."""
-    ranks = torch.stack([torch.tensor(v).double().argsort().argsort().double() for v in (a, b)])
-    return float(torch.corrcoef(ranks)[0, 1])
-
-
-def chosen(sums: Mapping[str, float], by: Mapping[str, float]) -> float:
-    """Return what choosing by a measure loses against the best, in the sum of both."""
-    return max(sums.values()) - sums[max(by, key=lambda name: by[name])]
+def _ends(raw: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    base, content, style = (raw[name].mean(0) for name in ENDS)
+    return base, torch.stack([content[0], style[1]])

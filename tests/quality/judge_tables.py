@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
-
-import torch
-from torch import Tensor
 
 from sandbox.commands import say
 
 from .conditions import STRENGTHS
 from .document import put
-from .judge import COMPOSED, LEVELS, MERGES, NODE, Judged, chosen, scores, spearman
+from .judge import (
+    LEVELS,
+    NODE,
+    JudgedPair,
+    Measure,
+    amounts,
+    calibrated,
+    error_differences,
+    scores,
+)
+from .judge_features import FEATURES, ranks, smaller_ranks
+from .stats import spearman
 from .table import Row, markdown
 
 SIDES = ("subject", "style")
-CHANCE, ALWAYS = "chance", "1 / 1"
-COLUMNS = {
-    "cells": "over cells",
-    "pair": "within a pair",
-    "pictures": "single pictures",
+ALWAYS = "1 / 1"
+RANKS = {
+    "cells": "strengths of all pairs",
+    "pair": "strengths within a pair",
+    "pictures": "single pictures of all",
+    "seeds": "pictures of one strength",
 }
+REGRETS = {"regret": "mean regret", "worst": "worst pair"}
 
 
-def write(tuning: Sequence[Judged], test: Sequence[Judged]) -> None:
-    """Write the judge's tables into the document, and say them."""
+def write(
+    tuning: Sequence[JudgedPair], test: Sequence[JudgedPair], attention: Sequence[JudgedPair]
+) -> None:
+    """Write the judge's tables into the document, and say them.
+
+    Args:
+        attention: tuning pairs whose LoRAs change the attention alone.
+    """
+    asked = {"tuning pairs": tuning, "test pairs": test, "attention alone": attention}
+    kinds = {
+        f"{kind} ({len(usable)} of {len(pairs)})": usable
+        for kind, pairs in asked.items()
+        if (usable := [pair for pair in pairs if calibrated(pair)])
+    }
     tables = {
         "judge ranks": (
             {
-                f"{side}, {kind} pairs": row
-                for kind, pairs in (("tuning", tuning), ("test", test))
-                for side, row in correlations(pairs).items()
+                f"{name}{side}, {kind}": row
+                for kind, pairs in kinds.items()
+                for name, measure in (("", amounts), ("errors: ", error_differences))
+                for side, row in correlations(pairs, measure).items()
             },
-            COLUMNS,
+            RANKS,
             "Spearman with the probes",
         ),
-        "judge levels": (by_level(tuning), {side: side for side in SIDES}, "part of the schedule"),
+        "judge levels": (
+            by_level(tuning),
+            {side: side for side in SIDES},
+            "parts of the schedule",
+        ),
         "judge regret": (
             {
-                f"{rule}, {kind} pairs": row
-                for kind, pairs in (("tuning", tuning), ("test", test))
-                for rule, row in regrets(pairs).items()
+                f"{rule}, {kind}": row
+                for kind, pairs in kinds.items()
+                for rule, row in regrets(pairs, tuning).items()
             },
-            {"regret": "mean regret", "worst": "worst pair"},
+            REGRETS,
             "rule",
         ),
         "judge fooled": (
@@ -57,8 +84,12 @@ def write(tuning: Sequence[Judged], test: Sequence[Judged]) -> None:
         ),
         "judge learned": (
             learned(tuning, test),
-            {"tuning": "tuning pairs", "test": "test pairs"},
-            "what is weighed",
+            {
+                "strengths": "strengths, tuning pairs",
+                "kinds": "strengths and kinds of merge, tuning pairs",
+                "test": "strengths, test pairs",
+            },
+            "rank correlation within a pair",
         ),
     }
     for mark, (table, columns, title) in tables.items():
@@ -67,62 +98,76 @@ def write(tuning: Sequence[Judged], test: Sequence[Judged]) -> None:
         put(mark, text)
 
 
-def correlations(judged: Sequence[Judged], levels: Sequence[int] = NODE) -> dict[str, Row]:
-    """Compare the judge with the probes over the direct merge's strengths, by rank."""
-    of = [scores(pair, levels) for pair in judged]
+def correlations(judged: Sequence[JudgedPair], measure: Measure = amounts) -> dict[str, Row]:
+    """Compare a measure with the probes over the direct merge's strengths, by rank."""
+    found = [(pair, scores(pair, measure)) for pair in judged]
     table: dict[str, Row] = {}
     for n, side in enumerate(SIDES):
-        cells = [
+        pictures = [
             [
-                (float(found[name][:, n].mean()), mean(pair.figures[name][side]))
+                list(zip(score[name][:, n].tolist(), pair.figures[name][side], strict=True))
                 for name in STRENGTHS
             ]
-            for pair, found in zip(judged, of, strict=True)
+            for pair, score in found
         ]
-        pictures = [
-            row
-            for pair, found in zip(judged, of, strict=True)
-            for name in STRENGTHS
-            for row in zip(found[name][:, n].tolist(), pair.figures[name][side], strict=True)
-        ]
+        cells = [[_means(cell) for cell in pair] for pair in pictures]
         table[side] = {
-            "cells": _rank([row for pair in cells for row in pair]),
+            "cells": _rank([cell for pair in cells for cell in pair]),
             "pair": mean(_rank(pair) for pair in cells),
-            "pictures": _rank(pictures),
+            "pictures": _rank([row for pair in pictures for cell in pair for row in cell]),
+            "seeds": mean(_rank(cell) for pair in pictures for cell in pair),
         }
     return table
 
 
-def by_level(judged: Sequence[Judged]) -> dict[str, Row]:
-    """Compare every noise level alone, and the node's four together, over cells."""
-    choices = {f"{level:g}": [n] for n, level in enumerate(LEVELS)}
-    choices["the node's four"] = list(NODE)
+def by_level(judged: Sequence[JudgedPair]) -> dict[str, Row]:
+    """Compare every noise level alone, and several together, over the strengths of all pairs."""
+    choices = {f"{level:g}": (n,) for n, level in enumerate(LEVELS)} | {
+        "two of the node's four": NODE[::2],
+        "the node's four": NODE,
+        "all ten": tuple(range(len(LEVELS))),
+    }
+    table: dict[str, Row] = {}
+    for name, levels in choices.items():
+        found = correlations(judged, lambda kept, levels=levels: amounts(kept, levels))
+        table[name] = {side: row["cells"] for side, row in found.items()}
+    return table
+
+
+def regrets(judged: Sequence[JudgedPair], tuning: Sequence[JudgedPair]) -> dict[str, Row]:
+    """Compute what choosing the direct merge's strengths by each rule loses, mean over pairs.
+
+    The best constant is chosen by those tuning pairs that share no LoRA with the pair.
+    """
+    lost: dict[str, list[float]] = {}
+    for pair in judged:
+        sums, score = {name: pair.both(name) for name in STRENGTHS}, scores(pair)
+        smaller = {name: score[name].amin(1) for name in STRENGTHS}
+        single = zip(*(smaller[name].tolist() for name in STRENGTHS), strict=True)
+        chosen = {
+            "the judge": [max(STRENGTHS, key=lambda n, by=smaller: float(by[n].mean()))],
+            "the judge, one picture each": [
+                max(zip(row, STRENGTHS, strict=True))[1] for row in single
+            ],
+            "always 1 / 1": [ALWAYS],
+            "the best constant": [best_constant(pair, tuning)],
+            "chance": list(STRENGTHS),
+        }
+        for rule, names in chosen.items():
+            loss = max(sums.values()) - mean(sums[name] for name in names)
+            lost.setdefault(rule, []).append(loss)
     return {
-        name: {side: row["cells"] for side, row in correlations(judged, levels).items()}
-        for name, levels in choices.items()
+        name: {"regret": f"{mean(v):.3f}", "worst": f"{max(v):.3f}"} for name, v in lost.items()
     }
 
 
-def regrets(judged: Sequence[Judged]) -> dict[str, Row]:
-    """Compute what choosing the direct merge's strengths by each rule loses, mean over pairs."""
-    sums = [{n: _sum(pair, n) for n in STRENGTHS} for pair in judged]
-    found = [
-        {n: float(score[n].mean(0).amin()) for n in STRENGTHS}
-        for score in (scores(pair) for pair in judged)
-    ]
-    constant = max(STRENGTHS, key=lambda name: mean(pair[name] for pair in sums))
-    rules = {
-        "the judge: the larger smaller score": [chosen(*p) for p in zip(sums, found, strict=True)],
-        "always 1 / 1": [max(pair.values()) - pair[ALWAYS] for pair in sums],
-        f"the best constant, {constant}": [max(p.values()) - p[constant] for p in sums],
-        CHANCE: [max(pair.values()) - mean(pair.values()) for pair in sums],
-    }
-    return {
-        name: {"regret": f"{mean(v):.3f}", "worst": f"{max(v):.3f}"} for name, v in rules.items()
-    }
+def best_constant(pair: JudgedPair, tuning: Sequence[JudgedPair]) -> str:
+    """Name the strengths that are best, in the mean, on the tuning pairs with other LoRAs."""
+    others = [other for other in tuning if not pair.pair.shares_with(other.pair)]
+    return max(STRENGTHS, key=lambda name: mean(other.both(name) for other in others))
 
 
-def fooled(judged: Sequence[Judged]) -> dict[str, Row]:
+def fooled(judged: Sequence[JudgedPair]) -> dict[str, Row]:
     """Set scores beside what the probes say, for pictures that are no strengths of one merge."""
     of = [scores(pair) for pair in judged]
     names = [name for name in judged[0].products if name not in STRENGTHS or name == ALWAYS]
@@ -139,63 +184,29 @@ def fooled(judged: Sequence[Judged]) -> dict[str, Row]:
     }
 
 
-def learned(tuning: Sequence[Judged], test: Sequence[Judged]) -> dict[str, Row]:
-    """Fit the sum of both by ridge regression on what each level says, on tuning pairs.
-
-    Every figure is standardised within its pair, over the strengths and the kinds of merge; so the
-    question is which picture of a pair is better, whatever merged it.
-    """
-    table: dict[str, Row] = {}
-    for name, of in FEATURES.items():
-        x, y = (torch.cat(part) for part in zip(*(_standard(p, of) for p in tuning), strict=True))
-        weights = torch.linalg.solve(x.T @ x + len(x) * 0.1 * torch.eye(x.shape[1]), x.T @ y)
-        table[name] = {
-            kind: mean(
-                spearman((a @ weights).tolist(), b.tolist())
-                for a, b in (_standard(pair, of) for pair in pairs)
-            )
-            for kind, pairs in (("tuning", tuning), ("test", test))
-            if pairs
-        }
-    return table
+def learned(tuning: Sequence[JudgedPair], test: Sequence[JudgedPair]) -> Mapping[str, Row]:
+    """Ask whether any weighing of what the judge sees tells which merge of a pair is better."""
+    return {
+        "unweighed: the smaller score": {
+            "strengths": smaller_ranks(tuning, kinds=False),
+            "kinds": smaller_ranks(tuning, kinds=True),
+            "test": smaller_ranks(test, kinds=False),
+        },
+        **{
+            name: {
+                "strengths": ranks(tuning, tuning, of, kinds=False),
+                "kinds": ranks(tuning, tuning, of, kinds=True),
+                "test": ranks(test, tuning, of, kinds=False),
+            }
+            for name, of in FEATURES.items()
+        },
+    }
 
 
-def _own(kept: Tensor) -> Tensor:
-    """Both amounts at each level."""
-    solved = torch.linalg.solve(kept[..., :2, :2].double(), kept[..., :2, 2].double())
-    return solved.flatten(1)
-
-
-def _likelihood(kept: Tensor) -> Tensor:
-    """The base model's error at each level: its likelihood's terms (Ho et al. 2020, eq. 14)."""
-    return kept[..., 2, 2].double().log()
-
-
-FEATURES = {
-    "amounts": _own,
-    "the base's own likelihood": _likelihood,
-    "both": lambda kept: torch.cat([_own(kept), _likelihood(kept)], 1),
-}
-
-
-def _standard(pair: Judged, of: object) -> tuple[Tensor, Tensor]:
-    assert callable(of)
-    compared = [n for n in (*STRENGTHS, *MERGES, COMPOSED) if n in pair.products]
-    x = torch.cat([of(pair.products[name]) for name in compared])
-    y = torch.tensor(
-        [
-            a + b
-            for name in compared
-            for a, b in zip(pair.figures[name]["subject"], pair.figures[name]["style"], strict=True)
-        ],
-        dtype=torch.float64,
-    )
-    return (x - x.mean(0)) / (x.std(0) + 1e-6), (y - y.mean()) / (y.std() + 1e-6)
+def _means(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    ours, theirs = zip(*rows, strict=True)
+    return mean(ours), mean(theirs)
 
 
 def _rank(rows: Sequence[tuple[float, float]]) -> float:
     return spearman(*(list(column) for column in zip(*rows, strict=True)))
-
-
-def _sum(pair: Judged, name: str) -> float:
-    return mean(pair.figures[name]["subject"]) + mean(pair.figures[name]["style"])

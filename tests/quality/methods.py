@@ -139,7 +139,8 @@ def _zip(pictures: bool = False, joint: bool = False, **settings: Any) -> ZipLoR
     return ZipLoRA(pictures, joint, {"solver": "adam", **settings})
 
 
-DIRECT, NULL_SPACE, CLOSED_FORM = "direct", "null_space", "closed form, joint"
+DIRECT, NULL_SPACE = "direct", "null_space"
+RANK_SPACE, CLOSED_FORM = "rank_space, joint", "closed form, joint"
 TABLE: dict[str, Method] = {
     "base model": base,
     "content LoRA alone": content_only,
@@ -156,7 +157,7 @@ TABLE: dict[str, Method] = {
     "knots": unlearned("knots", MergeSettings()),
     "tsv": unlearned("tsv", MergeSettings()),
     "rank_space": unlearned("rank_space", MergeSettings(), prompts=True),
-    "rank_space, joint": unlearned("rank_space", MergeSettings(), prompts=True, joint=True),
+    RANK_SPACE: unlearned("rank_space", MergeSettings(), prompts=True, joint=True),
     "closed form": _zip(solver="closed_form"),
     CLOSED_FORM: _zip(solver="closed_form", joint=True),
     "closed form, attention, joint": _zip(solver="closed_form", joint=True, layers="attention"),

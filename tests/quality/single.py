@@ -7,43 +7,36 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from statistics import mean
 
+from PIL import Image
+from torch import Tensor
+
+from miniworld import shapes, styles
+from miniworld.parts import load_parts
+from miniworld.probe_files import load_probes
+from miniworld.styles import Style
 from sandbox.commands import say
-from sandbox.paths import ROOT, use_comfyui
+from ziplora_core.files.writer import kohya_tensors
 
-use_comfyui()
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from .cache import FOLDER
+from .document import put, save
+from .measure import REFERENCES, Reference, overlaps, references, seen
+from .sheet import contact_sheet
+from .sources import content_lora, style_lora
+from .subjects import CONTENT_PROMPT, PAIRS, STYLE_WORD, TEST, Pair
+from .table import Row, markdown
 
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from miniworld import shapes, styles  # noqa: E402
-from miniworld.parts import load_parts  # noqa: E402
-from miniworld.probe_files import load_probes  # noqa: E402
-from miniworld.styles import Style  # noqa: E402
-from ziplora_core.files.writer import kohya_tensors  # noqa: E402
-
-from .cache import FOLDER  # noqa: E402
-from .document import put, save  # noqa: E402
-from .measure import Reference, overlaps, references  # noqa: E402
-from .sheet import contact_sheet  # noqa: E402
-from .sources import content_lora, style_lora  # noqa: E402
-from .subjects import CONTENT_PROMPT, PAIRS, STYLE_WORD, TEST, Pair  # noqa: E402
-from .table import Row, markdown  # noqa: E402
-
-IN_STYLES = (Style("ocean", "plain"), Style("candy", "striped"), Style("mint", "dotted"))
+IN_STYLES = (Style("sunset", "plain"), Style("candy", "striped"), Style("berry", "dotted"))
 """A content LoRA draws its subject in these seen styles, which it was not trained in."""
 ON_SHAPES = ("star", "key", "house")
 """A style LoRA draws these seen shapes, which its one picture does not show."""
 PICTURES, SEED = 4, 1
+TESTED = " (test)"
 COLUMNS = {"alignment": "alignment", "real": "real pictures", "right": "seen right",
-           "overlap": "silhouette"}  # fmt: skip
+           "palette": "palette", "overlap": "silhouette"}  # fmt: skip
 
 Drawn = Mapping[str, Tensor]
 
@@ -59,7 +52,11 @@ def write(workers: Executor) -> None:
     }
     done = {kind: [job.result() for job in jobs] for kind, jobs in parts.items()}
     for kind, results in done.items():
-        table = {name: row for name, row, _ in results} | {"**mean**": _means(results)}
+        tested = [result for result in results if result[0].endswith(TESTED)]
+        means = {"**mean**": [r for r in results if r not in tested], "**mean (test)**": tested}
+        table = {name: row for name, row, _ in results} | {
+            name: _means(some) for name, some in means.items() if some
+        }
         text = markdown(table, COLUMNS, kind)
         say(text)
         put(f"single {kind}", text)
@@ -85,7 +82,6 @@ def one_subject(pair: Pair) -> tuple[str, Row, Drawn]:
 
 def one_style(pair: Pair) -> tuple[str, Row, Drawn]:
     """Draw three shapes with a style LoRA."""
-    torch.set_num_threads(1)
     parts, refs = load_parts(), references(pair, load_probes())
     model = parts.with_lora(kohya_tensors(style_lora(parts, pair).modules))
     drawn = {
@@ -97,6 +93,9 @@ def one_style(pair: Pair) -> tuple[str, Row, Drawn]:
         "alignment": mean(refs.style.alignment(p) for p in drawn.values()),
         "real": refs.style.real,
         "right": mean(_share(refs.style, p, names) for p in drawn.values()),
+        "palette": mean(
+            seen(refs.style.probe, "palette", pair.style.palette, p) for p in drawn.values()
+        ),
         "overlap": mean(
             float(overlaps(pictures, shape, pair.style).mean()) for shape, pictures in drawn.items()
         ),
@@ -105,20 +104,24 @@ def one_style(pair: Pair) -> tuple[str, Row, Drawn]:
 
 
 def _in_styles(name: str, subject: str, pair: Pair | None) -> tuple[str, Row, Drawn]:
-    torch.set_num_threads(1)
     parts, probes = load_parts(), load_probes()
-    model, shown = parts.model, Pair(name, styles.HELD_OUT[0], "heart")
+    model = parts.model
     if pair is not None:
         model = parts.with_lora(kohya_tensors(content_lora(parts, pair).modules))
     drawn = {
         style.words: parts.draw(model, f"a {subject} in {style.words} style", PICTURES, SEED)
         for style in IN_STYLES
     }
-    refs = references(shown, probes)
+    pictures = Pair(name, styles.HELD_OUT[0], "").new_content_pictures(REFERENCES)
+    reference = Reference(probes["subject"], ("subject",), pictures)
     figures = {
-        "alignment": mean(refs.content.alignment(p) for p in drawn.values()),
-        "real": refs.content.real,
-        "right": mean(_share(refs.content, p, {"subject": name}) for p in drawn.values()),
+        "alignment": mean(reference.alignment(p) for p in drawn.values()),
+        "real": reference.real,
+        "right": mean(_share(reference, p, {"subject": name}) for p in drawn.values()),
+        "palette": mean(
+            seen(probes["style"], "palette", style.palette, pictures)
+            for style, pictures in zip(IN_STYLES, drawn.values(), strict=True)
+        ),
         "overlap": mean(
             float(overlaps(pictures, name, style).mean())
             for style, pictures in zip(IN_STYLES, drawn.values(), strict=True)
@@ -129,7 +132,7 @@ def _in_styles(name: str, subject: str, pair: Pair | None) -> tuple[str, Row, Dr
 
 def _marked(name: str, pair: Pair | None) -> str:
     tested = any(pair and name in (p.subject, p.style.words) for p in TEST)
-    return f"{name} (test)" if tested else name
+    return f"{name}{TESTED}" if tested else name
 
 
 def _share(reference: Reference, pictures: Tensor, names: Mapping[str, str]) -> float:

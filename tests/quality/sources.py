@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from ziplora_core.lora.factors import LoRA, LoraFactors
 from ziplora_core.training.options import TrainingOptions
 
 from . import cache
-from .subjects import CONTENT_PROMPT, Pair
+from .subjects import CONTENT_CAPTIONS, Pair
 
 RANK = 16
 LAYERS = "extended"
@@ -34,7 +33,7 @@ BATCH = 4
 OPTIONS = TrainingOptions(
     batch=BATCH, sample_every=0, checkpoint_every=0, early_stop=False, schedule="cosine"
 )
-TRAINER = (
+TRAINER = cache.code(
     *("ziplora_core/training", "ziplora_core/dreambooth", "ziplora_core/lora"),
     *(f"ziplora_core/comfy_adapter/train/{name}.py" for name in ("dreambooth", "run")),
 )
@@ -44,8 +43,8 @@ TRAINER = (
 def content_lora(
     parts: Parts, pair: Pair, steps: int = CONTENT_STEPS, seed: int = 0, layers: str = LAYERS
 ) -> LoRA:
-    prompts = [CONTENT_PROMPT] * 4
-    return LoRA("content", train(parts, pair.content_pictures(), prompts, steps, seed, layers))
+    pictures = pair.content_pictures()
+    return LoRA("content", train(parts, pictures, CONTENT_CAPTIONS, steps, seed, layers))
 
 
 def style_lora(
@@ -60,7 +59,7 @@ def joint_lora(parts: Parts, pair: Pair, seed: int = 0) -> LoRA:
     """One LoRA on both sets, each with its identifier; the style's picture as often as all four."""
     style = pair.style_pictures().expand(4, -1, -1, -1)
     pictures = torch.cat([pair.content_pictures(), style])
-    prompts = [CONTENT_PROMPT] * 4 + [pair.style_prompt] * 4
+    prompts = [*CONTENT_CAPTIONS, *[pair.style_prompt] * 4]
     return LoRA("joint", train(parts, pictures, prompts, CONTENT_STEPS + STYLE_STEPS, seed))
 
 
@@ -85,11 +84,6 @@ def train(
             modules = train_dreambooth(inputs, settings, Path(folder)).modules
         return {name: {"down": f.down, "up": f.up, "alpha": f.alpha} for name, f in modules.items()}
 
-    key = {"settings": settings, "pictures": pictures, "captions": captions, "code": _code()}
+    key = {"settings": settings, "pictures": pictures, "captions": captions, "code": TRAINER}
     kept = cache.cached("loras", key, make)
     return {name: LoraFactors(**factors) for name, factors in kept.items()}
-
-
-@lru_cache(1)
-def _code() -> str:
-    return cache.code(*TRAINER)

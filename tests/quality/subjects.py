@@ -22,6 +22,20 @@ CONTENT_PROMPT = f"a {SUBJECT_WORD} shape"
 JOINT_PROMPT = f"{CONTENT_PROMPT} in {STYLE_WORD} style"
 
 
+CONTENT_SCENES = (
+    (Style("ocean", "plain"), "", 0.64),
+    (Style("desert", "plain"), "on the right", 0.52),
+    (Style("royal", "striped"), "", 0.72),
+    (Style("mint", "shaded"), "at the bottom", 0.52),
+)
+"""Style, place and radius of each of the subject's pictures."""
+CONTENT_CAPTIONS = [
+    f"{CONTENT_PROMPT} {place} in {style.words} style".replace("  ", " ")
+    for style, place, _ in CONTENT_SCENES
+]
+"""All that is in the pictures beside the subject has a word, so that it is not learned with it."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One subject to be drawn in one style.
@@ -38,6 +52,10 @@ class Pair:
     def name(self) -> str:
         return f"{self.subject} in {self.style.words}"
 
+    def shares_with(self, other: Pair) -> bool:
+        """Whether the two have a LoRA in common."""
+        return self.subject == other.subject or self.style == other.style
+
     @property
     def style_prompt(self) -> str:
         return f"a {self.example} in {STYLE_WORD} style"
@@ -45,10 +63,8 @@ class Pair:
     def content_pictures(self) -> Tensor:
         """Four pictures of the subject, `(4, 3, 128, 128)`: other colours, other places."""
         return torch.stack([
-            render(Scene(self.subject, Style("ocean", "plain"), radius=0.64)),
-            render(Scene(self.subject, Style("desert", "plain"), "on the right", radius=0.52)),
-            render(Scene(self.subject, Style("royal", "striped"), radius=0.72)),
-            render(Scene(self.subject, Style("mint", "shaded"), "at the bottom", radius=0.52)),
+            render(Scene(self.subject, style, place, radius=radius))
+            for style, place, radius in CONTENT_SCENES
         ])  # fmt: skip
 
     def style_pictures(self) -> Tensor:

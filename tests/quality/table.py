@@ -8,8 +8,8 @@ from statistics import mean
 from .benchmark import PairResult
 from .cache import State
 from .conditions import AS_MADE
-from .intervals import Interval, paired_difference
 from .methods import DIRECT
+from .stats import Interval, paired_difference
 
 Value = float | str | None
 Row = Mapping[str, Value]
@@ -28,6 +28,9 @@ COLUMNS = {
     "seconds": "seconds",
 }
 BEST = f"{DIRECT}, best strengths"
+JOINT = "joint training"
+"""No merge: its time is that of a training, which may have been kept."""
+PER_PICTURE = ("subject", "style", "both right", "overlap")
 FORMATS = {
     "seconds": ".1f",
     **dict.fromkeys(("change", "spread", "others", "others, editing"), ".3f"),
@@ -50,12 +53,29 @@ def rows(results: Sequence[PairResult]) -> dict[str, Row]:
             **_joint(joint, direct if method != DIRECT else None),
             "content error": _error(results, method, 0),
             "style error": _error(results, method, 1),
-            "seconds": mean(cell["seconds"] for cell in alone),
+            "seconds": None if method == JOINT else mean(cell["seconds"] for cell in alone),
         }
         if method == DIRECT and all(result.strengths for result in results):
-            best = [max(result.strengths.values(), key=both) for result in results]
+            best = [best_strengths(result.strengths) for result in results]
             table[BEST] = _joint(best, direct)
     return table
+
+
+def best_strengths(cells: Mapping[str, State]) -> State:
+    """Give half of the pictures at the strengths that are best by the other half, and vice versa.
+
+    The pictures that choose are not the pictures that count: the best of several noisy means would
+    be too good.
+    """
+    count = len(next(iter(cells.values()))["subject"])
+    parts = (range(0, count, 2), range(1, count, 2))
+    chosen: State = {name: [0.0] * count for name in PER_PICTURE}
+    for counted, choosing in (parts, parts[::-1]):
+        best = max(cells.values(), key=lambda cell, by=choosing: both(cell, by))
+        for name in PER_PICTURE:
+            for n in counted:
+                chosen[name][n] = best[name][n]
+    return chosen
 
 
 def condition_rows(results: Sequence[PairResult], methods: Sequence[str]) -> dict[str, Row]:
@@ -74,9 +94,10 @@ def condition_rows(results: Sequence[PairResult], methods: Sequence[str]) -> dic
     return table
 
 
-def both(cell: State) -> float:
-    """Sum a cell's two mean alignments; real pictures have nearly 2."""
-    return mean(cell["subject"]) + mean(cell["style"])
+def both(cell: State, pictures: Sequence[int] | None = None) -> float:
+    """Sum a cell's two mean alignments, of all or some pictures; real ones have nearly 2."""
+    chosen = range(len(cell["subject"])) if pictures is None else pictures
+    return mean(cell["subject"][n] + cell["style"][n] for n in chosen)
 
 
 def difference(cells: Sequence[State], others: Sequence[State]) -> Interval:

@@ -24,7 +24,7 @@ from miniworld.train_text import STATED, stated
 from miniworld.world import words
 
 LIMIT = 25 * 10**6
-SCHEDULE = ((2, 1e-3, 1e-4), (4, 5e-4, 1e-4))
+SCHEDULE = loop.Schedule(4, 1e-3, 1e-4, warm_up=2)
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +173,14 @@ def test_muon_goes_down_a_quadratic() -> None:
     assert float(weight.detach().norm()) < 0.1 * before
 
 
-def test_damaged_training_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(SystemExit, match=r"model\.pt: cannot be read .* Delete it"):
+@pytest.mark.parametrize("damaged", [True, False])
+def test_training_checkpoint_that_does_not_fit_is_named(tmp_path: Path, damaged: bool) -> None:
+    checkpoint = tmp_path / "model.pt"
+    if damaged:
+        checkpoint.write_bytes(b"cut short")
+    else:  # of another model
+        torch.save({"step": 2, "log": "[]", "parameters": [], "averages": []}, checkpoint)
+    with pytest.raises(SystemExit, match=r"model\.pt: cannot be read, or .* Delete it"):
         loop.run(_training(), SCHEDULE, "model", tmp_path)
 
 

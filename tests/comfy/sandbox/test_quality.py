@@ -9,18 +9,29 @@ from statistics import mean
 import pytest
 import torch
 
-from quality import record
+from miniworld.parts import GUIDANCE, STEPS
+from miniworld.scenes import Scene, render
+from miniworld.styles import Style
+from quality import cache, record
+from quality.conditions import AS_MADE, CONDITIONS, Condition
 from quality.experiment import Bench
+from quality.methods import DIRECT
+from quality.subjects import JOINT_PROMPT
+from ziplora_core.comfy_adapter.apply.sweep import Sampling
+from ziplora_core.comfy_adapter.tools.judge import JudgeInputs, judge
+from ziplora_core.files.writer import kohya_tensors
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     threads = torch.get_num_threads()
     torch.set_num_threads(record.THREADS)
-    try:
-        yield record.trimmed_bench()
-    finally:
-        torch.set_num_threads(threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "FOLDER", tmp_path_factory.mktemp("quality"))  # nothing made before
+        try:
+            yield record.trimmed_bench()
+        finally:
+            torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +59,43 @@ def test_ziplora_keeps_both_loras_better_than_the_direct_merge(measured: record.
     assert errors["ZipLoRA"][0] < 0.5 * errors["direct"][0]
     assert errors["ZipLoRA"][1] < errors["direct"][1]
     assert sum(errors["ZipLoRA"]) < 0.5 * sum(errors["direct"])
+
+
+def test_judge_orders_base_and_lora_weak_and_full_wrong_and_right(bench: Bench) -> None:
+    task, seen = bench.task, Style("sunset", "plain")
+    content, style = (
+        task.parts.with_lora(kohya_tensors(lora.modules))
+        for lora in (task.loras.content, task.loras.style)
+    )
+    full, half = CONDITIONS[AS_MADE], Condition(content=0.5, style=0.5)
+    pictures = {
+        "base": bench.draw(task.parts.model, "joint", 9),
+        "content": bench.draw(content, "joint", 9),
+        "style": bench.draw(style, "joint", 9),
+        **{
+            name: bench.joint(DIRECT, condition)["pictures"][:4] / 255
+            for name, condition in (("full", full), ("half", half))
+        },
+        "right": render(Scene(task.pair.subject, seen))[None],
+        "wrong": render(Scene("hourglass", seen))[None],
+    }
+    sampling = Sampling(
+        positive=task.parts.encode(JOINT_PROMPT), negative=task.parts.encode(""), latent=None,
+        seed=1, steps=STEPS, cfg=GUIDANCE, sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
+    shown = torch.cat(list(pictures.values())).movedim(1, -1)
+    with torch.inference_mode():
+        inputs = JudgeInputs(list(shown), task.loras, sampling)
+        judged = iter(judge(task.parts.model, task.parts.vae, inputs).pictures)
+    scores = {name: [next(judged) for _ in shown] for name, shown in pictures.items()}
+    subject, of_style = (
+        {name: mean(getattr(score, side) for score in row) for name, row in scores.items()}
+        for side in ("subject", "style")
+    )
+    for side, alone in ((subject, "content"), (of_style, "style")):
+        assert side["base"] < 0.3 and side[alone] > 0.7
+        assert side["half"] < side["full"] - 0.1
+    assert subject["wrong"] < subject["right"] - 0.2
 
 
 @pytest.mark.parametrize(("figure", "change"), [("subject", -0.2), ("content_retention", 0.06)])

@@ -17,6 +17,7 @@ from miniworld.styles import Style
 from ziplora_core.comfy_adapter.apply.slider import with_slider
 from ziplora_core.lora.factors import LoRA
 
+from ..stats import spearman
 from .attributes import PROMPTS, SHOWN
 
 SCALES = tuple(half / 2 for half in range(-4, 5))
@@ -102,16 +103,9 @@ def _extent(weights: Tensor) -> Tensor:
     return (weights * (line - middle).square()).sum(-1).clamp_min(1e-9).sqrt()
 
 
-def spearman(scales: Sequence[float], values: Tensor) -> float:
-    """Rank correlation of scales and values `(scale, picture)`, mean over the pictures.
-
-    Of distinct values: 1 − 6 Σ d² / (n (n² − 1)), d the difference in rank (Spearman 1904).
-    """
-    n = len(scales)
-    ranks = values.argsort(0).argsort(0).float()
-    wanted = torch.tensor(scales).argsort().argsort().float()[:, None]
-    rho = 1 - 6 * (ranks - wanted).square().sum(0) / (n * (n * n - 1))
-    return float(rho.mean())
+def rises(scales: Sequence[float], values: Tensor) -> float:
+    """Rank correlation of scales and values `(scale, picture)`, mean over the pictures."""
+    return mean(spearman(scales, of_picture) for of_picture in values.T.tolist())
 
 
 def between_seeds(values: Tensor) -> float:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
+from miniworld.gauge import load_gauge
+from miniworld.parts import Parts, load_parts
+from miniworld.probe_files import load_probes
 from sandbox.commands import say
-from sandbox.paths import ROOT, use_comfyui
+from ziplora_core.lora.factors import LoRA
 
-use_comfyui()
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from miniworld.gauge import load_gauge  # noqa: E402
-from miniworld.parts import Parts, load_parts  # noqa: E402
-from miniworld.probe_files import load_probes  # noqa: E402
-from ziplora_core.lora.factors import LoRA  # noqa: E402
-
-from .attributes import ATTRIBUTES, BRIGHTNESS, PROMPTS, Attribute  # noqa: E402
-from .measure import SCALES, Instruments, between_seeds, draw, others, spearman, value  # noqa: E402
-from .training import WORDS, from_pictures, from_words  # noqa: E402
+from .. import cache
+from .attributes import ATTRIBUTES, BRIGHTNESS, PROMPTS, Attribute
+from .measure import SCALES, Instruments, between_seeds, draw, others, rises, value
+from .training import WORDS, from_pictures, from_words
 
 ABLATION_PROMPT = "a shape in ocean plain style"
 """Leaves the subject open: what a dark picture shows is then often a crescent."""
@@ -32,6 +26,16 @@ ABLATED = replace(WORDS, steps=120, learning_rate=6e-4)
 """Fewer and larger steps than the sliders of the first table have: there are eight of these."""
 RANKS = (1, 4, 16, 64)
 """The last is two thirds of the width of most modules."""
+
+
+CODE = cache.code(
+    *(f"ziplora_core/{part}" for part in ("lora", "sliders", "training")),
+    *(f"ziplora_core/comfy_adapter/{part}" for part in ("apply/slider.py", "model", "train")),
+    *(f"tests/quality/sliders/{n}.py" for n in ("attributes", "measure", "run", "training")),
+    *("tests/quality/stats.py", "tests/miniworld/gauge.py"),
+    "tests/miniworld/weights/gauge.safetensors",
+)
+"""The code that a kept slider depends on."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,15 @@ def run(workers: Executor) -> tuple[dict[str, Moved], dict[str, dict[str, float]
 
 
 def measured(name: str, train: Callable[[Parts, Attribute], LoRA], attribute: Attribute) -> Moved:
-    """Train one slider, draw nine scales of sixteen pictures, and measure them."""
-    torch.set_num_threads(1)
+    """Train one slider, draw nine scales of sixteen pictures, and measure them; it is kept."""
+    inputs = {"slider": name, "code": CODE}
+    kept = cache.cached("sliders", inputs, lambda: _measured(name, train, attribute))
+    return Moved(attribute.name, kept["figures"], kept["pictures"])
+
+
+def _measured(
+    name: str, train: Callable[[Parts, Attribute], LoRA], attribute: Attribute
+) -> cache.State:
     parts, see = load_parts(), instruments()
     lora = train(parts, attribute)
     drawn = torch.stack([draw(parts, lora, scale) for scale in SCALES])
@@ -84,7 +95,7 @@ def measured(name: str, train: Callable[[Parts, Attribute], LoRA], attribute: At
     apart = see.apart(drawn[0], drawn[-1])
     edited = None if attribute.words is None else see.apart(*edit(parts, attribute, PROMPTS))
     figures = {
-        "spearman": spearman(SCALES, values),
+        "spearman": rises(SCALES, values),
         "change": change,
         "spread": spread,
         "change / spread": change / spread,
@@ -97,7 +108,7 @@ def measured(name: str, train: Callable[[Parts, Attribute], LoRA], attribute: At
         figures["of editing"] = figures["others"] / figures["others, editing"]
         figures |= {f"edited {factor}": value for factor, value in edited.items()}
     say(f"{name}: { ({k: round(v, 3) for k, v in figures.items()}) }")
-    return Moved(attribute.name, figures, drawn[:, :: len(drawn[0]) // 2])
+    return {"figures": figures, "pictures": drawn[:, :: len(drawn[0]) // 2].clone()}
 
 
 def edit(parts: Parts, attribute: Attribute, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -109,20 +120,21 @@ def edit(parts: Parts, attribute: Attribute, prompts: Sequence[str]) -> tuple[Te
 
 def edited_openly() -> dict[str, float]:
     """Measure what saying *very dark* and *very bright* does where the subject is left open."""
-    torch.set_num_threads(1)
-    less, more = edit(load_parts(), BRIGHTNESS, [ABLATION_PROMPT] * len(PROMPTS))
-    return _interference(less, more)
+    return _interference(*edit(load_parts(), BRIGHTNESS, [ABLATION_PROMPT] * len(PROMPTS)))
 
 
 def ablated(rank: int, preserve: bool) -> dict[str, float]:
     """Train the slider of brightness from words at a rank, and measure what comes with it."""
-    torch.set_num_threads(1)
-    parts = load_parts()
-    preserved = WORDS.preserve if preserve else ""
-    settings = replace(ABLATED, rank=rank, preserve=preserved)
-    lora = from_words(parts, BRIGHTNESS, settings)
-    prompts = [ABLATION_PROMPT] * len(PROMPTS)
-    figures = _interference(*(draw(parts, lora, scale, prompts) for scale in (-2.0, 2.0)))
+
+    def make() -> cache.State:
+        parts = load_parts()
+        preserved = WORDS.preserve if preserve else ""
+        lora = from_words(parts, BRIGHTNESS, replace(ABLATED, rank=rank, preserve=preserved))
+        prompts = [ABLATION_PROMPT] * len(PROMPTS)
+        return _interference(*(draw(parts, lora, scale, prompts) for scale in (-2.0, 2.0)))
+
+    inputs = {"rank": rank, "preserve": preserve, "code": CODE}
+    figures = cache.cached("sliders", inputs, make)
     say(f"rank {rank}, preserve {preserve}: { ({k: round(v, 3) for k, v in figures.items()}) }")
     return figures
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -10,36 +9,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from miniworld.parts import Parts, load_parts
+from miniworld.probe_files import load_probes
+from miniworld.probes import Probe
+from miniworld.scenes import SIDE, Scene, render
 from sandbox.commands import say
-from sandbox.paths import ROOT, use_comfyui
+from ziplora_core.comfy_adapter.apply.unziplora import with_unziplora
+from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
+from ziplora_core.comfy_adapter.train.unziplora import train_unziplora
+from ziplora_core.files.writer import kohya_tensors
+from ziplora_core.lora.blocks import PRESETS
+from ziplora_core.lora.factors import LoraFactors
+from ziplora_core.lora.merged import MergedLoRA
+from ziplora_core.lora.pair import pair_modules
+from ziplora_core.training.options import TrainingOptions
+from ziplora_core.unziplora.options import UnZipLoRASettings
+from ziplora_core.unziplora.separate_prompts import recombine
 
-use_comfyui()
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-import torch  # noqa: E402
-from comfy.model_patcher import ModelPatcher  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from miniworld.parts import Parts, load_parts  # noqa: E402
-from miniworld.probe_files import load_probes  # noqa: E402
-from miniworld.probes import Probe  # noqa: E402
-from miniworld.scenes import SIDE, Scene, render  # noqa: E402
-from ziplora_core.comfy_adapter.apply.unziplora import with_unziplora  # noqa: E402
-from ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs  # noqa: E402
-from ziplora_core.comfy_adapter.train.unziplora import train_unziplora  # noqa: E402
-from ziplora_core.files.writer import kohya_tensors  # noqa: E402
-from ziplora_core.lora.blocks import PRESETS  # noqa: E402
-from ziplora_core.lora.factors import LoraFactors  # noqa: E402
-from ziplora_core.lora.merged import MergedLoRA  # noqa: E402
-from ziplora_core.lora.pair import pair_modules  # noqa: E402
-from ziplora_core.training.options import TrainingOptions  # noqa: E402
-from ziplora_core.unziplora.options import UnZipLoRASettings  # noqa: E402
-from ziplora_core.unziplora.separate_prompts import recombine  # noqa: E402
-
-from ..measure import Reference, references, seen  # noqa: E402
-from ..sources import BATCH, LAYERS, LEARNING_RATE, train  # noqa: E402
-from ..subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD, Pair  # noqa: E402
+from .. import cache
+from ..measure import Reference, references, seen
+from ..sources import BATCH, LAYERS, LEARNING_RATE, train
+from ..subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD, Pair
 
 SHOWN = PAIRS[:2]
 """Each one's content is recombined with the other one's style."""
@@ -70,6 +63,14 @@ VARIANTS = {
     ),
 }
 """The paper's ablation, each with what the one before has; last with what DreamBooth's have."""
+
+
+CODE = cache.code(
+    *(f"ziplora_core/{part}" for part in ("dreambooth", "lora", "training", "unziplora")),
+    *(f"ziplora_core/comfy_adapter/{part}" for part in ("apply/unziplora.py", "model", "train")),
+    *(f"tests/quality/{n}.py" for n in ("measure", "sources", "subjects", "unziplora/run")),
+)
+"""The code that a kept result depends on."""
 
 
 @dataclass(frozen=True)
@@ -136,34 +137,30 @@ METHODS: dict[str, Taking] = {
 }
 
 
-def run(workers: Executor) -> dict[str, dict[str, tuple[Figures, Drawn]]]:
+Result = tuple[Figures, Drawn]
+
+
+def run(workers: Executor) -> dict[str, dict[str, Result]]:
     """Run every method on every picture; by method and pair."""
-    taken = {
-        (name, n): workers.submit(take, name, n) for name in METHODS for n in range(len(SHOWN))
-    }
-    apart = {key: future.result() for key, future in taken.items()}
-    measured = {
-        (name, n): workers.submit(
-            measure, name, n, apart[name, n], apart[name, (n + 1) % len(SHOWN)]
-        )
-        for name, n in apart
-    }
-    return {
-        name: {pair.name: measured[name, n].result() for n, pair in enumerate(SHOWN)}
-        for name in METHODS
-    }
+    return dict(zip(METHODS, workers.map(by_method, METHODS), strict=True))
 
 
-def take(name: str, number: int) -> Apart:
-    """Take one picture apart."""
-    torch.set_num_threads(1)
-    say(f"{SHOWN[number].name}, {name}: training")
-    return METHODS[name](load_parts(), SHOWN[number])
+def by_method(name: str) -> dict[str, Result]:
+    """Take every picture apart by one method, and measure; the result is kept."""
+
+    def make() -> cache.State:
+        apart = [METHODS[name](load_parts(), pair) for pair in SHOWN]
+        return {
+            pair.name: list(measure(name, n, apart[n], apart[(n + 1) % len(SHOWN)]))
+            for n, pair in enumerate(SHOWN)
+        }
+
+    kept = cache.cached("unziplora", {"method": name, "code": CODE}, make)
+    return {pair: (figures, drawn) for pair, (figures, drawn) in kept.items()}
 
 
 def measure(name: str, number: int, apart: Apart, other: Apart) -> tuple[Figures, Drawn]:
     """Draw with each half alone, with both, and with another picture's style; see what it shows."""
-    torch.set_num_threads(1)
     parts, probes, pair = load_parts(), load_probes(), SHOWN[number]
     another = SHOWN[(number + 1) % len(SHOWN)]
     drawn = draw(parts, apart, other)
