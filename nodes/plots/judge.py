@@ -41,8 +41,8 @@ class JudgePictures(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
                 io.Image.Input(
                     "images",
-                    tooltip="The images to judge, as a batch or a list, all of one size. Images "
-                    "drawn at the same prompt with several strengths of one merge.",
+                    tooltip="The images to judge, as a batch or a list, all of one size. They "
+                    "should be drawn at the same prompt with several strengths of one merge.",
                 ),
                 io.Conditioning.Input(
                     "positive",

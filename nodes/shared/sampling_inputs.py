@@ -36,7 +36,7 @@ def drawing_inputs() -> list[Any]:
 def sampling_inputs(seed: str = "Seed of the noise, the same for every image.") -> list[Any]:
     """KSampler's widgets, the same for every image; `seed` begins the tooltip of that input."""
     return [
-        seed_input(seed),
+        seed_input(seed, makes="result"),
         io.Int.Input(
             "steps",
             default=25,

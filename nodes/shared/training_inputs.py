@@ -18,7 +18,7 @@ SQUARE_IMAGE = (
 )
 
 
-def seed_input(what: str, **others: Any) -> io.Int.Input:
+def seed_input(what: str, makes: str = "file", **others: Any) -> io.Int.Input:
     """A seed that does not change after a run: otherwise every Run would train again."""
     return io.Int.Input(
         "seed",
@@ -26,7 +26,7 @@ def seed_input(what: str, **others: Any) -> io.Int.Input:
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=io.ControlAfterGenerate.fixed,
-        tooltip=f"{what} On the CPU, the same seed gives the same file, bit for bit.",
+        tooltip=f"{what} On the CPU, the same seed gives the same {makes}, bit for bit.",
         **others,
     )
 

@@ -15,20 +15,22 @@ STYLE_PICTURE = "ziplora_mini_style.png"
 
 
 def write_files(base: Path = BASE) -> None:
-    """Write the pictures of a pair, and the checkpoint if it is missing or damaged.
+    """Write a pair's pictures with their captions, and the checkpoint if missing or damaged.
 
     Raises:
         MiniWorldError: the trained model in the repository is missing or damaged.
     """
     from miniworld.checkpoint import CHECKPOINT, ready_checkpoint
     from quality.sheet import as_image
-    from quality.subjects import PAIRS
+    from quality.subjects import CONTENT_CAPTIONS, PAIRS
 
     ready_checkpoint(base / "models" / "checkpoints" / CHECKPOINT)
     folder = base / "input" / SUBJECT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(PAIRS[0].content_pictures(), start=1):
+    shown = zip(PAIRS[0].content_pictures(), CONTENT_CAPTIONS, strict=True)
+    for number, (picture, caption) in enumerate(shown, start=1):
         as_image(picture).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"{caption}\n")
     as_image(PAIRS[0].style_pictures()[0]).save(base / "input" / STYLE_PICTURE)
 
 

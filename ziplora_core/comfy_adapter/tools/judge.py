@@ -208,10 +208,13 @@ def _report(judged: Sequence[Judged], gauge: Gauge, inputs: JudgeInputs, evaluat
         f"  style: {gauge.style.describe()}",
         f"{inputs.draws} draws a picture; UNet evaluations: "
         f"{len(_GATES) * inputs.draws} a picture, {evaluations} in all with the calibration's "
-        f"{inputs.drawings} pictures, which took {how.steps} sampling steps each",
+        f"{inputs.drawings} pictures; drawing those took about {inputs.drawing_evaluations} more",
     ]
     if (pair.content_strength, pair.style_strength) != (1, 1):
         lines.append("the pair's strengths are not used: each LoRA judges at strength 1")
     if pair.content.text_encoder() or pair.style.text_encoder():
-        lines.append("text-encoder modules are not used: the prompt is already encoded")
+        lines.append(
+            "text-encoder modules are not used: the prompt is already encoded; if its CLIP has "
+            "them, the base model's pictures are drawn with them, too"
+        )
     return compose([*lines, LIMITS])
