@@ -8,7 +8,7 @@ from typing import Any
 from miniworld.scenes import Scene, render
 from quality.sheet import as_image
 from quality.sliders.attributes import BRIGHTNESS, STRETCH
-from quality.subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD
+from quality.subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD, SUBJECT
 
 Json = dict[str, Any]
 
@@ -16,7 +16,7 @@ PICTURE, LOW, HIGH = "ziplora_mini_picture.png", "ziplora_mini_low", "ziplora_mi
 PAIR_COUNT = 12
 TARGET = "a shape"
 LESS, MORE = BRIGHTNESS.edited(TARGET)
-SUBJECT, BOTH = {"text": "a sks shape"}, {"text": "a sks shape in ohwx style"}
+CONTENT, BOTH = {"text": CONTENT_PROMPT}, {"text": JOINT_PROMPT}
 STYLE = {"text": "a heart in ohwx style"}
 ALONE = f"a shape in {STYLE_WORD} style"
 KSAMPLER = {"seed": 1, "steps": 16, "cfg": 3, "sampler_name": "euler", "scheduler": "normal"}
@@ -26,8 +26,8 @@ OVERRIDES: dict[str, Json] = {
     "Less of it": {"folder": LOW},
     "More of it": {"folder": HIGH},
     "LoadImage": {"image": PICTURE},
-    "TrainingOptions": {"sample_prompts": "a sks shape", "sample_every": 100},
-    "TrainDreamBoothLoRA": {"prompt": "a sks shape", "layers": "extended", "rank": 16,
+    "TrainingOptions": {"sample_prompts": CONTENT_PROMPT, "sample_every": 100},
+    "TrainDreamBoothLoRA": {"prompt": CONTENT_PROMPT, "layers": "extended", "rank": 16,
                             "alpha": 16, "steps": 400, "learning_rate": 1e-3, "resolution": 128},
     "ZipLoRAOptimize": {"solver": "adam", "width": 128, "height": 128},
     "TrainConceptSlider": {"target": TARGET, "positive": MORE, "negative": LESS, "preserve": "",
@@ -35,17 +35,17 @@ OVERRIDES: dict[str, Json] = {
                            "trajectory": "reused"},
     "TrainConceptSliderFromImages": {"positive": TARGET, "neutral": TARGET, "alpha": 4,
                                      "steps": 300, "learning_rate": 3e-4, "resolution": 128},
-    "UnZipLoRATrain": {"prompt": JOINT_PROMPT, "content_prompt": CONTENT_PROMPT,
+    "UnZipLoRATrain": {"prompt": JOINT_PROMPT, "content_prompt": SUBJECT,
                        "style_prompt": ALONE, "steps": 200, "content_learning_rate": 5e-4,
                        "style_learning_rate": 5e-4, "resolution": 128, "layers": "extended",
                        "images_per_validation": True},
     "EmptyLatentImage": {"width": 128, "height": 128},
     "CLIPTextEncode": {"text": "a heart"},
-    **dict.fromkeys(("Content prompt: the subject alone", "Prompt of the subject alone"), SUBJECT),
+    **dict.fromkeys(("Content prompt: the subject alone", "Prompt of the subject alone"), CONTENT),
     **dict.fromkeys(("Style prompt: the style alone", "Prompt of the style alone"), STYLE),
     **dict.fromkeys(("Joint prompt: the subject in the style", "Prompt: subject and style",
                      "Prompt of the picture"), BOTH),
-    "Prompt: your subject somewhere else": SUBJECT,
+    "Prompt: your subject somewhere else": CONTENT,
     "Negative prompt": {"text": ""},
     "KSampler": KSAMPLER,
     "StrengthGrid": KSAMPLER,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from miniworld.parts import GUIDANCE, STEPS
 
-from .subjects import CONTENT_PROMPT, JOINT_PROMPT, STYLE_WORD, SUBJECT_WORD
+from .subjects import JOINT_PROMPT, STYLE_WORD, SUBJECT, SUBJECT_WORD
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ AS_MADE = "as made"
 CONDITIONS = {
     AS_MADE: Condition(),
     "other wording": Condition(f"{STYLE_WORD} style {SUBJECT_WORD} shape"),
-    "another scene": Condition(
-        f"{CONTENT_PROMPT} on the left with a small square in {STYLE_WORD} style"
-    ),
+    "another scene": Condition(f"{SUBJECT} on the left with a small square in {STYLE_WORD} style"),
     "both at 0.8": Condition(content=0.8, style=0.8),
     "style at 0.7": Condition(style=0.7),
     "both at 1.2": Condition(content=1.2, style=1.2),

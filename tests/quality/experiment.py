@@ -31,9 +31,11 @@ ALONE = 4
 SEED = 1
 """The merge's and the pictures'."""
 MEASURING = cache.code(
-    *(f"ziplora_core/{part}" for part in ("lora", "merging", "training", "ziplora")),
+    *(f"ziplora_core/{part}" for part in ("dreambooth", "files", "lora", "merging")),
+    *(f"ziplora_core/{part}" for part in ("training", "ziplora")),
     *(f"ziplora_core/comfy_adapter/{part}" for part in ("model", "train", "tools/calibration.py")),
-    *(f"tests/quality/{name}.py" for name in ("methods", "measure", "subjects")),
+    *(f"tests/quality/{n}.py" for n in ("experiment", "measure", "methods", "sources", "subjects")),
+    *(f"tests/miniworld/{name}.py" for name in ("parts", "scenes", "shapes", "styles")),
 )
 """The code that a kept figure depends on."""
 

@@ -15,7 +15,7 @@ from miniworld.probes import Probe
 from miniworld.scenes import Scene, silhouette
 from miniworld.styles import PALETTES, Style
 
-from .subjects import CONTENT_PROMPT, Pair
+from .subjects import CONTENT_PROMPT, CONTENT_SCENES, Pair
 
 REFERENCES = 32
 """New pictures that alignments and retention are measured against."""
@@ -118,8 +118,9 @@ class RetentionTest:
     def __init__(
         self, parts: Parts, pair: Pair, refs: References, single: Sequence[ModelPatcher]
     ) -> None:
+        content = parts.encode(CONTENT_PROMPT)
         self.inputs = [
-            (_noised(parts, refs.content.pictures[:DRAWS]), parts.encode(CONTENT_PROMPT)),
+            (_noised(parts, pair.new_content_pictures(DRAWS, [CONTENT_SCENES[0][0]])), content),
             (_noised(parts, refs.style.pictures[:DRAWS]), parts.encode(pair.style_prompt)),
         ]
         self.targets = [

@@ -32,12 +32,13 @@ def contact_sheet(title: str, rows: Mapping[str, Row], scale: float = 0.75) -> I
         for column, pictures in row.items():
             widths[column] = max(widths.get(column, 0), len(pictures))
     left, at = {}, MARGIN
+    font = _font(FONT)
     for column, count in widths.items():
         left[column] = at
-        at += count * (side + GAP) + BAND
+        at += max(count * (side + GAP), round(font.getlength(column))) + BAND
     top = 64
     sheet = Image.new("RGB", (at, top + len(rows) * (side + GAP) + GAP), PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font(FONT)
+    draw = ImageDraw.Draw(sheet)
     draw.text((GAP * 2, 10), title, INK, _font(FONT + 3))
     for column, x in left.items():
         draw.text((x, 40), column, MUTED, font)

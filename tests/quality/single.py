@@ -26,7 +26,7 @@ from .document import put, save
 from .measure import REFERENCES, Reference, overlaps, references, seen
 from .sheet import contact_sheet
 from .sources import content_lora, style_lora
-from .subjects import CONTENT_PROMPT, PAIRS, STYLE_WORD, TEST, Pair
+from .subjects import PAIRS, STYLE_WORD, SUBJECT, TEST, Pair
 from .table import Row, markdown
 
 IN_STYLES = (Style("sunset", "plain"), Style("candy", "striped"), Style("berry", "dotted"))
@@ -77,7 +77,7 @@ def base_shape(name: str) -> tuple[str, Row, Drawn]:
 
 def one_subject(pair: Pair) -> tuple[str, Row, Drawn]:
     """Draw a held-out subject with its LoRA, in three styles."""
-    return _in_styles(pair.subject, CONTENT_PROMPT.removeprefix("a "), pair)
+    return _in_styles(pair.subject, SUBJECT.removeprefix("a "), pair)
 
 
 def one_style(pair: Pair) -> tuple[str, Row, Drawn]:

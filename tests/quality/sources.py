@@ -34,8 +34,12 @@ OPTIONS = TrainingOptions(
     batch=BATCH, sample_every=0, checkpoint_every=0, early_stop=False, schedule="cosine"
 )
 TRAINER = cache.code(
-    *("ziplora_core/training", "ziplora_core/dreambooth", "ziplora_core/lora"),
-    *(f"ziplora_core/comfy_adapter/train/{name}.py" for name in ("dreambooth", "run")),
+    *(f"ziplora_core/{part}" for part in ("dreambooth", "lora", "training")),
+    *(f"ziplora_core/comfy_adapter/{part}" for part in ("data", "model")),
+    *(
+        f"ziplora_core/comfy_adapter/train/{n}.py"
+        for n in ("dreambooth", "dreambooth_inputs", "run")
+    ),
 )
 """The code that decides what a LoRA learns: others may change, and kept LoRAs stay."""
 

@@ -7,6 +7,7 @@ other subjects and other styles, and decide nothing: they are drawn at the end, 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,8 @@ from miniworld.styles import Style
 
 SUBJECT_WORD, STYLE_WORD = "sks", "ohwx"
 """Identifiers: words that mean nothing to the base model."""
-CONTENT_PROMPT = f"a {SUBJECT_WORD} shape"
-JOINT_PROMPT = f"{CONTENT_PROMPT} in {STYLE_WORD} style"
+SUBJECT = f"a {SUBJECT_WORD} shape"
+JOINT_PROMPT = f"{SUBJECT} in {STYLE_WORD} style"
 
 
 CONTENT_SCENES = (
@@ -30,10 +31,13 @@ CONTENT_SCENES = (
 )
 """Style, place and radius of each of the subject's pictures."""
 CONTENT_CAPTIONS = [
-    f"{CONTENT_PROMPT} {place} in {style.words} style".replace("  ", " ")
+    f"{SUBJECT} {place} in {style.words} style".replace("  ", " ")
     for style, place, _ in CONTENT_SCENES
 ]
 """All that is in the pictures beside the subject has a word, so that it is not learned with it."""
+CONTENT_PROMPT = CONTENT_CAPTIONS[0]
+"""The subject's own prompt. It names a style, as *a photo of* does: the model knows no picture
+without one."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,11 @@ class Pair:
         """The one picture of the style, `(1, 3, 128, 128)`."""
         return render(Scene(self.example, self.style, radius=0.64))[None]
 
-    def new_content_pictures(self, count: int) -> Tensor:
-        """Pictures of the subject that no training has seen, in all seen styles."""
+    def new_content_pictures(self, count: int, in_styles: Sequence[Style] = styles.SEEN) -> Tensor:
+        """Pictures of the subject that no training has seen, in all seen styles or in some."""
         rng = random.Random(f"content {self.subject}")
         return torch.stack([
-            render(_scene(rng, self.subject, rng.choice(styles.SEEN))) for _ in range(count)
+            render(_scene(rng, self.subject, rng.choice(in_styles))) for _ in range(count)
         ])  # fmt: skip
 
     def new_style_pictures(self, count: int) -> Tensor:

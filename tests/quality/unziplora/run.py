@@ -32,7 +32,7 @@ from ziplora_core.unziplora.separate_prompts import recombine
 from .. import cache
 from ..measure import Reference, references, seen
 from ..sources import BATCH, LAYERS, LEARNING_RATE, train
-from ..subjects import CONTENT_PROMPT, JOINT_PROMPT, PAIRS, STYLE_WORD, Pair
+from ..subjects import JOINT_PROMPT, PAIRS, STYLE_WORD, SUBJECT, Pair
 
 SHOWN = PAIRS[:2]
 """Each one's content is recombined with the other one's style."""
@@ -44,7 +44,7 @@ SUBJECTS = ("star", "key", "house")
 PICTURES, SEED = 4, 1
 STEPS, RATE = 300, 5e-4
 SETTINGS = UnZipLoRASettings(
-    prompt=JOINT_PROMPT, content_prompt=CONTENT_PROMPT, style_prompt=STYLE_PROMPT, rank=64,
+    prompt=JOINT_PROMPT, content_prompt=SUBJECT, style_prompt=STYLE_PROMPT, rank=64,
     steps=STEPS, content_learning_rate=RATE, style_learning_rate=RATE, resolution=SIDE,
     memory="fast", layers=LAYERS,
     options=TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0),
@@ -113,7 +113,7 @@ def unzipped(settings: UnZipLoRASettings) -> Taking:
 def two_dreambooths(parts: Parts, pair: Pair) -> Apart:
     """Two LoRAs on the one picture, one at the content's prompt and one at the style's."""
     content, style = (
-        train(parts, picture(pair), [prompt], STEPS, 0) for prompt in (CONTENT_PROMPT, STYLE_PROMPT)
+        train(parts, picture(pair), [prompt], STEPS, 0) for prompt in (SUBJECT, STYLE_PROMPT)
     )
     return _plain(content, style)
 
@@ -191,8 +191,8 @@ def draw(parts: Parts, apart: Apart, other: Apart) -> Drawn:
     content = parts.with_lora(kohya_tensors(apart.content))
     style = parts.with_lora(kohya_tensors(apart.style))
     asked = {
-        "content": (content, CONTENT_PROMPT),
-        **{f"content in {s}": (content, f"{CONTENT_PROMPT} in {s} style") for s in STYLES},
+        "content": (content, SUBJECT),
+        **{f"content in {s}": (content, f"{SUBJECT} in {s} style") for s in STYLES},
         "style": (style, STYLE_PROMPT),
         **{f"{s} in style": (style, f"a {s} in {STYLE_WORD} style") for s in SUBJECTS},
         "together": (_together(parts, apart.merged), JOINT_PROMPT),
@@ -213,7 +213,7 @@ def _together(parts: Parts, merged: MergedLoRA) -> ModelPatcher:
     """Put both halves on the model: with a prompt each, or added."""
     if not merged.prompt_separated:
         return parts.with_lora(kohya_tensors(merged.modules()))
-    prompts = [parts.encode(CONTENT_PROMPT), parts.encode(STYLE_PROMPT)]
+    prompts = [parts.encode(SUBJECT), parts.encode(STYLE_PROMPT)]
     return with_unziplora(parts.model, merged, prompts)[0]
 
 
