@@ -1,7 +1,7 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
-`make quality ARGS=sliders` runs a part: tuning, sliders, unziplora; short (few methods on four
-tuning pairs, only said), single (each LoRA alone), trimmed (which a test repeats), or test, the
+`make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, judge, sliders, unziplora;
+short (few methods on four tuning pairs, only said), trimmed (which a test repeats), or test, the
 pairs that nothing may be chosen by. Run again to resume; `.sandbox/quality` holds what is made.
 """
 

@@ -23,7 +23,7 @@ from .table import COLUMNS, Row, both, condition_rows, markdown, rows
 
 DOCUMENT = ROOT / "docs" / "QUALITY.md"
 IMAGES = ROOT / "docs" / "images"
-SHORT = {
+SHEET = {
     "content LoRA alone": "content",
     "style LoRA alone": "style",
     "joint training": AS_MADE,
@@ -31,8 +31,6 @@ SHORT = {
     CLOSED_FORM: AS_MADE,
 }
 """The rows of the short sheet, and which pictures each shows."""
-LEFT_OUT = ("pictures",)
-"""Parts of a cell that the file of figures does not hold."""
 
 
 def write(results: Sequence[PairResult], kind: str, seconds: float) -> None:
@@ -95,7 +93,7 @@ def _figures(result: PairResult) -> dict[str, object]:
         "alone": {name: _rounded(cell) for name, cell in result.alone.items()},
         "joint": {
             name: {
-                condition: _rounded(cell, () if condition == AS_MADE else ("overlap",))
+                condition: _rounded(cell, fits=condition == AS_MADE)
                 for condition, cell in cells.items()
             }
             for name, cells in result.joint.items()
@@ -104,14 +102,15 @@ def _figures(result: PairResult) -> dict[str, object]:
     }
 
 
-def _rounded(cell: State, left_out: Sequence[str] = ()) -> dict[str, float | list[float]]:
+def _rounded(cell: State, fits: bool = True) -> dict[str, float | list[float]]:
     """Keep a cell's figures, each the mean over its pictures; silhouettes fit one scene only."""
+    left_out = ("pictures",) if fits else ("pictures", "overlap")
     return {
         name: [round(v, 5) for v in value]
         if name == "retention"
         else round(mean(value) if isinstance(value, list) else value, 4)
         for name, value in cell.items()
-        if name not in (*LEFT_OUT, *left_out)
+        if name not in left_out
     }
 
 
@@ -143,7 +142,7 @@ def short_sheet(results: Sequence[PairResult]) -> Image.Image:
         pair, name = result.pair, result.pair.name
         training = torch.cat([pair.content_pictures()[:1], pair.style_pictures()])
         shown["training pictures"][name] = training
-        for method, pictures in SHORT.items():
+        for method, pictures in SHEET.items():
             if method in result.joint:
                 shown.setdefault(method, {})[name] = _pictures(result, method, pictures)[:2]
     return contact_sheet("My subject in my style, drawn by a miniature SDXL", shown, scale=0.6)

@@ -13,7 +13,7 @@ from .judge import COMPOSED, MERGES, JudgedPair, scores
 from .stats import spearman
 
 RIDGE = 0.1
-"""Of the number of rows: the features are standardised, so all weights shrink alike."""
+"""The ridge, relative to the number of rows; all weights shrink alike."""
 KINDS = (*MERGES, COMPOSED)
 
 Feature = Callable[[Tensor], Tensor]

@@ -26,7 +26,7 @@ from ziplora_core.plots.judge import fit_amounts
 
 PICTURES = 4
 SUMS = (1.1, 1.0, 0.9, 1.3, 1.2, 0.8, 0.7)
-"""Of each strengths' cell, half subject and half style: the fourth is best."""
+"""The sum of both at each strength, half of it subject and half style: the fourth is best."""
 
 
 def products_of(content: float, style: float, seed: int) -> Tensor:
