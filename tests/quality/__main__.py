@@ -21,11 +21,10 @@ import torch  # noqa: E402
 
 from miniworld.parts import load_parts  # noqa: E402
 
-from . import document, record  # noqa: E402
+from . import document, judge_tables, record  # noqa: E402
 from .benchmark import BRIEF, FULL, Plan  # noqa: E402
 from .benchmark import run as run_merges  # noqa: E402
 from .judge import run as run_judge  # noqa: E402
-from .judge_tables import write as write_judge  # noqa: E402
 from .single import write as write_single  # noqa: E402
 from .sliders import document as slider_document  # noqa: E402
 from .sliders import run as slider_run  # noqa: E402
@@ -70,9 +69,10 @@ def single() -> int:
 
 def judge() -> int:
     """Hold the judge against the probes."""
+    document.require(judge_tables.MARKS)
     with workers.start() as pool:
         whole = [run_judge(pool, pairs) for pairs in (TUNING, TEST)]
-        write_judge(*whole, run_judge(pool, TUNING[:4], "attention"))
+        judge_tables.write(*whole, run_judge(pool, TUNING[:4], "attention"))
     return 0
 
 

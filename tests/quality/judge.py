@@ -34,9 +34,9 @@ from .methods import CLOSED_FORM, DIRECT, NULL_SPACE
 from .sources import LAYERS
 from .subjects import JOINT_PROMPT, TUNING, Pair
 
-LEVELS = (0.1, 0.2, 0.3, 0.35, 0.45, 0.55, 0.65, 0.7, 0.8, 0.9)
+LEVELS = (0.1, 0.35, 0.45, 0.55, 0.65, 0.8)
 """Parts of the schedule; the node's four draws are among them."""
-NODE = (3, 4, 5, 6)
+NODE = (1, 2, 3, 4)
 """The node's levels, by their places."""
 ENDS = ("base model", "content LoRA alone", "style LoRA alone")
 """Where the scale is 0 and 1."""
@@ -72,20 +72,16 @@ def run(workers: Executor, pairs: Sequence[Pair], layers: str = LAYERS) -> list[
 
 
 def judge_pair(pair: Pair, layers: str = LAYERS) -> JudgedPair:
-    """Judge a pair's pictures: strengths of the direct merge, and what may fool the judge.
-
-    Test pairs are not merged in other ways here: their table is drawn once, at the end.
-    """
+    """Judge strengths of a pair's direct merge and, of a tuning pair, what may fool the judge."""
     bench = make_bench(load_parts(), pair, load_probes(), layers=layers)
     judged = JudgedPair(pair)
     cells: dict[str, Callable[[], cache.State]] = {
         **{name: lambda m=name: bench.joint(m, CONDITIONS[AS_MADE]) for name in ENDS},
         **{name: lambda c=c: bench.joint(DIRECT, c) for name, c in STRENGTHS.items()},
     }
-    if layers == LAYERS:
-        merges = MERGES if pair in TUNING else ()
+    if layers == LAYERS and pair in TUNING:
         cells |= {
-            **{name: lambda m=name: bench.joint(m, CONDITIONS[AS_MADE]) for name in merges},
+            **{name: lambda m=name: bench.joint(m, CONDITIONS[AS_MADE]) for name in MERGES},
             COMPOSED: lambda: composed(bench),
             **{name: lambda p=p: _shown(bench, p) for name, p in real_pictures(pair).items()},
         }

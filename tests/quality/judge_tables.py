@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from sandbox.commands import say
+from sandbox.paths import ROOT
 
 from .conditions import STRENGTHS
 from .document import put
@@ -31,13 +33,20 @@ RANKS = {
     "pictures": "single pictures of all",
     "seeds": "pictures of one strength",
 }
-REGRETS = {"regret": "mean regret", "worst": "worst pair"}
+REGRETS = {
+    "regret": "mean regret",
+    "worst": "worst pair",
+    "best": "picks the best",
+    "style": "picks more style than subject",
+}
+MARKS = [f"judge {table}" for table in ("ranks", "levels", "regret", "fooled", "learned")]
+FIGURES = ROOT / "docs" / "quality_judge.json"
 
 
 def write(
     tuning: Sequence[JudgedPair], test: Sequence[JudgedPair], attention: Sequence[JudgedPair]
 ) -> None:
-    """Write the judge's tables into the document, and say them.
+    """Write the judge's tables into the document and its JSON, and say them.
 
     Args:
         attention: tuning pairs whose LoRAs change the attention alone.
@@ -96,6 +105,8 @@ def write(
         text = markdown(table, columns, title)
         say(f"\n{mark}\n{text}")
         put(mark, text)
+    figures = {mark: table for mark, (table, *_) in tables.items()}
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def correlations(judged: Sequence[JudgedPair], measure: Measure = amounts) -> dict[str, Row]:
@@ -121,25 +132,27 @@ def correlations(judged: Sequence[JudgedPair], measure: Measure = amounts) -> di
 
 
 def by_level(judged: Sequence[JudgedPair]) -> dict[str, Row]:
-    """Compare every noise level alone, and several together, over the strengths of all pairs."""
+    """Compare every noise level alone, and several together, over the strengths within a pair."""
     choices = {f"{level:g}": (n,) for n, level in enumerate(LEVELS)} | {
         "two of the node's four": NODE[::2],
         "the node's four": NODE,
-        "all ten": tuple(range(len(LEVELS))),
+        "all six": tuple(range(len(LEVELS))),
     }
     table: dict[str, Row] = {}
     for name, levels in choices.items():
         found = correlations(judged, lambda kept, levels=levels: amounts(kept, levels))
-        table[name] = {side: row["cells"] for side, row in found.items()}
+        table[name] = {side: row["pair"] for side, row in found.items()}
     return table
 
 
 def regrets(judged: Sequence[JudgedPair], tuning: Sequence[JudgedPair]) -> dict[str, Row]:
     """Compute what choosing the direct merge's strengths by each rule loses, mean over pairs.
 
-    The best constant is chosen by those tuning pairs that share no LoRA with the pair.
+    The best constant is chosen by those tuning pairs that share no LoRA with the pair. Of rules
+    that pick one strength, it counts the pairs where it is the best, and where it is for the style.
     """
     lost: dict[str, list[float]] = {}
+    picked: dict[str, list[tuple[bool, bool]]] = {}
     for pair in judged:
         sums, score = {name: pair.both(name) for name in STRENGTHS}, scores(pair)
         smaller = {name: score[name].amin(1) for name in STRENGTHS}
@@ -152,13 +165,25 @@ def regrets(judged: Sequence[JudgedPair], tuning: Sequence[JudgedPair]) -> dict[
             "always 1 / 1": [ALWAYS],
             "the best constant": [best_constant(pair, tuning)],
             "chance": list(STRENGTHS),
+            "the probes": [max(sums, key=lambda name: sums[name])],
         }
         for rule, names in chosen.items():
             loss = max(sums.values()) - mean(sums[name] for name in names)
             lost.setdefault(rule, []).append(loss)
-    return {
-        name: {"regret": f"{mean(v):.3f}", "worst": f"{max(v):.3f}"} for name, v in lost.items()
+            if len(names) == 1:
+                how = STRENGTHS[names[0]]
+                picked.setdefault(rule, []).append((loss == 0, how.style > how.content))
+    counts = {
+        rule: [f"{sum(column)} of {len(column)}" for column in zip(*picks, strict=True)]
+        for rule, picks in picked.items()
     }
+    return {
+        rule: {
+            "regret": f"{mean(losses):.3f}", "worst": f"{max(losses):.3f}",
+            **dict(zip(("best", "style"), counts.get(rule, (None, None)), strict=True)),
+        }
+        for rule, losses in lost.items()
+    }  # fmt: skip
 
 
 def best_constant(pair: JudgedPair, tuning: Sequence[JudgedPair]) -> str:

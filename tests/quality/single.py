@@ -21,8 +21,8 @@ from miniworld.styles import Style
 from sandbox.commands import say
 from ziplora_core.files.writer import kohya_tensors
 
+from . import document
 from .cache import FOLDER
-from .document import put, save
 from .measure import REFERENCES, Reference, overlaps, references, seen
 from .sheet import contact_sheet
 from .sources import content_lora, style_lora
@@ -34,6 +34,7 @@ IN_STYLES = (Style("sunset", "plain"), Style("candy", "striped"), Style("berry",
 ON_SHAPES = ("star", "key", "house")
 """A style LoRA draws these seen shapes, which its one picture does not show."""
 PICTURES, SEED = 4, 1
+FIGURES = document.ROOT / "docs" / "quality_single.json"
 TESTED = " (test)"
 COLUMNS = {"alignment": "alignment", "real": "real pictures", "right": "seen right",
            "palette": "palette", "overlap": "silhouette"}  # fmt: skip
@@ -42,7 +43,9 @@ Drawn = Mapping[str, Tensor]
 
 
 def write(workers: Executor) -> None:
-    """Draw and measure everything, write the tables and the sheets."""
+    """Draw and measure everything, write the tables, the figures and the sheets."""
+    document.require([f"single {kind}" for kind in ("base", "subjects", "styles")])
+    figures = {}
     subjects = {pair.subject: pair for pair in PAIRS}
     in_style = {pair.style.words: pair for pair in PAIRS}
     parts = {
@@ -59,10 +62,12 @@ def write(workers: Executor) -> None:
         }
         text = markdown(table, COLUMNS, kind)
         say(text)
-        put(f"single {kind}", text)
+        document.put(f"single {kind}", text)
+        figures[kind] = {name: row for name, row, _ in results}
         sheet = {name: drawn for name, _, drawn in results}
         drawn = contact_sheet(f"Each alone: {kind}", sheet, scale=0.5)
-        save(drawn.quantize(256, dither=Image.Dither.NONE), f"quality_{kind}.png")
+        document.save(drawn.quantize(256, dither=Image.Dither.NONE), f"quality_{kind}.png")
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     blind = random.Random(6).sample(done["subjects"], len(done["subjects"]))
     rows = {f"row {n}": drawn for n, (_, _, drawn) in enumerate(blind, start=1)}
     contact_sheet("What does each row show?", rows, scale=1.0).save(FOLDER / "blind.png")

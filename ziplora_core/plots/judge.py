@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import variance
 
 import torch
 from torch import Tensor
@@ -127,8 +128,14 @@ class Scale:
 
     @property
     def overlaps(self) -> bool:
-        """Whether one of the base model's pictures has as much of the LoRA as one of its own."""
-        return max(self.base) >= min(self.own)
+        """Whether both ends are less than two standard deviations of single pictures apart.
+
+        One picture has none: it never overlaps.
+        """
+        if len(self.base) < 2:
+            return False
+        spread = (variance(self.base) + variance(self.own)) / 2
+        return self.one - self.zero < 2 * spread**0.5
 
     def describe(self) -> str:
         """Describe both ends, and the scores of the single calibration pictures."""
@@ -155,8 +162,8 @@ class Gauge:
         """Name the LoRAs whose scores are as uncertain as they are large."""
         return [
             f"WARNING: the {name} LoRA's own pictures and the base model's overlap on this scale, "
-            "so a single picture's score says little: raise calibration_pictures and draws, and "
-            "see that its trigger word is in the prompt"
+            "so a single picture's score says little: raise draws, and see that its trigger word "
+            "is in the prompt"
             for name, scale in (("content", self.content), ("style", self.style))
             if scale.overlaps
         ]

@@ -22,6 +22,7 @@ from miniworld.styles import Style
 from miniworld.train_model import ModelTraining
 from miniworld.train_text import STATED, stated
 from miniworld.world import words
+from quality.measure import overlaps
 
 LIMIT = 25 * 10**6
 SCHEDULE = loop.Schedule(4, 1e-3, 1e-4, warm_up=2)
@@ -84,17 +85,17 @@ def test_model_draws_what_the_caption_says(parts: Parts, seeing: dict[str, probe
         ("heart", "ember", "plain"), ("ring", "stone", "shaded"), ("star", "royal", "plain"),
         ("cross", "mint", "striped"), ("house", "candy", "plain"), ("circle", "lemon", "barred"),
     ]  # fmt: skip
-    right = {"subject": 0, "palette": 0, "texture": 0}
+    right, fits = {"subject": 0, "palette": 0, "texture": 0}, []
     for words_asked in asked:
         drawn = parts.draw(parts.model, "a {} in {} {} style".format(*words_asked), 2, seed=7)
         logits = seeing["subject"].logits(drawn) | seeing["style"].logits(drawn)
         for factor, word in zip(right, words_asked, strict=True):
             names = (probes.SUBJECT | probes.STYLE)[factor]
             right[factor] += int((logits[factor].argmax(1) == names.index(word)).sum())
-    count = 2 * len(asked)
-    assert right["palette"] >= 0.9 * count, right
-    assert right["subject"] >= 0.7 * count, right
-    assert right["texture"] >= 0.7 * count, right
+        subject, *style = words_asked
+        fits += overlaps(drawn, subject, Style(*style)).tolist()
+    assert min(right.values()) >= 0.9 * 2 * len(asked), right
+    assert sum(fits) / len(fits) >= 0.8, fits
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,11 @@ def test_a_judge_that_sees_the_order_ranks_it_and_loses_nothing(pairs: list[Judg
     ranked = correlations(pairs)
     for side in ("subject", "style"):
         assert ranked[side]["pair"] == pytest.approx(1)
-    assert by_level(pairs)["the node's four"]["style"] == ranked["style"]["cells"]
+    assert by_level(pairs)["the node's four"]["style"] == ranked["style"]["pair"]
     lost = regrets(pairs, pairs)
-    assert lost["the judge"] == {"regret": "0.000", "worst": "0.000"}
+    best = {"regret": "0.000", "worst": "0.000", "best": "4 of 4", "style": "0 of 4"}
+    assert lost["the judge"] == lost["the probes"] == best
+    assert lost["always 1 / 1"]["best"] == "0 of 4" and lost["chance"]["best"] is None
     assert lost["the best constant"]["regret"] == "0.000"
     assert lost["always 1 / 1"]["regret"] == "0.200"
     assert lost["chance"]["regret"] == "0.300"

@@ -19,6 +19,7 @@ from sandbox.tiny_pack.vision import tiny_vision
 from ziplora_core.comfy_adapter.apply.sweep import Sampling, draw_picture
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.tools.judge import (
+    PATCHED,
     JudgeInputs,
     Judgement,
     judge,
@@ -171,6 +172,15 @@ def test_judging_is_bit_identical_and_depends_on_the_seed(
     assert whole.pictures == first.pictures
 
 
+def test_loras_on_the_model_are_named(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
+    how = sampling(clip)
+    pictures = drawn(model, how, (7,))[0]
+    assert PATCHED not in judged(model, pictures, how).report
+    other = helpers.stock(model, (helpers.lora_tensors()[0], 0.2))
+    report = judged(other, pictures, how).report
+    assert report.startswith(PATCHED)
+
+
 def test_cancel_leaves_the_model_clean(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     pictures = drawn(model, sampling(clip), (7,))[0]
@@ -206,8 +216,12 @@ def test_bad_input_is_refused_by_name(model: ModelPatcher, clip: comfy.sd.CLIP) 
     long_way = replace(both.content, modules=scaled_up(both.content))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"pictures": []}, "images: found no pictures"),
-        ({"pictures": [grey(64, 64), grey(64, 72)]}, "images: found 64 × 64, 72 × 64 pixels"),
-        ({"pictures": [grey(64, 60)]}, "images: found 60 × 64 pixels"),
+        (
+            {"pictures": [grey(64, 64), grey(64, 72)]},
+            "images: found 64 × 64, 72 × 64 pixels, expected pictures of one size whose sides are "
+            "multiples of 8. Judge the images of each size on their own.",
+        ),
+        ({"pictures": [grey(64, 60)]}, "multiples of 8. Crop or scale the images to multiples"),
         ({"positive": []}, "positive: found 0 entries"),
         ({"positive": None}, "positive: found 0 entries"),
         ({"negative": []}, "negative: found no prompt"),

@@ -78,6 +78,24 @@ def test_gauge_whose_calibration_overlaps_warns() -> None:
     assert warning.startswith("WARNING: the content LoRA's own pictures")
 
 
+def test_more_calibration_pictures_do_not_make_the_warning_likelier() -> None:
+    rng = torch.Generator().manual_seed(0)
+
+    def warned(pictures: int) -> int:
+        spread = torch.randn(200, 2, pictures, generator=rng).double()
+        runs = ([[Amounts(a, a) for a in end.tolist()] for end in (run[0], run[1] + 3.5)]
+                for run in spread)  # fmt: skip
+        return sum(bool(calibrate_gauge(base, own, own).warnings()) for base, own in runs)
+
+    few, many = warned(4), warned(64)
+    assert many == 0 and few < 40
+
+
+def test_gauge_of_one_picture_each_has_no_spread_to_warn_by() -> None:
+    base, own = [Amounts(0.1, 0.1)], [Amounts(0.2, 0.2)]
+    assert calibrate_gauge(base, own, own).warnings() == []
+
+
 @pytest.mark.parametrize("lora", ["content", "style"])
 def test_gauge_of_a_lora_that_draws_nothing_of_its_own_is_refused(lora: str) -> None:
     base, own = [Amounts(0.2, 0.2)], [Amounts(0.9, 0.9)]

@@ -22,7 +22,7 @@ from .training import WORDS, from_pictures, from_words
 
 ABLATION_PROMPT = "a shape in ocean plain style"
 """Leaves the subject open: what a dark picture shows is then often a crescent."""
-ABLATED = replace(WORDS, steps=120, learning_rate=6e-4)
+ABLATED = replace(WORDS, steps=120, learning_rate=2.4e-4)
 """Fewer and larger steps than the sliders of the first table have: there are eight of these."""
 RANKS = (1, 4, 16, 64)
 """The last is two thirds of the width of most modules."""

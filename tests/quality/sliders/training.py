@@ -29,8 +29,9 @@ STYLES = ("sunset plain", "desert striped", "ice plain", "berry dotted")
 PRESERVE = [f"in {style} style" for style in STYLES]
 """Put before the prompts in turn: a slider must not change the style."""
 WORDS = TextSliderSettings(
-    target=TARGET, guidance=4.0, rank=4, alpha=4.0, steps=240, learning_rate=3e-4, resolution=SIDE,
-    trajectory="reused", memory="fast", options=OPTIONS, preserve="\n".join(PRESERVE),
+    target=TARGET, guidance=4.0, rank=4, alpha=4.0, steps=240, learning_rate=1.2e-4,
+    resolution=SIDE, trajectory="reused", memory="fast", options=OPTIONS,
+    preserve="\n".join(PRESERVE),
 )  # fmt: skip
 LEVELS = (1.0, 2.0)
 """Scales that there are pictures of; without the second one the ends are a guess."""

@@ -31,7 +31,7 @@ from ziplora_core.unziplora.separate_prompts import recombine
 
 from .. import cache
 from ..measure import Reference, references, seen
-from ..sources import BATCH, LAYERS, LEARNING_RATE, train
+from ..sources import LAYERS, train
 from ..subjects import JOINT_PROMPT, PAIRS, STYLE_WORD, SUBJECT, Pair
 
 SHOWN = PAIRS[:2]
@@ -55,14 +55,8 @@ VARIANTS = {
     "+ prompts": WITH_PROMPTS,
     "+ columns": replace(SETTINGS, block_separation=False),
     "+ blocks: UnZipLoRA": SETTINGS,
-    "UnZipLoRA, four samples a step": replace(
-        SETTINGS,
-        content_learning_rate=LEARNING_RATE,
-        style_learning_rate=LEARNING_RATE,
-        options=replace(SETTINGS.options, batch=BATCH, schedule="cosine"),
-    ),
 }
-"""The paper's ablation, each with what the one before has; last with what DreamBooth's have."""
+"""The paper's ablation, each with what the one before has."""
 
 
 CODE = cache.code(

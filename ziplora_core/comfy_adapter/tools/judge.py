@@ -30,6 +30,10 @@ change the prediction; with more, hardly anything of the picture is left."""
 _GATES = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 """Gates of content and style: the base model, and each LoRA alone."""
 _SEEDS = 2**64
+PATCHED = (
+    "WARNING: model has LoRAs on it, so 0 is what it draws with them: connect the checkpoint "
+    "itself, unless they belong to every picture"
+)
 
 OnPart = Callable[[int, int], None]
 
@@ -126,7 +130,7 @@ def judge(
     base, content, style = (amounts[i * count : (i + 1) * count] for i in range(len(_GATES)))
     gauge = calibrate_gauge(base, content, style)
     judged = [gauge.judge(a) for a in amounts[inputs.drawings :]]
-    report = _report(judged, gauge, inputs, opened.evaluations)
+    report = _report(judged, gauge, inputs, opened.evaluations, bool(model.patches))
     return Judgement(judged, gauge, opened.evaluations, report)
 
 
@@ -192,11 +196,14 @@ def judged_timesteps(draws: int, timesteps: int) -> list[int]:
     return [round((first + n * step) * (timesteps - 1)) for n in range(draws)]
 
 
-def _report(judged: Sequence[Judged], gauge: Gauge, inputs: JudgeInputs, evaluations: int) -> str:
+def _report(
+    judged: Sequence[Judged], gauge: Gauge, inputs: JudgeInputs, evaluations: int, patched: bool
+) -> str:
     """Describe the means, the calibration, the costs, and what the scores do not say."""
     pair, count, how = inputs.pair, inputs.calibration_pictures, inputs.sampling
     height, width = inputs.pictures[0].shape[:2]
     lines = [
+        *([PATCHED] if patched else []),
         *gauge.warnings(),
         f"subject: {mean([p.subject for p in judged]):.3f}, "
         f"style: {mean([p.style for p in judged]):.3f}, "

@@ -59,15 +59,19 @@ def checked_pair(
 def _check_sizes(pictures: Sequence[Tensor]) -> None:
     """Refuse no pictures, several sizes, and sides that the VAE would crop."""
     sizes = sorted({(p.shape[1], p.shape[0]) for p in pictures})
-    whole = all(side % PIXELS_PER_LATENT == 0 for size in sizes for side in size)
-    if len(sizes) == 1 and whole:
+    if not sizes:
+        advice = "Connect VAE Decode, or the images output of Strength Grid."
+    elif any(side % PIXELS_PER_LATENT for size in sizes for side in size):
+        advice = f"Crop or scale the images to multiples of {PIXELS_PER_LATENT}."
+    elif len(sizes) > 1:
+        advice = "Judge the images of each size on their own."
+    else:
         return
     raise problem(
         "images",
         found=", ".join(f"{w} × {h}" for w, h in sizes) + " pixels" if sizes else "no pictures",
         expected=f"pictures of one size whose sides are multiples of {PIXELS_PER_LATENT}",
-        advice="Connect VAE Decode, or the images output of Strength Grid; judge pictures of "
-        "another size on their own.",
+        advice=advice,
     )
 
 
