@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ...ziplora_core.comfy_adapter.apply.guidance import with_negative_strength
 from ...ziplora_core.comfy_adapter.apply.lora import apply_lora
 from ...ziplora_core.comfy_adapter.model.pair_on_model import merge_pair
 from ...ziplora_core.comfy_adapter.tools.calibration import CalibrationPrompts, calibrate
@@ -23,6 +24,7 @@ from .inputs import block_inputs, calibration_inputs, chosen_blocks, weight_inpu
 
 logger = logging.getLogger(__name__)
 
+_NAME = "merged LoRA"
 _ONE_PROMPT = (
     "content and style both read the one prompt here; Apply UnZipLoRA gives each its own prompt, "
     "as in training"
@@ -204,6 +206,19 @@ class ApplyMergedLoRA(io.ComfyNode):
                     "0.4.",
                 ),
                 *block_inputs("In addition to the strengths: ", "all"),
+                io.Float.Input(
+                    "negative_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Strength of the whole merge for the negative prompt: 1 is as with any "
+                    "LoRA loader. At 0 the checkpoint alone predicts it, so that CFG leads "
+                    "towards subject and style, too: try it with lower strengths, such as 0.9 and "
+                    "0.7. Sampling is then a little slower.",
+                ),
             ],
             outputs=[
                 io.Model.Output("MODEL", tooltip="The model with the merge on it."),
@@ -223,6 +238,7 @@ class ApplyMergedLoRA(io.ComfyNode):
         style_strength: float = 1.0,
         block_preset: str = "all",
         blocks: str = "",
+        negative_strength: float = 1.0,
     ) -> io.NodeOutput:
         by_block = chosen_blocks(block_preset, blocks)
         weights = [(content_strength * c, style_strength * s) for c, s in by_block.values()]
@@ -234,11 +250,15 @@ class ApplyMergedLoRA(io.ComfyNode):
                 "not applied.",
                 len(merged.text_encoder),
             )
-        patched, patched_clip = apply_lora(modules, "merged LoRA", model, clip)
+        lines = [_ONE_PROMPT] if merged.prompt_separated else []
+        if negative_strength == 1:
+            patched, patched_clip = apply_lora(modules, _NAME, model, clip)
+        else:
+            patched, more = with_negative_strength(model, modules, _NAME, negative_strength)
+            _, patched_clip = apply_lora(modules, _NAME, None, clip)
+            lines += more
         outputs = patched, patched_clip or no_clip("CLIP")
-        if merged.prompt_separated:
-            return io.NodeOutput(*outputs, ui=ui.PreviewText(_ONE_PROMPT))
-        return io.NodeOutput(*outputs)
+        return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(lines)) if lines else None)
 
 
 NODES = [MergeLoRAs, ApplyMergedLoRA]

@@ -1,8 +1,9 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
-`make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, judge, sliders, unziplora;
-short (few methods on four tuning pairs, only said), trimmed (which a test repeats), or test, the
-pairs that nothing may be chosen by. Run again to resume; `.sandbox/quality` holds what is made.
+`make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, halves (of guidance), judge,
+sliders, unziplora; short (few methods on four tuning pairs, only said), trimmed (which a test
+repeats), or test, the pairs that nothing may be chosen by. Run again to resume; `.sandbox/quality`
+holds what is made.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from miniworld.parts import load_parts  # noqa: E402
 from . import document, judge_tables, record  # noqa: E402
 from .benchmark import BRIEF, FULL, Plan  # noqa: E402
 from .benchmark import run as run_merges  # noqa: E402
+from .halves import write as write_halves  # noqa: E402
 from .judge import run as run_judge  # noqa: E402
 from .single import write as write_single  # noqa: E402
 from .sliders import document as slider_document  # noqa: E402
@@ -76,6 +78,13 @@ def judge() -> int:
     return 0
 
 
+def halves() -> int:
+    """Draw merges with the base model in guidance's unconditional half."""
+    with workers.start() as pool:
+        write_halves(pool, TUNING)
+    return 0
+
+
 def _merges(kind: str, plan: Plan) -> int:
     document.require([kind, f"{kind} conditions"])
     begun = time.monotonic()
@@ -112,6 +121,7 @@ def trimmed() -> int:
 ALL = {
     "single": single,
     "tuning": tuning,
+    "halves": halves,
     "judge": judge,
     "sliders": sliders,
     "unziplora": unziplora,

@@ -90,19 +90,19 @@ def _condition_columns(methods: Sequence[str]) -> dict[str, str]:
 def _figures(result: PairResult) -> dict[str, object]:
     return {
         "real": result.real,
-        "alone": {name: _rounded(cell) for name, cell in result.alone.items()},
+        "alone": {name: rounded(cell) for name, cell in result.alone.items()},
         "joint": {
             name: {
-                condition: _rounded(cell, fits=condition == AS_MADE)
+                condition: rounded(cell, fits=condition == AS_MADE)
                 for condition, cell in cells.items()
             }
             for name, cells in result.joint.items()
         },
-        "strengths": {name: _rounded(cell) for name, cell in result.strengths.items()},
+        "strengths": {name: rounded(cell) for name, cell in result.strengths.items()},
     }
 
 
-def _rounded(cell: State, fits: bool = True) -> dict[str, float | list[float]]:
+def rounded(cell: State, fits: bool = True) -> dict[str, float | list[float]]:
     """Keep a cell's figures, each the mean over its pictures; silhouettes fit one scene only."""
     left_out = ("pictures",) if fits else ("pictures", "overlap")
     return {

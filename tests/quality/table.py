@@ -50,14 +50,14 @@ def rows(results: Sequence[PairResult]) -> dict[str, Row]:
         table[method] = {
             "subject": _mean(alone, "subject"),
             "style": _mean(alone, "style"),
-            **_joint(joint, direct if method != DIRECT else None),
+            **joint_row(joint, direct if method != DIRECT else None),
             "content error": _error(results, method, 0),
             "style error": _error(results, method, 1),
             "seconds": None if method == JOINT else mean(cell["seconds"] for cell in alone),
         }
         if method == DIRECT and all(result.strengths for result in results):
             best = [best_strengths(result.strengths) for result in results]
-            table[BEST] = _joint(best, direct)
+            table[BEST] = joint_row(best, direct)
     return table
 
 
@@ -109,7 +109,8 @@ def difference(cells: Sequence[State], others: Sequence[State]) -> Interval:
     return paired_difference(ours, theirs)
 
 
-def _joint(cells: Sequence[State], direct: Sequence[State] | None) -> dict[str, Value]:
+def joint_row(cells: Sequence[State], direct: Sequence[State] | None) -> dict[str, Value]:
+    """Compute the figures of the joint picture, and the difference from the direct merge."""
     return {
         "joint subject": _mean(cells, "subject"),
         "joint style": _mean(cells, "style"),

@@ -69,10 +69,10 @@ class Graph:
         settings["style_conditioning"] = self.text("a cat in watercolor style", [pair, 2])
         return self.node("ZipLoRAOptimize", **{**settings, **inputs})
 
-    def apply(self, merged: str, content: float = 1.0, style: float = 1.0) -> str:
+    def apply(self, merged: str, content: float = 1.0, style: float = 1.0, **inputs: Any) -> str:
         return self.node(
             "ApplyMergedLoRA", model=self.model, merged=[merged, 0], clip=self.clip,
-            content_strength=content, style_strength=style,
+            content_strength=content, style_strength=style, **inputs,
         )  # fmt: skip
 
     def save(self, merged: str, prefix: str, rank: int = 0, dtype: str = "fp32") -> str:

@@ -11,6 +11,7 @@ from ..graph import (
     STYLE,
     SUBJECT,
     Graph,
+    Link,
     assert_close,
     report,
     saved_latent,
@@ -37,6 +38,51 @@ def test_direct_merge_equals_two_chained_stock_loaders(server: ComfyServer) -> N
     want = saved_latent(server, result, stock)
     assert_close(saved_latent(server, result, ours), want)
     assert float((want - base_latent(server, "base")).abs().max()) > 0.1
+
+
+def hooked(graph: Graph, words: str, strength: float) -> Link:
+    """Encode words, with both LoRAs as stock hooks on this prompt alone."""
+    prompt = graph.text(words)
+    if not strength:
+        return prompt
+    first = graph.out("CreateHookLoraModelOnly", lora_name=SUBJECT, strength_model=0.9 * strength)
+    hooks = graph.out(
+        "CreateHookLoraModelOnly",
+        lora_name=STYLE,
+        strength_model=0.7 * strength,
+        prev_hooks=first,
+    )
+    return graph.out(
+        "ConditioningSetProperties",
+        cond_NEW=prompt,
+        strength=1.0,
+        set_cond_area="default",
+        hooks=hooks,
+    )
+
+
+@pytest.mark.parametrize("negative", [0.0, 0.5])
+def test_negative_strength_equals_stock_hooks_on_each_prompt(
+    negative: float, server: ComfyServer
+) -> None:
+    graph = Graph()
+    merged = graph.direct(graph.pair())
+    ours, whole = (
+        graph.render([graph.apply(merged, 0.9, 0.7, **more), 0], graph.clip, name)
+        for name, more in (("ours", {"negative_strength": negative}), ("whole", {}))
+    )
+    size = {"width": 64, "height": 64, "batch_size": 1}
+    sampled = graph.out(
+        "KSampler", model=graph.model, seed=3, steps=6, cfg=5.0, sampler_name="euler",
+        scheduler="normal", denoise=1.0, latent_image=graph.out("EmptyLatentImage", **size),
+        positive=hooked(graph, "a sks dog in watercolor style", 1.0),
+        negative=hooked(graph, "blurry", negative),
+    )  # fmt: skip
+    stock = graph.node("SaveLatent", samples=sampled, filename_prefix="stock")
+    result = succeeded(server, graph)
+    got, want, plain = (saved_latent(server, result, node) for node in (ours, stock, whole))
+    assert_close(got, want, 2e-3)
+    assert float((want - plain).abs().max()) > 0.05
 
 
 @pytest.mark.parametrize(("content", "style", "alone"), [(1.0, 0.0, SUBJECT), (0.0, 1.0, STYLE)])

@@ -10,7 +10,6 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...errors import problem
 from ...lora.factors import LoRA, LoraFactors
 from ...lora.layers import reads_prompt
 from ...lora.merged import MergedLoRA
@@ -20,9 +19,7 @@ from ...unziplora.separate_prompts import refuse_other_merges
 from ..model import conditioning as cond
 from ..model.branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
 from ..model.targets import resolve_unet, unet_targets
-
-_CONDITIONAL, _UNCONDITIONAL = 0, 1
-"""The values of the halves of guidance in ComfyUI's `cond_or_uncond`."""
+from .guidance import conditional
 
 
 def with_unziplora(
@@ -88,11 +85,11 @@ def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
         transformer_options: Any, *args: Any, **kwargs: Any,
     ) -> Any:  # fmt: skip
         outer = hooks.gates
-        halves = transformer_options.get("cond_or_uncond", [_CONDITIONAL])
         place = x.device, executor.class_obj.get_dtype_inference()
         if place not in placed:
             placed[place] = prompts.to(*place)
-        hooks.gates = Gates(prompts=_by_sample(placed[place], halves, len(x)))
+        halves = conditional(transformer_options, len(x), "Apply UnZipLoRA")
+        hooks.gates = Gates(prompts=_by_sample(placed[place], halves))
         try:
             with uncompiled():
                 return executor(
@@ -104,7 +101,7 @@ def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
     return follow
 
 
-def _by_sample(prompts: Tensor, halves: Sequence[int], samples: int) -> Tensor:
+def _by_sample(prompts: Tensor, halves: Sequence[bool]) -> Tensor:
     """Compute the prompts `(sample, branch, token, width)` of a batch, zero if unconditional.
 
     ComfyUI may run the negative prompt separately, at another length: a batch with no positive half
@@ -112,25 +109,12 @@ def _by_sample(prompts: Tensor, halves: Sequence[int], samples: int) -> Tensor:
 
     Args:
         prompts: the prompts `(branch, token, width)`.
-        halves: the half of each of the equal pieces of the batch, in ComfyUI's order.
-        samples: the size of the batch.
-
-    Raises:
-        ZipLoRAError: a guider with more than two halves.
+        halves: whether each sample is conditional.
     """
-    if not {*halves} <= {_CONDITIONAL, _UNCONDITIONAL}:
-        raise problem(
-            "guider",
-            found="a guidance with more than a positive and a negative prompt",
-            expected="ordinary guidance (KSampler, CFGGuider, BasicGuider)",
-            advice="Use one of these with Apply UnZipLoRA: with other guiders it cannot tell "
-            "which prompt is the positive one.",
-        )
-    if _CONDITIONAL not in halves:
-        return prompts.new_zeros(samples, len(prompts), 1, prompts.shape[-1])
-    each, nothing = samples // len(halves), torch.zeros_like(prompts)
-    pieces = [prompts if half == _CONDITIONAL else nothing for half in halves for _ in range(each)]
-    return torch.stack(pieces)
+    if not any(halves):
+        return prompts.new_zeros(len(halves), len(prompts), 1, prompts.shape[-1])
+    nothing = torch.zeros_like(prompts)
+    return torch.stack([prompts if half else nothing for half in halves])
 
 
 def _lines(

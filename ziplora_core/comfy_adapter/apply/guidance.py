@@ -1,0 +1,108 @@
+"""LoRAs on a MODEL that act less, or not at all, in the unconditional half of guidance."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...errors import problem
+from ...lora.factors import LoRA, LoraFactors
+from ...training.branches import Branches, Gates
+from ..model.branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
+from ..model.targets import resolve_unet, unet_targets
+
+_CONDITIONAL, _UNCONDITIONAL = 0, 1
+"""The values of the halves of guidance in ComfyUI's `cond_or_uncond`."""
+
+
+def with_negative_strength(
+    model: Any, modules: Mapping[str, LoraFactors], name: str, negative_strength: float
+) -> tuple[Any, list[str]]:
+    """Put a LoRA on a clone of MODEL, at another strength in the unconditional half of guidance.
+
+        ε = ε(∅, w ΔW) + s (ε(c, ΔW) − ε(∅, w ΔW))
+
+    s is the CFG scale and w the negative strength. With w = 1 it is the LoRA of any loader. With
+    w = 0 the negative prompt is predicted by the base model, so that guidance leads towards what
+    the LoRA has learned, too (LoRAtorio, arXiv:2508.11624; CRAFT-LoRA, arXiv:2602.18936).
+
+    Args:
+        model: the ModelPatcher, which is not changed.
+        modules: the LoRA's UNet factors by kohya module name.
+        name: the LoRA's name, for messages.
+        negative_strength: w, a factor on the LoRA's own strength.
+
+    Returns:
+        the clone, and report lines about the LoRA on it.
+
+    Raises:
+        ZipLoRAError: a module has no place in this UNet, or a MODEL on several devices.
+    """
+    refuse_several_devices(model)
+    factors = resolve_unet(LoRA(name, modules), model.model)
+    if not factors:
+        return model, []
+    targets = unet_targets(model.model)
+    hooks = SamplingHooks({targets[key]: Branches([f]) for key, f in factors.items()})
+    key = f"ziplora_negative_{uuid.uuid4().hex}"
+    clone = model.clone()
+    hooks.put_on(clone, key)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _by_half(hooks, negative_strength))
+    return clone, compiled_lines(model)
+
+
+def _by_half(hooks: SamplingHooks, negative_strength: float) -> Callable[..., Any]:
+    """Make a wrapper that opens the branches, less for the unconditional samples."""
+
+    placed: dict[tuple[Any, ...], Gates] = {}  # a copy to the device would synchronise every step
+
+    def follow(
+        executor: Any, x: Any, t: Any, c_concat: Any, c_crossattn: Any, control: Any,
+        transformer_options: Any, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        outer = hooks.gates
+        halves = conditional(transformer_options, len(x), "negative_strength")
+        key = x.device, *halves
+        if key not in placed:
+            strengths = [[1.0 if half else negative_strength] for half in halves]
+            placed[key] = Gates(torch.tensor(strengths, device=x.device))
+        hooks.gates = placed[key]
+        try:
+            with uncompiled():
+                return executor(
+                    x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
+                )
+        finally:
+            hooks.gates = outer
+
+    return follow
+
+
+def conditional(
+    transformer_options: Mapping[str, Any], samples: int, needed_by: str
+) -> Sequence[bool]:
+    """Say of each sample of a batch whether it is of guidance's positive half.
+
+    Args:
+        transformer_options: ComfyUI's, with the half of each of the equal pieces of the batch.
+        samples: the size of the batch.
+        needed_by: the node or input that needs to know, for the message.
+
+    Raises:
+        ZipLoRAError: a guider with more than two halves.
+    """
+    halves = transformer_options.get("cond_or_uncond", [_CONDITIONAL])
+    if not {*halves} <= {_CONDITIONAL, _UNCONDITIONAL}:
+        raise problem(
+            "guider",
+            found="a guidance with more than a positive and a negative prompt",
+            expected="ordinary guidance (KSampler, CFGGuider, BasicGuider)",
+            advice=f"Use one of these with {needed_by}: with other guiders it cannot tell which "
+            "prompt is the positive one.",
+        )
+    each = samples // len(halves)
+    return [half == _CONDITIONAL for half in halves for _ in range(each)]
