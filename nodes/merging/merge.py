@@ -258,7 +258,9 @@ class ApplyMergedLoRA(io.ComfyNode):
             _, patched_clip = apply_lora(modules, _NAME, None, clip)
             lines += more
         outputs = patched, patched_clip or no_clip("CLIP")
-        return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(lines)) if lines else None)
+        if lines:
+            return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(lines)))
+        return io.NodeOutput(*outputs)
 
 
 NODES = [MergeLoRAs, ApplyMergedLoRA]
