@@ -22,10 +22,10 @@ import torch  # noqa: E402
 
 from miniworld.parts import load_parts  # noqa: E402
 
-from . import document, judge_tables, record  # noqa: E402
+from . import document, halves_tables, judge_tables, record  # noqa: E402
 from .benchmark import BRIEF, FULL, Plan  # noqa: E402
 from .benchmark import run as run_merges  # noqa: E402
-from .halves import write as write_halves  # noqa: E402
+from .halves import run as run_halves  # noqa: E402
 from .judge import run as run_judge  # noqa: E402
 from .single import write as write_single  # noqa: E402
 from .sliders import document as slider_document  # noqa: E402
@@ -80,8 +80,9 @@ def judge() -> int:
 
 def halves() -> int:
     """Draw merges with the base model in guidance's unconditional half."""
+    document.require(halves_tables.MARKS)
     with workers.start() as pool:
-        write_halves(pool, TUNING)
+        halves_tables.write(TUNING, run_halves(pool, TUNING))
     return 0
 
 
