@@ -1,9 +1,9 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
-`make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, halves (of guidance), judge,
-sliders, unziplora; short (few methods on four tuning pairs, only said), trimmed (which a test
-repeats), or test, the pairs that nothing may be chosen by. Run again to resume; `.sandbox/quality`
-holds what is made.
+`make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, judge, sliders, unziplora; or
+what runs by its name only: halves (of guidance), short (few methods on four tuning pairs, only
+said), trimmed (which a test repeats), or test, the pairs that nothing may be chosen by. Run again
+to resume; `.sandbox/quality` holds what is made.
 """
 
 from __future__ import annotations
@@ -122,12 +122,11 @@ def trimmed() -> int:
 ALL = {
     "single": single,
     "tuning": tuning,
-    "halves": halves,
     "judge": judge,
     "sliders": sliders,
     "unziplora": unziplora,
 }
-PARTS = {**ALL, "trimmed": trimmed, "short": short, "test": test}
+PARTS = {**ALL, "halves": halves, "trimmed": trimmed, "short": short, "test": test}
 
 
 if __name__ == "__main__":
