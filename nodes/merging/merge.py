@@ -30,6 +30,11 @@ _ONE_PROMPT = (
     "as in training"
 )
 
+_TEXT_ENCODER = (
+    "the merge's text-encoder modules act on every prompt that this node's CLIP encodes: encode "
+    "the negative prompt with the checkpoint's own CLIP to leave them out there"
+)
+
 
 class MergeLoRAs(io.ComfyNode):
     @classmethod
@@ -214,10 +219,11 @@ class ApplyMergedLoRA(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="Strength of the whole merge for the negative prompt: 1 is as with any "
-                    "LoRA loader. At 0 the checkpoint alone predicts it, so that CFG leads "
-                    "towards subject and style, too: try it with lower strengths, such as 0.9 and "
-                    "0.7. Sampling is then a little slower.",
+                    tooltip="Strength of the merge on the UNet for the negative prompt: 1 is as "
+                    "with any LoRA loader. At 0 the UNet predicts it without the merge, so that "
+                    "CFG leads towards subject and style, too, and the style above all acts more "
+                    "strongly: try strengths such as 0.9 and 0.7. Below 1, the merge runs beside "
+                    "the layers, which takes more time.",
                 ),
             ],
             outputs=[
@@ -256,7 +262,7 @@ class ApplyMergedLoRA(io.ComfyNode):
         else:
             patched, more = with_negative_strength(model, modules, _NAME, negative_strength)
             _, patched_clip = apply_lora(modules, _NAME, None, clip)
-            lines += more
+            lines += [*more, *([_TEXT_ENCODER] if merged.text_encoder else [])]
         outputs = patched, patched_clip or no_clip("CLIP")
         if lines:
             return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(lines)))

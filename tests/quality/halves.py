@@ -40,14 +40,16 @@ class Halves:
 
 
 LOWERED = Halves(0.9, 0.7)
+CONTROL = Halves(0.9, 0.7, 1.0)
+"""The same strengths, as by any loader."""
 DRAWN: dict[str, Sequence[Halves]] = {
-    DIRECT: (Halves(negative=0.5), Halves(), Halves(1.0, 0.8), Halves(0.8, 0.8), LOWERED),
+    DIRECT: (CONTROL, Halves(negative=0.5), Halves(), Halves(1.0, 0.8), Halves(0.8, 0.8), LOWERED),
     NULL_SPACE: (Halves(), LOWERED),
     CLOSED_FORM: (Halves(), LOWERED),
     "ZipLoRA, joint": (Halves(), LOWERED),
 }
 CHANGED = ("other wording", "another scene", "DPM++ 2M Karras", "CFG 5", "30 steps")
-"""Conditions that the direct merge is drawn under at `LOWERED`, too."""
+"""Conditions that the direct merge is drawn under at `LOWERED` and `CONTROL`, too."""
 Cells = dict[str, State]
 
 
@@ -68,7 +70,8 @@ def drawn(pair: Pair) -> Cells:
             cells[f"{method}, {halves}"] = joint(bench, method, halves, CONDITIONS[AS_MADE])
     for name in CHANGED:
         cells[f"{DIRECT}: {name}"] = bench.joint(DIRECT, CONDITIONS[name])
-        cells[f"{LOWERED}: {name}"] = joint(bench, DIRECT, LOWERED, CONDITIONS[name])
+        for halves in (LOWERED, CONTROL):
+            cells[f"{halves}: {name}"] = joint(bench, DIRECT, halves, CONDITIONS[name])
     say(f"drawn by halves: {pair.name}")
     return cells
 

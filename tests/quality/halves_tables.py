@@ -12,7 +12,8 @@ from sandbox.commands import say
 from sandbox.paths import ROOT
 
 from . import document, table
-from .halves import CHANGED, DRAWN, LOWERED, Cells
+from .cache import State
+from .halves import CHANGED, CONTROL, DRAWN, LOWERED, Cells
 from .methods import DIRECT, NULL_SPACE
 from .sheet import contact_sheet
 from .subjects import Pair
@@ -27,8 +28,11 @@ COLUMNS = {
 CONDITION_COLUMNS = {
     "both": f"direct, {LOWERED}",
     "difference": "against *direct*",
+    "worst": "worst pair against *direct*",
     "both right": "both right",
-    "direct right": "direct: both right",
+    "direct, right": "direct: both right",
+    "control": f"direct, {CONTROL}",
+    "control, right": "both right",
 }
 MARKS = ("halves", "halves conditions")
 FIGURES = ROOT / "docs" / "quality_halves.json"
@@ -52,7 +56,7 @@ def write(pairs: Sequence[Pair], found: Sequence[Cells]) -> None:
         document.put(mark, text)
     named = dict(zip((pair.name for pair in pairs), found, strict=True))
     figures = {
-        pair: {name: document.rounded(cell, fits=False) for name, cell in cells.items()}
+        pair: {name: document.rounded(cell, fits=": " not in name) for name, cell in cells.items()}
         for pair, cells in named.items()
     }
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
@@ -73,19 +77,30 @@ def rows(found: Sequence[Cells]) -> dict[str, table.Row]:
         ours = [cells[name] for cells in found]
         made[name] = table.joint_row(ours, None if name == DIRECT else direct)
         if name not in (DIRECT, table.BEST):
-            worst = min(
-                table.both(mine) - table.both(its) for mine, its in zip(ours, direct, strict=True)
-            )
-            made[name] |= {"best": str(table.difference(ours, best)), "worst": f"{worst:+.2f}"}
+            made[name] |= {
+                "best": str(table.difference(ours, best)), "worst": _worst(ours, direct),
+            }  # fmt: skip
     return made
 
 
 def changed(found: Sequence[Cells]) -> dict[str, table.Row]:
-    """Compare both ways to draw the direct merge under changed conditions."""
+    """Compare the ways to draw the direct merge under changed conditions."""
     made: dict[str, table.Row] = {}
     for name in CHANGED:
-        ours, direct = ([cells[f"{of}: {name}"] for cells in found] for of in (LOWERED, DIRECT))
-        row = table.joint_row(ours, direct)
-        right = mean(mean(cell["both right"]) for cell in direct)
-        made[name] = {**row, "direct right": f"{right:.0%}"}
+        ours, control, direct = (
+            [cells[f"{of}: {name}"] for cells in found] for of in (LOWERED, CONTROL, DIRECT)
+        )
+        made[name] = {
+            **table.joint_row(ours, direct),
+            "worst": _worst(ours, direct),
+            "direct, right": table.mean_of(direct, "both right"),
+            "control": mean(table.both(cell) for cell in control),
+            "control, right": table.mean_of(control, "both right"),
+        }
     return made
+
+
+def _worst(ours: Sequence[State], theirs: Sequence[State]) -> str:
+    """Difference of the pair that loses most, or gains least."""
+    pairs = zip(ours, theirs, strict=True)
+    return f"{min(table.both(mine) - table.both(its) for mine, its in pairs):+.2f}"

@@ -48,8 +48,8 @@ def rows(results: Sequence[PairResult]) -> dict[str, Row]:
         joint = [result.joint[method][AS_MADE] for result in results]
         alone = [result.alone[method] for result in results]
         table[method] = {
-            "subject": _mean(alone, "subject"),
-            "style": _mean(alone, "style"),
+            "subject": mean_of(alone, "subject"),
+            "style": mean_of(alone, "style"),
             **joint_row(joint, direct if method != DIRECT else None),
             "content error": _error(results, method, 0),
             "style error": _error(results, method, 1),
@@ -87,7 +87,7 @@ def condition_rows(results: Sequence[PairResult], methods: Sequence[str]) -> dic
         for method in methods:
             cells = [result.joint[method][condition] for result in results]
             row[method] = mean(both(cell) for cell in cells)
-            row[f"{method}, right"] = _mean(cells, "both right")
+            row[f"{method}, right"] = mean_of(cells, "both right")
             if method != DIRECT:
                 row[f"{method}, difference"] = str(difference(cells, direct))
         table[condition] = row
@@ -112,12 +112,12 @@ def difference(cells: Sequence[State], others: Sequence[State]) -> Interval:
 def joint_row(cells: Sequence[State], direct: Sequence[State] | None) -> dict[str, Value]:
     """Compute the figures of the joint picture, and the difference from the direct merge."""
     return {
-        "joint subject": _mean(cells, "subject"),
-        "joint style": _mean(cells, "style"),
+        "joint subject": mean_of(cells, "subject"),
+        "joint style": mean_of(cells, "style"),
         "both": mean(both(cell) for cell in cells),
         "difference": str(difference(cells, direct)) if direct else None,
-        "both right": _mean(cells, "both right"),
-        "overlap": _mean(cells, "overlap"),
+        "both right": mean_of(cells, "both right"),
+        "overlap": mean_of(cells, "overlap"),
     }
 
 
@@ -129,7 +129,8 @@ def _error(results: Sequence[PairResult], method: str, of: int) -> float:
     )
 
 
-def _mean(cells: Sequence[State], name: str) -> float:
+def mean_of(cells: Sequence[State], name: str) -> float:
+    """Compute the mean of a figure over all pictures."""
     return mean(mean(cell[name]) for cell in cells)
 
 

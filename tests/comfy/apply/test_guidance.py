@@ -84,6 +84,7 @@ def test_without_guidance_there_is_no_negative_half(
 def test_halves_are_read_in_comfyuis_order() -> None:
     assert conditional({"cond_or_uncond": [1, 0]}, 4, "x") == [False, False, True, True]
     assert conditional({"cond_or_uncond": [0]}, 2, "x") == [True, True]
+    assert conditional({"cond_or_uncond": [0, 0, 1]}, 3, "x") == [True, True, False]
     assert conditional({}, 1, "x") == [True]
 
 
@@ -101,6 +102,38 @@ def test_guider_with_three_halves_is_refused(
             x, torch.zeros_like(x), comfy.samplers.sampler_object("euler"),
             torch.tensor([SIGMA, 0.0]), disable_pbar=True,
         )  # fmt: skip
+
+
+def test_two_loras_keep_a_strength_each(
+    model: ModelPatcher, prompts: tuple[Conditioning, Conditioning]
+) -> None:
+    half, _ = with_negative_strength(model, modules(), "a LoRA", 0.5)
+    both, _ = with_negative_strength(half, modules(), "a LoRA", 0.0)
+    positive, negative = prompts
+    tensors = helpers.lora_tensors()[0]
+    of_positive = step(helpers.stock(model, (tensors, 2.0)), positive, positive, cfg=1.0)
+    of_negative = step(helpers.stock(model, (tensors, 0.5)), negative, negative, cfg=1.0)
+    got, want = step(both, *prompts), of_negative + CFG * (of_positive - of_negative)
+    assert torch.allclose(got, want, atol=CLOSE * float(want.abs().max()))
+
+
+def test_error_in_a_step_leaves_the_model_clean(
+    model: ModelPatcher, prompts: tuple[Conditioning, Conditioning]
+) -> None:
+    before = step(model, *prompts)
+    ours, _ = with_negative_strength(model, modules(), "a LoRA", 0.0)
+    layer = ours.model.diffusion_model.middle_block
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = layer[-1].register_forward_hook(fail)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            step(ours, *prompts)
+    finally:
+        handle.remove()
+    assert torch.equal(step(model, *prompts), before)
 
 
 def test_lora_of_another_model_is_refused_by_name(model: ModelPatcher) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quality import cache, document
+from quality import cache, document, halves, halves_tables
 from quality.benchmark import CHANGED, SEEDED, PairResult
 from quality.cache import State
 from quality.conditions import AS_MADE
@@ -49,6 +49,24 @@ def test_rows_have_means_differences_and_errors_relative_to_the_direct_merge() -
     assert str(table[CLOSED_FORM]["difference"]).startswith("+0.20 [")
     assert table[CLOSED_FORM]["content error"] == pytest.approx((0.6 / 0.5 + 0.8 / 0.5) / 2)
     assert table[DIRECT]["difference"] is None and table[DIRECT]["both right"] == 1
+
+
+def test_rows_of_the_halves_compare_with_the_direct_merge_and_name_the_worst_pair() -> None:
+    def cells(direct: float, ours: float) -> halves.Cells:
+        names = [f"{m}, {h}" for m, choices in halves.DRAWN.items() for h in choices]
+        names += [f"{h}: {c}" for h in (halves.LOWERED, halves.CONTROL) for c in halves.CHANGED]
+        theirs = [DIRECT, BEST, *(f"{DIRECT}: {c}" for c in halves.CHANGED)]
+        return {name: cell(ours, ours) for name in names} | {
+            n: cell(direct, direct) for n in theirs
+        }
+
+    found = [cells(1.0, 1.4), cells(1.2, 1.1)]
+    row = halves_tables.rows(found)[f"{DIRECT}, {halves.LOWERED}"]
+    assert row["both"] == pytest.approx(1.25) and row["worst"] == "-0.10"
+    assert str(row["difference"]).startswith("+0.15 [") and row["best"] == row["difference"]
+    changed = halves_tables.changed(found)["CFG 5"]
+    assert changed["both"] == changed["control"] == pytest.approx(1.25)
+    assert changed["worst"] == "-0.10" and changed["direct, right"] == 1
 
 
 def test_best_strengths_are_chosen_by_the_pictures_that_do_not_count() -> None:

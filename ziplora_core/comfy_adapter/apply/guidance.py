@@ -58,7 +58,7 @@ def with_negative_strength(
 def _by_half(hooks: SamplingHooks, negative_strength: float) -> Callable[..., Any]:
     """Make a wrapper that opens the branches, less for the unconditional samples."""
 
-    placed: dict[tuple[Any, ...], Gates] = {}  # a copy to the device would synchronise every step
+    placed: dict[tuple[Any, ...], Gates | None] = {}  # a copy to the device would synchronise
 
     def follow(
         executor: Any, x: Any, t: Any, c_concat: Any, c_crossattn: Any, control: Any,
@@ -68,8 +68,9 @@ def _by_half(hooks: SamplingHooks, negative_strength: float) -> Callable[..., An
         halves = conditional(transformer_options, len(x), "negative_strength")
         key = x.device, *halves
         if key not in placed:
-            strengths = [[1.0 if half else negative_strength] for half in halves]
-            placed[key] = Gates(torch.tensor(strengths, device=x.device))
+            strengths = torch.tensor([[1.0 if half else negative_strength] for half in halves])
+            place = x.device, executor.class_obj.get_dtype_inference()
+            placed[key] = Gates(strengths.to(*place)) if strengths.any() else None
         hooks.gates = placed[key]
         try:
             with uncompiled():

@@ -31,8 +31,8 @@ _GATES = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 """Gates of content and style: the base model, and each LoRA alone."""
 _SEEDS = 2**64
 PATCHED = (
-    "WARNING: model has LoRAs on it, so 0 is what it draws with them: connect the checkpoint "
-    "itself, unless they belong to every picture"
+    "WARNING: model has weight patches on it (LoRAs, or a model merge), so 0 is what it draws with "
+    "them: connect the checkpoint itself, unless they belong to every picture"
 )
 
 OnPart = Callable[[int, int], None]
