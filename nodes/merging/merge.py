@@ -29,7 +29,6 @@ _ONE_PROMPT = (
     "content and style both read the one prompt here; Apply UnZipLoRA gives each its own prompt, "
     "as in training"
 )
-
 _TEXT_ENCODER = (
     "the merge's text-encoder modules act on every prompt that this node's CLIP encodes: encode "
     "the negative prompt with the checkpoint's own CLIP to leave them out there"

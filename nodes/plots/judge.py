@@ -29,10 +29,9 @@ class JudgePictures(io.ComfyNode):
             category="ZipLoRA/look",
             description="Says how much of the subject LoRA and of the style LoRA is in each image, "
             "by asking the two LoRAs: 0 is what the checkpoint draws, 1 what that LoRA alone "
-            "draws, colours and place included. Use it to see how the "
-            "amounts change over the strengths of one merge, not to choose between strengths, "
-            "seeds or kinds of merge, and never as a measure of quality: a broken image can score "
-            "high.",
+            "draws, colours and place included. Use it to see how the amounts "
+            "change over the strengths of one merge, not to choose between strengths, seeds or "
+            "kinds of merge, and never as a measure of quality: a broken image can score high.",
             search_aliases=["ziplora", "lora strength", "how much lora", "score", "metrics"],
             is_output_node=True,
             is_input_list=True,

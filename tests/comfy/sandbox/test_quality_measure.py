@@ -1,4 +1,4 @@
-"""What the benchmark sees in pictures drawn by code, whose contents are known."""
+"""The benchmark's measurements of pictures drawn by code, whose contents are known."""
 
 from __future__ import annotations
 
