@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch import Tensor
 from ..errors import problem
 from .blocks import Blocks, network_order, weights_of
 from .factors import LoraFactors
-from .pair import ModulePair
+from .pair import ModulePair, pair_modules, scaled
 from .svd import Approximation, inner_product, overall_error, truncate
 
 _EVERYWHERE: Blocks = {}
+_STRENGTHS = "ziplora.strengths"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,26 @@ class MergedLoRA:
         }
         return {name: factors for name, factors in joined.items() if factors is not None}
 
+    def at(self, content_strength: float, style_strength: float) -> MergedLoRA:
+        """Fold strengths in: at 1 and 1 the result is what this merge is at these strengths.
+
+        Args:
+            content_strength, style_strength: factors on both parts, UNet and text encoders; a half
+                whose strength is 0 is left out. `ziplora.strengths` in the metadata has them.
+
+        Raises:
+            ZipLoRAError: unequal strengths for a merge that is not separable.
+        """
+        strengths = (content_strength, style_strength)
+        self.check_strengths([strengths])
+        said, before = "{:g} / {:g}".format(*strengths), self.metadata.get(_STRENGTHS)
+        return replace(
+            self,
+            pairs=_at(self.pairs, *strengths),
+            text_encoder=_at(self.text_encoder, *strengths),
+            metadata={**self.metadata, _STRENGTHS: f"{before}, then {said}" if before else said},
+        )
+
     def check_strengths(self, strengths: Sequence[tuple[float, float]]) -> None:
         """Refuse different content and style strengths where the two are one LoRA.
 
@@ -74,6 +95,19 @@ class MergedLoRA:
                 expected="equal strengths: content and style are one LoRA in this merge",
                 advice="Set both to the same value, or merge with method=direct and rank 0.",
             )
+
+
+def _at(
+    pairs: Mapping[str, ModulePair], content_strength: float, style_strength: float
+) -> dict[str, ModulePair]:
+    """Multiply every update by its strength, without copying factors."""
+
+    def half(role: str, strength: float) -> dict[str, LoraFactors]:
+        halves = {name: getattr(pair, role) for name, pair in pairs.items()}
+        present = {name: factors for name, factors in halves.items() if factors is not None}
+        return scaled(present, strength) if strength else {}
+
+    return pair_modules(half("content", content_strength), half("style", style_strength))
 
 
 def join(

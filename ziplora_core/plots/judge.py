@@ -158,11 +158,11 @@ class Gauge:
         """Compute a picture's scores."""
         return Judged(self.content.score(amounts.content), self.style.score(amounts.style))
 
-    def warnings(self) -> list[str]:
-        """Name the LoRAs whose scores are as uncertain as they are large."""
+    def warnings(self, advice: str = "raise draws") -> list[str]:
+        """Name the LoRAs whose scores are as uncertain as they are large; say what to do."""
         return [
             f"WARNING: the {name} LoRA's own pictures and the base model's overlap on this scale, "
-            "so a single picture's score says little: raise draws, and see that its trigger word "
+            f"so a single picture's score says little: {advice}, and see that its trigger word "
             "is in the prompt"
             for name, scale in (("content", self.content), ("style", self.style))
             if scale.overlaps
@@ -170,13 +170,17 @@ class Gauge:
 
 
 def calibrate_gauge(
-    base: Sequence[Amounts], content: Sequence[Amounts], style: Sequence[Amounts]
+    base: Sequence[Amounts],
+    content: Sequence[Amounts],
+    style: Sequence[Amounts],
+    advice: str = "raise calibration_pictures or draws",
 ) -> Gauge:
     """Make the scales on which the base's pictures score 0, and each LoRA's own score 1, on average
 
     Args:
         base: amounts of the pictures that the base model drew.
         content, style: amounts of the pictures that the model drew with that LoRA alone.
+        advice: what else to try if that fails.
 
     Raises:
         ZipLoRAError: a LoRA's own pictures have no more of it than those of the base model.
@@ -193,7 +197,7 @@ def calibrate_gauge(
                 f"base model's ({scale.one:.4f} and {scale.zero:.4f})",
                 expected="a prompt at which each LoRA alone draws what it has learned",
                 advice=f"Is the trigger word of the {name} LoRA in the prompt? Write it there, or "
-                "raise calibration_pictures or draws.",
+                f"{advice}.",
             )
     return Gauge(scales["content"], scales["style"])
 

@@ -23,8 +23,8 @@ from ziplora_core.comfy_adapter.tools.judge import (
     JudgeInputs,
     Judgement,
     judge,
-    judged_timesteps,
 )
+from ziplora_core.comfy_adapter.tools.scorers import judged_timesteps
 from ziplora_core.comfy_adapter.tools.scores import ScoreInputs, score, score_each
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.factors import LoRA

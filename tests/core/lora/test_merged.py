@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.factors import LoraFactors
 from ziplora_core.lora.merged import MergedLoRA, column_cosines, join, layer_cosine, truncated
 from ziplora_core.lora.pair import ModulePair, pair_modules, scaled
@@ -103,3 +104,38 @@ def test_scaled_multiplies_the_update() -> None:
 def test_lora_factors_missing_alpha_has_scale_one() -> None:
     assert LoraFactors(torch.ones(2, 3), torch.ones(4, 2)).scale == 1.0
     assert LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 1.0).scale == 0.5
+
+
+def test_merge_at_strengths_gives_at_one_what_the_merge_gives_at_them() -> None:
+    text = ModulePair(style=random_factors(2, 40, 30, seed=3))
+    merged = MergedLoRA(
+        {"lora_unet_a": make_pair()}, {"lora_unet_a": torch.randn(2, 40)}, {"lora_te1_b": text},
+        {"ziplora.method": "direct"},
+    )  # fmt: skip
+    before = merged.modules()
+    folded = merged.at(0.9, -0.7)
+    wanted = merged.modules(0.9, -0.7)
+    for name, factors in folded.modules().items():
+        assert torch.allclose(factors.delta(), wanted[name].delta(), atol=1e-5)
+    assert folded.modules().keys() == wanted.keys()
+    half, other = folded.pairs["lora_unet_a"].content, merged.pairs["lora_unet_a"].content
+    assert half and other and half.down is other.down  # the factors are shared
+    assert folded.metadata == {"ziplora.method": "direct", "ziplora.strengths": "0.9 / -0.7"}
+    assert folded.at(2, 1).metadata["ziplora.strengths"] == "0.9 / -0.7, then 2 / 1"
+    assert "ziplora.strengths" not in merged.metadata
+    assert all(torch.equal(f.up, before[n].up) for n, f in merged.modules().items())
+
+
+def test_merge_at_strength_zero_has_no_such_half() -> None:
+    merged = MergedLoRA({"lora_unet_a": make_pair()})
+    (pair,) = merged.at(0, 1).pairs.values()
+    assert pair.content is None and pair.style is not None
+    assert merged.at(0, 0).pairs == {}
+
+
+def test_merge_that_is_not_separable_takes_equal_strengths_only() -> None:
+    merged, _ = truncated(MergedLoRA({"lora_unet_a": make_pair()}), 2)
+    halved = merged.at(0.5, 0.5).modules()["lora_unet_a"].delta()
+    assert torch.allclose(halved, 0.5 * merged.modules()["lora_unet_a"].delta(), atol=1e-5)
+    with pytest.raises(ZipLoRAError, match="equal strengths"):
+        merged.at(0.9, 0.7)

@@ -1,4 +1,4 @@
-"""The checks of what Judge Pictures is given, before anything is drawn."""
+"""The checks of pictures and of the LoRAs that judge them, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ from ..model.private_copy import refuse_patched
 from ..model.targets import resolve_some_unet
 
 
-def checked_pair(
-    model: Any, vae: Any, pictures: Sequence[Tensor], pair: LoRAPair, sampling: Sampling
-) -> dict[str, ModulePair]:
-    """Check all inputs; return the pair's UNet modules on the model, at strength 1.
+def checked_pair(model: Any, vae: Any, pair: LoRAPair, sampling: Sampling) -> dict[str, ModulePair]:
+    """Check what judges; return the pair's UNet modules on the model, at strength 1.
 
     Args:
         model: the ModelPatcher.
         vae: the checkpoint's VAE.
-        pictures: the pictures `(h, w, 3)` to judge.
         pair: the two LoRAs.
         sampling: the sampler's settings, of which the prompts are checked.
 
@@ -39,7 +36,6 @@ def checked_pair(
     refuse_patched(model)
     refuse_other_than_sdxl(model.model)
     refuse_other_vae(vae, model.model)
-    _check_sizes(pictures)
     cond.check(sampling.positive or [], "positive", model.model)
     if not sampling.negative:
         raise problem(
@@ -56,8 +52,15 @@ def checked_pair(
     return pair_modules(content, style)
 
 
-def _check_sizes(pictures: Sequence[Tensor]) -> None:
-    """Refuse no pictures, several sizes, and sides that the VAE would crop."""
+def check_sizes(pictures: Sequence[Tensor]) -> None:
+    """Refuse no pictures, several sizes, and sides that the VAE would crop.
+
+    Args:
+        pictures: the pictures `(h, w, 3)` to judge.
+
+    Raises:
+        ZipLoRAError: pictures that cannot be judged together.
+    """
     sizes = sorted({(p.shape[1], p.shape[0]) for p in pictures})
     if not sizes:
         advice = "Connect VAE Decode, or the images output of Strength Grid."

@@ -109,11 +109,23 @@ def score_each(compared: ScoreInputs) -> dict[str, list[float]]:
     Raises:
         ZipLoRAError: an encoder without references, or as in `score`.
     """
-    pairs = (
-        ("clip_vision", compared.clip_vision, "style_images", compared.style_images),
-        ("dino", compared.dino, "subject_images", compared.subject_images),
-    )
-    for name, encoder, reference, references in pairs:
+    check_references(compared)
+    scores: dict[str, list[float]] = {}
+    for name, encoder, _, references in _encoders(compared):
+        if references:
+            heading = "CLIP-I" if name == "clip_vision" else family_of(encoder)
+            drawn, others = (encode_pictures(encoder, p) for p in (compared.images, references))
+            scores[heading] = [mean_cosine(one[None], others) for one in drawn]
+    return scores
+
+
+def check_references(compared: ScoreInputs) -> None:
+    """Check what `score_each` is given beside the pictures.
+
+    Raises:
+        ZipLoRAError: see there.
+    """
+    for name, encoder, reference, references in _encoders(compared):
         if encoder is not None and not references:
             raise problem(
                 reference,
@@ -121,16 +133,16 @@ def score_each(compared: ScoreInputs) -> dict[str, list[float]]:
                 expected=f"reference pictures for {name}",
                 advice=f"Connect {reference}, or disconnect {name}.",
             )
-    if not (compared.style_images or compared.subject_images):
-        return {}
-    _check(compared)
-    scores: dict[str, list[float]] = {}
-    for name, encoder, _, references in pairs:
-        if references:
-            heading = "CLIP-I" if name == "clip_vision" else family_of(encoder)
-            drawn, others = (encode_pictures(encoder, p) for p in (compared.images, references))
-            scores[heading] = [mean_cosine(one[None], others) for one in drawn]
-    return scores
+    if compared.style_images or compared.subject_images:
+        _check(compared)
+
+
+def _encoders(compared: ScoreInputs) -> list[tuple[str, Any | None, str, Sequence[Tensor]]]:
+    """List each encoder's input and value, and those of its references."""
+    return [
+        ("clip_vision", compared.clip_vision, "style_images", compared.style_images),
+        ("dino", compared.dino, "subject_images", compared.subject_images),
+    ]
 
 
 def _row(metric: str, encoder: str, drawn: Tensor, others: Tensor) -> Alignment:
