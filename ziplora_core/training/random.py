@@ -22,6 +22,7 @@ class Stream(IntEnum):
     UNZIPLORA_START = 37
     IMPORTANCE = 41
     JUDGE = 43
+    BLIND = 47
 
 
 class Pool(IntEnum):

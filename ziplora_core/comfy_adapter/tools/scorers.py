@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...lora.pair import ModulePair
-from ...plots.judge import Amounts, Gauge, Judged, calibrate_gauge, fit_amounts
+from ...plots.judge import LIMITS, Amounts, Gauge, Judged, calibrate_gauge, fit_amounts
 from ...training.branches import Branches, Gates
 from ...training.random import Stream, generator
 from ..apply.lora import apply_lora
@@ -23,6 +23,7 @@ from ..data.pictures import encode_whole
 from ..model import conditioning as cond
 from ..model.targets import unet_targets
 from ..model.training_model import TrainingModel, training_model
+from .image_encoders import describe_encoder
 from .scores import ScoreInputs, score_each
 
 FIRST, LAST = 0.35, 0.65
@@ -52,6 +53,10 @@ class Scorer(Protocol):
             on_evaluations: a callback before each part, given the UNet evaluations so far; it may
                 raise to cancel.
         """
+        ...
+
+    def describe(self) -> list[str]:
+        """Return the report lines on the scores so far, warnings among them."""
         ...
 
 
@@ -175,6 +180,14 @@ class LoRAScorer:
             self.gauge = self.calibration.gauge(amounts[: len(ends)], self.advice)
         return [self.gauge.judge(a) for a in amounts[len(ends) :]]
 
+    def describe(self) -> list[str]:
+        """Describe who judges, the scales and the costs."""
+        who = (
+            f"judged by the two LoRAs with {self.evaluations} UNet evaluations, "
+            f"{len(GATES) * self.draws} a picture"
+        )
+        return [who, *_scales(self.gauge, self.advice), LIMITS]
+
     def _measure(self, opened: TrainingModel, latents: Sequence[Tensor]) -> list[Amounts]:
         """Fit the amounts of content and style in each latent `(c, h, w)`."""
         prompt = cond.prepare(opened.model, self.sampling.positive, opened.place(latents[0][None]))
@@ -238,3 +251,18 @@ class EncoderScorer:
         if self.gauge is None:
             self.gauge = self.calibration.gauge(amounts[: len(ends)], self.advice)
         return [self.gauge.judge(a) for a in amounts[len(ends) :]]
+
+    def describe(self) -> list[str]:
+        """Describe who judges, and the scales."""
+        subject, style = (
+            describe_encoder(e) for e in (self.references.dino, self.references.clip_vision)
+        )
+        who = f"judged by image encoders: subject by {subject}, style by {style}"
+        return [who, *_scales(self.gauge, self.advice)]
+
+
+def _scales(gauge: Gauge | None, advice: str) -> list[str]:
+    if gauge is None:
+        return []
+    ends = [f"  content: {gauge.content.describe()}", f"  style: {gauge.style.describe()}"]
+    return [*gauge.warnings(advice), *ends]
