@@ -41,7 +41,7 @@ ALL := -n 2 --dist loadfile --no-loadscope-reorder --ignore=$(ALONE)
 
 # What also runs on an accelerator: a pretend one, or with DEVICE=cuda a real card.
 TIER := tests/accelerator $(addprefix tests/server/,ziplora/test_exactness.py sliders/test_sliders.py \
-	merging/test_tools.py unziplora/test_unziplora.py plots/test_look.py plots/test_judge.py) \
+	merging/test_tools.py merging/test_find.py unziplora/test_unziplora.py plots/test_look.py plots/test_judge.py) \
 	$(addprefix tests/comfy/,model/test_relatives.py model/test_compiled.py train/test_one_sided.py)
 
 HAS_HEADERS := $(PYTHON3) -c 'import os, sysconfig as s, sys; \

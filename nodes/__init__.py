@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import dreambooth, ziplora
 from .files import convert, load, save
-from .merging import merge, resize_extract
+from .merging import find, merge, resize_extract
 from .plots import figures, grids, judge, scores
 from .sliders import apply as apply_slider
 from .sliders import pairs_and_prompts as slider_inputs
@@ -27,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     *train_unziplora.NODES,
     *apply_unziplora.NODES,
     *merge.NODES,
+    *find.NODES,
     *save.NODES,
     *resize_extract.NODES,
     *convert.NODES,

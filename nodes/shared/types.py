@@ -14,6 +14,7 @@ from ...ziplora_core.plots.style import THEMES, Pixels
 
 LoRAPairType = io.Custom("LORA_PAIR")
 MergedLoRAType = io.Custom("MERGED_LORA")
+FoundMergesType = io.Custom("FOUND_MERGES")
 OptionsType = io.Custom("TRAINING_OPTIONS")
 SliderPairsType = io.Custom("SLIDER_PAIRS")
 
