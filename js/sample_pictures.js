@@ -5,12 +5,16 @@ import { make } from "./panel.js";
 import { say } from "./translations.js";
 
 export class SamplePictures {
-  constructor() {
+  /** @param {boolean} searches whether they are the best images of a search */
+  constructor(searches) {
+    this.words = searches
+      ? { short: "after image {step}", long: "Best images after image {step}" }
+      : { short: "step {step}", long: "Sample images of step {step}" };
     /** @type {import("./history.js").Message | null} */
     this.message = null;
     this.picture = make("img", { alt: "", draggable: "false" });
     this.picture.hidden = true;
-    this.none = make("span", {}, say("Sample images appear here, if any are drawn."));
+    this.none = make("span", {}, say(searches ? "The best images appear here." : "Sample images appear here, if any are drawn."));
     this.when = make("span", { class: "numbers" });
     this.scrub = make("input", { type: "range", min: "0", max: "0", class: "grow" });
     this.scrub.setAttribute("aria-label", say("Sample images over time"));
@@ -38,13 +42,13 @@ export class SamplePictures {
   #show() {
     const { picture, when, scrub, message } = this;
     const step = message?.samples[Number(scrub.value)];
-    when.textContent = step === undefined ? "" : say("step {step}", { step });
+    when.textContent = step === undefined ? "" : say(this.words.short, { step });
     scrub.setAttribute("aria-valuetext", when.textContent);
     if (!message || step === undefined) return;
     const place = `/ziplora/training/${encodeURIComponent(message.node_id)}/samples/${step}`;
     const which = new URLSearchParams({ workflow: message.workflow, run: message.run });
     const source = api.apiURL(`${place}?${which}`);
     if (picture.getAttribute("src") !== source) picture.setAttribute("src", source);
-    picture.alt = say("Sample images of step {step}", { step });
+    picture.alt = say(this.words.long, { step });
   }
 }

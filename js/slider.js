@@ -6,8 +6,9 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { onChange } from "./number_widget.js";
 import { also, classOf, make, makePanel, showOnNode } from "./panel.js";
-import { accessors, Thumb } from "./slider_thumb.js";
+import { Thumb } from "./slider_thumb.js";
 import { say } from "./translations.js";
 
 const NODE = "ConceptSlider";
@@ -73,18 +74,7 @@ class SliderPanel {
    */
   follow(name) {
     const widget = this.node.widgets?.find((w) => w.name === name);
-    if (!widget) return;
-    const { get, set } = accessors(widget);
-    Object.defineProperty(widget, "value", {
-      configurable: true,
-      enumerable: true,
-      get,
-      set: (value) => {
-        set(value);
-        this.changed();
-      },
-    });
-    also(widget, "callback", () => this.changed());
+    if (widget) onChange(widget, () => this.changed());
   }
 
   /** Updates once for all widgets that change together. */

@@ -1,6 +1,7 @@
 // @ts-check
 /** The thumbs of js/slider.js, each bound to a number widget of the node. */
 import { app } from "../../scripts/app.js";
+import { isLinked } from "./number_widget.js";
 import { make } from "./panel.js";
 
 /**
@@ -47,8 +48,7 @@ export class Thumb {
 
   /** Whether the number comes from another node. */
   get linked() {
-    const inputs = this.panel.node.inputs ?? [];
-    return inputs.some((i) => i.widget?.name === this.name && i.link != null);
+    return isLinked(this.panel.node, this.name);
   }
 
   /** @param {number} value is rounded to a multiple of the step and clamped to the limits */
@@ -93,26 +93,4 @@ export class Thumb {
     })) this.element.setAttribute(`aria-${name}`, String(value));
     return share;
   }
-}
-
-/**
- * Returns a getter and a setter for a widget's value, wherever the frontend stores it.
- * @param {any} widget
- * @returns {{ get: () => any, set: (value: any) => void }}
- */
-export function accessors(widget) {
-  for (let holder = widget; holder; holder = Object.getPrototypeOf(holder)) {
-    const found = Object.getOwnPropertyDescriptor(holder, "value");
-    if (found?.get && found.set) {
-      return { get: found.get.bind(widget), set: found.set.bind(widget) };
-    }
-    if (found) break;
-  }
-  let value = widget.value;
-  return {
-    get: () => value,
-    set: (next) => {
-      value = next;
-    },
-  };
 }

@@ -49,6 +49,17 @@ const STYLE = `
 }
 .ziplora-panel .tip:empty { display: none; }
 .ziplora-panel .tip canvas { display: block; position: static; }
+.ziplora-panel .sheet {
+  display: grid; flex: 1; min-height: 0; gap: 4px; grid-auto-rows: minmax(0, 1fr);
+}
+.ziplora-panel .sheet button {
+  display: flex; flex-direction: column; min-width: 0; min-height: 0; padding: 2px;
+  border-width: 2px;
+}
+.ziplora-panel .sheet img { flex: 1; min-height: 0; max-width: 100%; object-fit: contain; margin: auto; }
+.ziplora-panel .sheet span {
+  flex: none; width: 100%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+}
 .ziplora-panel .track {
   position: relative; flex: 1; height: 24px; margin: 0 12px; touch-action: none; cursor: pointer;
 }

@@ -19,7 +19,10 @@ const DRAWS = new Map([
   ["TrainConceptSlider", true],
   ["TrainConceptSliderFromImages", true],
   ["UnZipLoRATrain", true],
+  ["FindMerge", true],
 ]);
+/** Those that draw and judge images instead of learning from them. */
+const SEARCHES = new Set(["FindMerge"]);
 
 /** @type {Map<import("./panel.js").Node, TrainingPanel>} */
 const panels = new Map();
@@ -109,7 +112,8 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (!DRAWS.has(classOf(node))) return;
-    panels.set(node, new TrainingPanel(node, DRAWS.get(classOf(node)) ?? false));
+    const kind = classOf(node);
+    panels.set(node, new TrainingPanel(node, DRAWS.get(kind) ?? false, SEARCHES.has(kind)));
     refill();
   },
 });

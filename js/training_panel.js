@@ -7,12 +7,14 @@ import { make, makePanel, showOnNode } from "./panel.js";
 import { SamplePictures } from "./sample_pictures.js";
 import { short } from "./chart_axes.js";
 import { say } from "./translations.js";
+import { pace, SEARCH, TRAINING } from "./training_words.js";
 
 const HEIGHT = 260;
 const PICTURES = 144;
+/** The height that a search saves: it has no chart. */
+const CHART = 110;
 const STATES = new Map([
   ["finished", "Finished."],
-  ["stopped", "Stopped, and kept what was learned."],
   ["cancelled", "Cancelled."],
   ["failed", "Ended with an error."],
   ["rolled back", "Ended early, at the last good state:"],
@@ -24,8 +26,11 @@ export class TrainingPanel {
   /**
    * @param {import("./panel.js").Node} node
    * @param {boolean} draws whether the training draws sample images
+   * @param {boolean} searches whether it is a search, which has no loss and nothing to save
    */
-  constructor(node, draws) {
+  constructor(node, draws, searches) {
+    this.says = searches ? SEARCH : TRAINING;
+    this.searches = searches;
     this.history = new History();
     this.lost = "";
     /** Whether the connection is lost. Messages that still arrive are older than the loss. */
@@ -35,17 +40,15 @@ export class TrainingPanel {
     this.waiting = null;
     this.chart = new Chart(say("Loss"));
     this.chart.element.addEventListener("palette", () => this.showLegend());
-    this.numbers = make("div", { class: "numbers" }, say("Loss, pace and memory appear here."));
+    this.numbers = make("div", { class: "numbers" }, say(this.says.empty));
     this.words = make("div", { role: "status" });
     this.legend = make("div", { class: "row numbers legend" });
     this.log = make("button", { type: "button", "aria-pressed": "true" }, say("log"));
     this.log.title = say("Logarithmic or linear scale");
     this.log.addEventListener("click", () => this.toggleScale());
-    this.stop = this.button(
-      say("Stop and keep"), say("End now and keep what was learned so far"), "stop",
-    );
+    this.stop = this.button(say("Stop and keep"), say(this.says.end), "stop");
     this.save = this.button(say("Save now"), say("Save the current LoRA and continue"), "save");
-    this.pictures = draws ? new SamplePictures() : null;
+    this.pictures = draws ? new SamplePictures(searches) : null;
     const gap = make("span", { class: "grow" });
     this.element = makePanel();
     this.element.append(
@@ -55,7 +58,9 @@ export class TrainingPanel {
       ...(this.pictures ? [this.pictures.element] : []),
       make("div", { class: "row" }, this.stop, this.save, gap, this.log),
     );
-    showOnNode(node, "training", "Training of {title}", this.element, HEIGHT + (draws ? PICTURES : 0));
+    for (const part of [this.chart.element, this.legend, this.save, this.log]) part.hidden = searches;
+    const height = HEIGHT + (draws ? PICTURES : 0) - (searches ? CHART : 0);
+    showOnNode(node, "training", this.says.title, this.element, height);
   }
 
   /** @param {string} [run] the id of the run to start over with */
@@ -94,7 +99,7 @@ export class TrainingPanel {
     const { last } = this.history;
     if (!last) return;
     if (route === "save") this.asked = say("Saving after this step …");
-    else this.asked = say(last.steps ? "Stopping after this step …" : "Stopping after this pass …");
+    else this.asked = say(last.steps ? this.says.ending : "Stopping after this pass …");
     this.showWords();
     try {
       const body = JSON.stringify({ node_id: last.node_id, workflow: last.workflow });
@@ -139,7 +144,7 @@ export class TrainingPanel {
       this.chart.show(message.errors.map((_, pass) => pass), new Map([["error", message.errors]]));
     }
     this.showLegend();
-    this.numbers.textContent = this.numbers.title = pace(message);
+    this.numbers.textContent = this.numbers.title = pace(message, this.says);
     this.stop.disabled = this.save.disabled = this.away || message.state !== "running";
     this.save.disabled ||= message.steps === 0;
     this.showWords();
@@ -167,9 +172,9 @@ export class TrainingPanel {
       said.push(say("The server does not answer; waiting for it."));
     } else if (this.lost) said.push(this.lost);
     else if (message) {
-      said.push(this.asked, say(STATES.get(message.state) ?? ""));
       const { state, step, saved, status } = message;
-      if (state === "cancelled" && step) said.push(say("Press Run with the same inputs to continue."));
+      said.push(this.asked, say(state === "stopped" ? this.says.stopped : STATES.get(state) ?? ""));
+      if (state === "cancelled" && step && !this.searches) said.push(say("Press Run with the same inputs to continue."));
       if (saved.length) {
         const files = saved.reduce((file, other) => say("{file} and {other}", { file, other }));
         said.push(say("Saved as {files}.", { files }));
@@ -198,42 +203,4 @@ export class TrainingPanel {
     this.stop.disabled = this.save.disabled = true;
     this.warn(words);
   }
-}
-
-/** @param {Message} message */
-function pace({ state, step, steps, prepared: [done, all], speed, memory, errors }) {
-  const running = state === "running";
-  const percent = Math.floor((100 * done) / all);
-  const passes = Math.max(0, errors.length - 1); // the first error is that of the direct merge
-  const parts = [];
-  if (step || (steps && !running)) parts.push(say("step {step} of {steps}", { step, steps }));
-  else if (steps && all) parts.push(say("preparing {percent} %", { percent }));
-  else if (running && !all) parts.push(say("starting"));
-  else if (running) parts.push(say("{percent} % done", { percent }));
-  if (!steps && passes) parts.push(say(passes === 1 ? "{passes} pass" : "{passes} passes", { passes }));
-  if (step && speed) {
-    parts.push(speed >= 1 ? say("{speed} steps/s", { speed: short(speed) })
-      : say("{speed} s/step", { speed: short(1 / speed) }));
-  }
-  if (running) {
-    const left = steps ? step && steps - step : all - done; // unknown before the first step
-    if (speed && left > 0) parts.push(say("{time} left", { time: duration(left / speed) }));
-    const [used, total] = (memory ?? []).map(gibibytes);
-    if (memory) parts.push(say("{used} of {total} GiB in use", { used, total }));
-  }
-  return parts.join(" · ");
-}
-
-/** @param {number} seconds */
-function duration(seconds) {
-  const whole = Math.round(seconds);
-  const [hours, minutes, rest] = [whole / 3600, (whole % 3600) / 60, whole % 60].map(Math.floor);
-  if (hours) return say("{hours} h {minutes} min", { hours, minutes });
-  if (minutes) return say("{minutes} min {seconds} s", { minutes, seconds: rest });
-  return say("{seconds} s", { seconds: rest });
-}
-
-/** @param {number} bytes */
-function gibibytes(bytes) {
-  return (bytes / 2 ** 30).toFixed(1);
 }

@@ -53,6 +53,22 @@ const CHINESE = {
   "The server was restarted. Press Run to continue from the last checkpoint, if there is one.":
     "服务器已重新启动。再次运行，将从最后一个检查点（如果有）继续。",
   "The server sent data that cannot be shown.": "服务器发来了无法显示的数据。",
+  // Search panel
+  "Search of {title}": "{title} 的搜索",
+  "Pace and memory appear here.": "速度和内存占用将显示在这里。",
+  "The best images appear here.": "目前最好的图片将显示在这里。",
+  "after image {step}": "第 {step} 张之后",
+  "Best images after image {step}": "第 {step} 张之后最好的图片",
+  "End now with the best so far": "现在结束，采用目前最好的",
+  "Stopping after this image …": "这张图片之后停止……",
+  "Stopped, with the best so far.": "已停止，采用目前最好的。",
+  "image {step} of {steps}": "第 {step} / {steps} 张",
+  "{speed} images/s": "{speed} 张/秒",
+  "{speed} s/image": "{speed} 秒/张",
+  // Sheet of merges
+  "Images of {title}": "{title} 的图片",
+  "The images appear here after a run. Click one to take it.": "运行之后，图片将显示在这里。点击一张即可选用。",
+  "Image {letter}": "图片 {letter}",
   // Charts
   "Loss": "损失",
   "Error of the layers' own outputs": "各层输出的误差",
