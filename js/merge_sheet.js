@@ -12,7 +12,9 @@ import { say } from "./translations.js";
 const NODE = "ChooseMerge";
 const OUTPUT = "ziplora_merge_sheet";
 const CHOICE = "choice";
-const HEIGHT = 320;
+const HEIGHT = 400;
+/** The least width of a new node: the images are to be compared. */
+const WIDTH = 420;
 const A = 65;
 
 /**
@@ -36,6 +38,7 @@ class MergeSheet {
     this.element = makePanel();
     this.element.append(this.none, this.grid);
     showOnNode(node, "merge_sheet", "Images of {title}", this.element, HEIGHT);
+    node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]]);
     if (this.widget) onChange(this.widget, () => this.mark());
   }
 

@@ -24,7 +24,7 @@ const LINES = new Map([
   ["RecombineUnZipLoRA", 5],
   ["ImportUnZipLoRA", 8],
   ["MergeLoRAs", 12],
-  ["FindMerge", 14],
+  ["FindMerge", 20],
   ["SaveMergedLoRA", 8],
   ["SaveTrainedLoRA", 8],
   ["ResizeLoRA", 6],

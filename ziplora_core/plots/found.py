@@ -56,8 +56,8 @@ class FoundMerges:
     """All candidates that got pictures: the value of a FOUND_MERGES.
 
     Args:
-        rows: the one that the search chose, then the others of its kind, the best first; then
-            those of the other kind.
+        rows: the one that the search chose, then the others of its kind by score; then those of
+            the other kind.
         negative_strength: the strength for the negative prompt that all were drawn with.
         seed: the seed of the first picture of each.
     """

@@ -69,7 +69,7 @@ class Search:
         self.ended = ""
 
     def best_first(self, kind: str, end: float) -> list[FoundMerge]:
-        """Search one kind; return the candidates that got pictures, the best first.
+        """Search one kind; return the candidates that got pictures: the best, the others by score.
 
         Args:
             kind: the name of the merge.
@@ -100,11 +100,12 @@ class Search:
 
         trials = halve(self.inputs.strengths, self.inputs.budget, evaluate, show)
         merged = self.inputs.merges[kind]
-        return [
+        rows = [
             FoundMerge(kind, t, merged.at(*t.strengths), torch.stack(kept[t.strengths]))
             for t in trials
             if t.scores
         ]
+        return rows[:1] + sorted(rows[1:], key=lambda row: -row.trial.mean)
 
     def _is_over(self, end: float) -> bool:
         """Whether the search is to end now; the first picture is always drawn."""
@@ -125,8 +126,8 @@ def _unless_cancelled(_evaluations: int) -> None:
 
 
 def _so_far(kind: str, ranked: Sequence[Trial[Judged]]) -> str:
-    """Name the best candidates so far, and the merge as it is."""
+    """Name the best candidate so far, and the merge as it is."""
     best, *others = ranked
-    said = [best, *others[:1], *(t for t in others[1:] if t.strengths == BASELINE)]
+    said = [best, *(trial for trial in others if trial.strengths == BASELINE)]
     scores = ", ".join(f"{write_strengths(t.strengths)}: {t.mean:.2f}" for t in said)
     return f"{kind}, best first: {scores}"
