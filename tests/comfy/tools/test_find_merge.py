@@ -27,7 +27,7 @@ from ziplora_core.comfy_adapter.tools.scores import ScoreInputs
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.merged import MergedLoRA, truncated
 from ziplora_core.merging.strengths import BASELINE, parse_strengths
-from ziplora_core.plots.found import found_rows, sheet, small
+from ziplora_core.plots.found import found_rows, sheet
 from ziplora_core.training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
 
 from .. import helpers
@@ -303,9 +303,3 @@ def test_bad_input_is_refused_by_name_before_anything_is_drawn(
         with pytest.raises(ZipLoRAError) as error:
             found(model, inputs_of(model, clip, **given), ProgressCallbacks(on_prepare=never))
         assert words in str(error.value)
-
-
-def test_large_pictures_are_shrunk_for_the_sheet() -> None:
-    assert small(torch.rand(2, 1024, 512, 3)).shape == (2, 512, 256, 3)
-    pictures = torch.rand(2, 64, 64, 3)
-    assert small(pictures) is pictures

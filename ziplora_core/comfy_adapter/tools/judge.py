@@ -18,7 +18,7 @@ from ..model.memory_advice import memory_advice
 from .judge_inputs import check_sizes, checked_pair
 from .scorers import GATES, LoRAScorer, draw_calibration
 
-ADVICE = "raise calibration_pictures or draws"
+_ADVICE = "raise calibration_pictures or draws"
 PATCHED = (
     "WARNING: model has weight patches on it (LoRAs, or a model merge), so 0 is what it draws with "
     "them: connect the checkpoint itself, unless they belong to every picture"
@@ -110,7 +110,7 @@ def judge(
         model, vae, pairs, how, count,
         lambda done: on_part(done * before // inputs.drawings, total),
     )  # fmt: skip
-    scorer = LoRAScorer(model, vae, pairs, how, calibration, inputs.draws, ADVICE)
+    scorer = LoRAScorer(model, vae, pairs, how, calibration, inputs.draws, _ADVICE)
     judged = scorer.score(inputs.pictures, lambda done: on_part(before + done, total))
     on_part(total, total)
     assert scorer.gauge is not None
