@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.folders import checkpoint_root
 from ..ziplora_core.comfy_adapter.train.ziplora import train_ziplora
-from ..ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt
+from ..ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt, joint_prompts
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.lora.layers import LAYER_CHOICES
 from ..ziplora_core.lora.merged import MergedLoRA
@@ -78,8 +78,10 @@ class ZipLoRAOptimize(io.ComfyNode):
                     default="closed_form",
                     tooltip="closed_form: solves for the coefficients layer by layer, without "
                     "steps, backward pass or penalty; connect joint_conditioning when you use it. "
-                    "adam: gradient steps, as in the paper. closed_form_then_adam: gradient steps "
-                    "that start from the closed form.",
+                    "adam: gradient steps. closed_form_then_adam: gradient steps that start from "
+                    "the closed form. adam_as_published: the paper's settings in place of these "
+                    "widgets (100 steps, learning rate 0.01, cosine, λ 0.01, attention layers), "
+                    "without joint_conditioning.",
                 ),
                 steps_input(
                     100,
@@ -100,12 +102,13 @@ class ZipLoRAOptimize(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "similarity_weight",
-                    default=0.01,
+                    default=0.001,
                     min=0.0,
                     max=100.0,
                     step=1e-7,
                     round=False,
-                    tooltip="λ, the weight of the penalty; 0 turns it off.",
+                    tooltip="λ, the weight of the penalty; 0 turns it off. At 0.01, the paper's "
+                    "value, the style is kept less.",
                 ),
                 io.Combo.Input(
                     "layers",
@@ -144,9 +147,67 @@ class ZipLoRAOptimize(io.ComfyNode):
                     "joint_conditioning",
                     optional=True,
                     tooltip="A prompt that asks for the subject in the style, encoded with any "
-                    "CLIP, or with one that has both LoRAs on it. Not in the paper. Where both "
+                    "CLIP, or with one that has both LoRAs on it; several through Conditioning "
+                    "(Combine). Not in the paper. Where both "
                     "LoRAs see the same inputs, matching each on its own prompt ends with half of "
-                    "both; with this prompt, the merge is also matched to both at full strength.",
+                    "both; with this prompt, the merge is also matched to both together.",
+                ),
+                io.Float.Input(
+                    "joint_content",
+                    default=0.9,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Strength of the subject in what the merge is matched to at the joint "
+                    "prompt. 0.9 and 0.7 suit negative_strength 0; for any LoRA loader, 1 and 1. "
+                    "Find the Merge finds them for your pair.",
+                ),
+                io.Float.Input(
+                    "joint_style",
+                    default=0.7,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Strength of the style there.",
+                ),
+                io.Float.Input(
+                    "joint_weight",
+                    default=4.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.5,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much the error at the joint prompt counts, relative to each "
+                    "LoRA's own prompt.",
+                ),
+                io.Float.Input(
+                    "negative_strength",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The negative_strength of Apply Merged LoRA that you will generate "
+                    "images with: the LoRAs draw the calibration images in the same way. 1 for any "
+                    "other LoRA loader.",
+                ),
+                io.Float.Input(
+                    "ridge",
+                    default=0.03,
+                    min=1e-6,
+                    max=1000.0,
+                    step=0.01,
+                    round=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How firmly the closed form holds the coefficients at 1, the direct "
+                    "merge. More makes them smaller and keeps less of each LoRA alone.",
                 ),
             ],
             outputs=[
@@ -171,13 +232,14 @@ class ZipLoRAOptimize(io.ComfyNode):
         joint_conditioning: Any | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        settings = ZipLoRASettings(**widgets, options=options or TrainingOptions())
+        asked = ZipLoRASettings(**widgets, options=options or TrainingOptions())
+        settings = asked.resolved()
         prompts = [
             Prompt("content", content_conditioning, content_latent),
             Prompt("style", style_conditioning, style_latent),
         ]
-        if joint_conditioning is not None:
-            prompts.append(Prompt("joint", joint_conditioning))
+        if asked.solver != "adam_as_published":
+            prompts += joint_prompts(joint_conditioning)
         with followed(cls, settings.gradient_steps) as callbacks:
             result = train_ziplora(model, pair, prompts, settings, checkpoint_root(), callbacks)
             notes: list[str] = []

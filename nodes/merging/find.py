@@ -58,8 +58,8 @@ class FindMerge(io.ComfyNode):
                     default=32,
                     min=1,
                     max=10000,
-                    tooltip="The most images to draw for all pairs together; six more set the "
-                    "scale. With other_merged, each kind of merge gets half.",
+                    tooltip="The most images to draw for all pairs together; twelve more set "
+                    "the scale. With other_merged, each kind of merge gets half.",
                 ),
                 io.Float.Input(
                     "minutes",

@@ -212,17 +212,17 @@ class ApplyMergedLoRA(io.ComfyNode):
                 *block_inputs("In addition to the strengths: ", "all"),
                 io.Float.Input(
                     "negative_strength",
-                    default=1.0,
+                    default=0.0,
                     min=0.0,
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    advanced=True,
-                    tooltip="Strength of the merge on the UNet for the negative prompt: 1 is as "
-                    "with any LoRA loader. At 0 the UNet predicts it without the merge, so that "
-                    "CFG leads towards subject and style, too, and the style above all acts more "
-                    "strongly: try strengths such as 0.9 and 0.7. Below 1, the merge runs beside "
-                    "the layers, which takes more time.",
+                    tooltip="Strength of the merge on the UNet for the negative prompt. At 0 the "
+                    "UNet predicts it without the merge, so that CFG leads towards subject and "
+                    "style, too, and the style above all acts more strongly: with Merge LoRAs, "
+                    "try strengths such as 0.9 and 0.7; ZipLoRA Optimize learns for 0 and 1 / 1. "
+                    "1 is as with any LoRA loader. Below 1, the merge runs beside the layers, "
+                    "which takes more time. At CFG 1 there is no negative prompt: set all to 1.",
                 ),
             ],
             outputs=[
@@ -243,7 +243,7 @@ class ApplyMergedLoRA(io.ComfyNode):
         style_strength: float = 1.0,
         block_preset: str = "all",
         blocks: str = "",
-        negative_strength: float = 1.0,
+        negative_strength: float = 0.0,
     ) -> io.NodeOutput:
         by_block = chosen_blocks(block_preset, blocks)
         weights = [(content_strength * c, style_strength * s) for c, s in by_block.values()]

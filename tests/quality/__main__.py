@@ -1,9 +1,9 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
 `make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, judge, sliders, unziplora; or
-what runs by its name only: halves (of guidance), short (few methods on four tuning pairs, only
-said), trimmed (which a test repeats), or test, the pairs that nothing may be chosen by. Run again
-to resume; `.sandbox/quality` holds what is made.
+what runs by its name only: halves (of guidance), search (for strengths), short (few methods on four
+tuning pairs, only said), trimmed (which a test repeats), or test and halves_test, on the pairs that
+nothing may be chosen by. Run again to resume; `.sandbox/quality` holds what is made.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from sandbox.commands import say
 
@@ -25,12 +26,15 @@ from miniworld.parts import load_parts  # noqa: E402
 from . import document, halves_tables, judge_tables, record  # noqa: E402
 from .benchmark import BRIEF, FULL, Plan  # noqa: E402
 from .benchmark import run as run_merges  # noqa: E402
+from .halves import DRAWN, TESTED, Choices  # noqa: E402
 from .halves import run as run_halves  # noqa: E402
 from .judge import run as run_judge  # noqa: E402
+from .search import run as run_search  # noqa: E402
+from .search import write as write_search  # noqa: E402
 from .single import write as write_single  # noqa: E402
 from .sliders import document as slider_document  # noqa: E402
 from .sliders import run as slider_run  # noqa: E402
-from .subjects import TEST, TUNING  # noqa: E402
+from .subjects import TEST, TUNING, Pair  # noqa: E402
 from .table import COLUMNS, markdown, rows  # noqa: E402
 from .unziplora import document as unziplora_document  # noqa: E402
 from .unziplora import run as unziplora_run  # noqa: E402
@@ -80,9 +84,27 @@ def judge() -> int:
 
 def halves() -> int:
     """Draw merges with the base model in guidance's unconditional half."""
-    document.require(halves_tables.MARKS)
+    return _halves("halves", TUNING, DRAWN)
+
+
+def halves_test() -> int:
+    """Draw what the tuning pairs have chosen on the test pairs: once, at the end."""
+    return _halves("halves_test", TEST, TESTED)
+
+
+def search() -> int:
+    """Hold Find the Merge against the probes."""
+    document.require(["search"])
     with workers.start() as pool:
-        halves_tables.write(TUNING, run_halves(pool, TUNING))
+        run = {"tuning": run_search(pool, TUNING), "test": run_search(pool, TEST)}
+    write_search(run)
+    return 0
+
+
+def _halves(kind: str, pairs: Sequence[Pair], choices: Choices) -> int:
+    document.require(halves_tables.marks(kind))
+    with workers.start() as pool:
+        halves_tables.write(kind, pairs, run_halves(pool, pairs, choices), choices)
     return 0
 
 
@@ -126,7 +148,15 @@ ALL = {
     "sliders": sliders,
     "unziplora": unziplora,
 }
-PARTS = {**ALL, "halves": halves, "trimmed": trimmed, "short": short, "test": test}
+PARTS = {
+    **ALL,
+    "halves": halves,
+    "halves_test": halves_test,
+    "search": search,
+    "trimmed": trimmed,
+    "short": short,
+    "test": test,
+}
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def rounded(cell: State, fits: bool = True) -> dict[str, float | list[float]]:
     left_out = ("pictures",) if fits else ("pictures", "overlap")
     return {
         name: [round(v, 5) for v in value]
-        if name == "retention"
+        if name in ("retention", "alone")
         else round(mean(value) if isinstance(value, list) else value, 4)
         for name, value in cell.items()
         if name not in left_out

@@ -20,7 +20,7 @@ from ziplora_core.lora.pair import LoRAPair
 from . import cache
 from .conditions import Condition
 from .measure import References, RetentionTest, overlaps, references
-from .methods import TABLE, Merge, Method, Task
+from .methods import EVERY_METHOD, Merge, Method, Task
 from .sources import CONTENT_STEPS, LAYERS, STYLE_STEPS, content_lora, style_lora
 from .subjects import CONTENT_PROMPT, JOINT_PROMPT, Pair
 
@@ -33,7 +33,12 @@ SEED = 1
 MEASURING = cache.code(
     *(f"ziplora_core/{part}" for part in ("dreambooth", "files", "lora", "merging")),
     *(f"ziplora_core/{part}" for part in ("training", "ziplora")),
-    *(f"ziplora_core/comfy_adapter/{part}" for part in ("model", "train", "tools/calibration.py")),
+    *(f"ziplora_core/comfy_adapter/{part}" for part in ("data", "model", "tools/calibration.py")),
+    *(
+        f"ziplora_core/comfy_adapter/train/{n}.py"
+        for n in ("closed_form_on_model", "dreambooth", "dreambooth_inputs", "new_lora", "run")
+    ),
+    *(f"ziplora_core/comfy_adapter/train/{n}.py" for n in ("ziplora", "ziplora_inputs")),
     *(f"tests/quality/{n}.py" for n in ("experiment", "measure", "methods", "sources", "subjects")),
     *(f"tests/miniworld/{name}.py" for name in ("parts", "scenes", "shapes", "styles")),
 )
@@ -78,7 +83,7 @@ class Bench:
         """Draw and measure each LoRA's own prompt: alignments, retention, seconds of the merge."""
 
         def make() -> cache.State:
-            merge, seconds = self._merge(method)
+            merge, seconds = self.merge(method)
             model = self._on_model(merge, 1.0, 1.0)
             drawn = {name: self.draw(model, name, SEED) for name in ("content", "style")}
             return {
@@ -95,7 +100,7 @@ class Bench:
         """Draw and measure the joint picture: both alignments, *both right*, silhouettes."""
 
         def make() -> cache.State:
-            merge, _ = self._merge(method)
+            merge, _ = self.merge(method)
             model = self._on_model(merge, condition.content, condition.style)
             drawn = self.task.parts.draw(
                 model, condition.prompt, PICTURES, SEED, condition.steps, condition.guidance,
@@ -122,12 +127,12 @@ class Bench:
             "overlap": overlaps(pictures, pair.subject, pair.style).tolist(),
         }
 
-    def _merge(self, method: str) -> tuple[Merge, float]:
+    def merge(self, method: str) -> tuple[Merge, float]:
         """Merge, unless the latest merge was the same; returns it and its seconds."""
         if self._latest is None or self._latest[0] != method:
             torch.manual_seed(SEED)
             begun = time.monotonic()
-            merge = TABLE[method](self.task, SEED)
+            merge = EVERY_METHOD[method](self.task, SEED)
             self._latest = method, merge, time.monotonic() - begun
         return self._latest[1], self._latest[2]
 

@@ -2,93 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 from miniworld.parts import load_parts
 from miniworld.probe_files import load_probes
 from sandbox.commands import say
-from ziplora_core.comfy_adapter.apply.guidance import with_negative_strength
 
-from . import cache, table
+from . import table
 from .benchmark import train_loras
 from .cache import State
-from .conditions import AS_MADE, CONDITIONS, STRENGTHS, Condition
-from .experiment import PICTURES, SEED, Bench, as_bytes, make_bench
-from .methods import CLOSED_FORM, DIRECT, NULL_SPACE
-from .subjects import Pair
-
-CODE = cache.code("tests/quality/halves.py", "ziplora_core/comfy_adapter/apply/guidance.py")
-
-
-@dataclass(frozen=True)
-class Halves:
-    """How strong a merge is, in both halves of guidance.
-
-    Args:
-        content, style: strengths in the positive half.
-        negative: the factor on both in the unconditional half.
-    """
-
-    content: float = 1.0
-    style: float = 1.0
-    negative: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.content:g} / {self.style:g}, negative {self.negative:g}"
-
+from .conditions import AS_MADE, CONDITIONS, STRENGTHS
+from .experiment import make_bench
+from .halves_cells import Halves, joint, kept
+from .methods import (
+    ADAM_TAUGHT,
+    CLOSED_FORM,
+    DIRECT,
+    NULL_SPACE,
+    TAUGHT,
+    TAUGHT_TABLE,
+)
+from .subjects import TUNING, Pair
 
 LOWERED = Halves(0.9, 0.7)
 CONTROL = Halves(0.9, 0.7, 1.0)
 """The same strengths, as by any loader."""
-DRAWN: dict[str, Sequence[Halves]] = {
+Choices = Mapping[str, Sequence[Halves]]
+DRAWN: Choices = {
     DIRECT: (CONTROL, Halves(negative=0.5), Halves(), Halves(1.0, 0.8), Halves(0.8, 0.8), LOWERED),
     NULL_SPACE: (Halves(), LOWERED),
     CLOSED_FORM: (Halves(), LOWERED),
     "ZipLoRA, joint": (Halves(), LOWERED),
+    TAUGHT: (Halves(),),
+    ADAM_TAUGHT: (Halves(),),
 }
-CHANGED = ("other wording", "another scene", "DPM++ 2M Karras", "CFG 5", "30 steps")
-"""Conditions that the direct merge is drawn under at `LOWERED` and `CONTROL`, too."""
+TRIED: Choices = {method: (Halves(),) for method in TAUGHT_TABLE}
+"""What is drawn on `TRIED_ON`, too: variants of what ZipLoRA is taught."""
+TRIED_ON = TUNING[:2]
+TESTED: Choices = {
+    DIRECT: (CONTROL, Halves(), LOWERED),
+    NULL_SPACE: (LOWERED,),
+    TAUGHT: (Halves(),),
+    ADAM_TAUGHT: (Halves(),),
+}
+"""What is drawn on the test pairs: what tuning pairs have chosen, and what it is compared with."""
+COMPARED: dict[str, tuple[str, Halves]] = {
+    f"{DIRECT}, {LOWERED}": (DIRECT, LOWERED),
+    f"{TAUGHT}, {Halves()}": (TAUGHT, Halves()),
+}
+"""What is drawn under every condition, beside the direct merge by any loader."""
 Cells = dict[str, State]
 
 
-def run(workers: Executor, pairs: Sequence[Pair]) -> list[Cells]:
+def run(workers: Executor, pairs: Sequence[Pair], choices: Choices = DRAWN) -> list[Cells]:
     """Draw and measure every pair's cells."""
     train_loras(workers, pairs)
-    return list(workers.map(drawn, pairs))
+    each = [{**choices, **TRIED} if pair in TRIED_ON else choices for pair in pairs]
+    return list(workers.map(drawn, pairs, each))
 
 
-def drawn(pair: Pair) -> Cells:
+def drawn(pair: Pair, choices: Choices) -> Cells:
     """Draw a pair's merges with every choice of strengths, and the direct merge as it is."""
     bench = make_bench(load_parts(), pair, load_probes())
-    cells = {DIRECT: bench.joint(DIRECT, CONDITIONS[AS_MADE])}
+    cells = {DIRECT: bench.joint(DIRECT, CONDITIONS[AS_MADE]) | kept(bench, DIRECT)}
     strengths = [bench.joint(DIRECT, condition) for condition in STRENGTHS.values()]
     cells[table.BEST] = table.best_strengths(dict(zip(STRENGTHS, strengths, strict=True)))
-    for method, choices in DRAWN.items():
-        for halves in choices:
-            cells[f"{method}, {halves}"] = joint(bench, method, halves, CONDITIONS[AS_MADE])
-    for name in CHANGED:
-        cells[f"{DIRECT}: {name}"] = bench.joint(DIRECT, CONDITIONS[name])
-        for halves in (LOWERED, CONTROL):
-            cells[f"{halves}: {name}"] = joint(bench, DIRECT, halves, CONDITIONS[name])
+    for name, condition in CONDITIONS.items():
+        cells[f"{DIRECT}: {name}"] = bench.joint(DIRECT, condition)
+    for method, of_method in choices.items():  # a merge is made once for all its pictures
+        for halves in of_method:
+            cell = joint(bench, method, halves, CONDITIONS[AS_MADE])
+            errors = kept(bench, method) if halves == Halves() else {}
+            cells[f"{method}, {halves}"] = {**cell, **errors}
+        for row in COMPARED:
+            if COMPARED[row][0] == method:
+                for name, condition in CONDITIONS.items():
+                    at = COMPARED[row][1].at(condition)
+                    cells[f"{row}: {name}"] = joint(bench, method, at, condition)
     say(f"drawn by halves: {pair.name}")
     return cells
-
-
-def joint(bench: Bench, method: str, halves: Halves, condition: Condition) -> State:
-    """Draw and measure the joint picture under a condition, whose strengths are not used."""
-
-    def make() -> State:
-        merged = bench._merge(method)[0].merged
-        assert merged is not None
-        parts, modules = bench.task.parts, merged.modules(halves.content, halves.style)
-        model, _ = with_negative_strength(parts.model, modules, "merge", halves.negative)
-        pictures = parts.draw(
-            model, condition.prompt, PICTURES, SEED, condition.steps, condition.guidance,
-            condition.sampler, condition.scheduler,
-        )  # fmt: skip
-        return {**bench.measured(pictures), "pictures": as_bytes(pictures)}
-
-    inputs = {**bench.inputs(method), "halves": halves, "condition": condition, "drawing": CODE}
-    return cache.cached("halves", inputs, make)

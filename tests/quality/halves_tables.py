@@ -13,8 +13,9 @@ from sandbox.paths import ROOT
 
 from . import document, table
 from .cache import State
-from .halves import CHANGED, CONTROL, DRAWN, LOWERED, Cells
-from .methods import DIRECT, NULL_SPACE
+from .conditions import CONDITIONS
+from .halves import COMPARED, TRIED, TRIED_ON, Cells, Choices
+from .methods import DIRECT
 from .sheet import contact_sheet
 from .subjects import Pair
 
@@ -24,34 +25,45 @@ COLUMNS = {
     "best": "against *direct, best strengths*",
     "worst": "worst pair against *direct*",
     **{column: table.COLUMNS[column] for column in ("both right", "overlap")},
+    "content error": "content error (worst pair)",
+    "style error": "style error (worst pair)",
 }
 CONDITION_COLUMNS = {
-    "both": f"direct, {LOWERED}",
-    "difference": "against *direct*",
-    "worst": "worst pair against *direct*",
-    "both right": "both right",
-    "direct, right": "direct: both right",
-    "control": f"direct, {CONTROL}",
-    "control, right": "both right",
+    "direct": "direct",
+    "direct, right": "both right",
+    **{
+        f"{row}{end}": title
+        for row in COMPARED
+        for end, title in (
+            ("", row),
+            (", difference", "against *direct*"),
+            (", worst", "worst pair"),
+            (", right", "both right"),
+        )
+    },
 }
-MARKS = ("halves", "halves conditions")
-FIGURES = ROOT / "docs" / "quality_halves.json"
+FIGURES = ROOT / "docs" / "quality_{}.json"
 
-SHEET = {
-    DIRECT: DIRECT,
-    f"direct, {LOWERED}": f"{DIRECT}, {LOWERED}",
-    f"null_space, {LOWERED}": f"{NULL_SPACE}, {LOWERED}",
-    "direct: other wording": f"{DIRECT}: other wording",
-    f"direct, {LOWERED}: other wording": f"{LOWERED}: other wording",
-}
-"""The rows of the sheet, and the cell of each."""
+SHEET = [
+    row
+    for name in ("", ": other wording")
+    for row in (f"{DIRECT}{name}", *(f"{method}{name}" for method in COMPARED))
+]
+"""The rows of the sheet: cells by name."""
 
 
-def write(pairs: Sequence[Pair], found: Sequence[Cells]) -> None:
+def marks(kind: str) -> list[str]:
+    """The names of the tables in the document: of the tuning pairs, also what was tried."""
+    return [kind, f"{kind} conditions", *(["halves tries"] if kind == "halves" else [])]
+
+
+def write(kind: str, pairs: Sequence[Pair], found: Sequence[Cells], choices: Choices) -> None:
     """Write both tables, the figures and the sheet, and say the tables."""
-    texts = (table.markdown(rows(found), COLUMNS),
-             table.markdown(changed(found), CONDITION_COLUMNS, "condition"))  # fmt: skip
-    for mark, text in zip(MARKS, texts, strict=True):
+    tried = [cells for pair, cells in zip(pairs, found, strict=True) if pair in TRIED_ON]
+    texts = [table.markdown(rows(found, choices), COLUMNS),
+             table.markdown(changed(found), CONDITION_COLUMNS, "condition"),
+             *([table.markdown(rows(tried, TRIED), COLUMNS)] if tried else [])]  # fmt: skip
+    for mark, text in zip(marks(kind), texts, strict=True):
         say(f"\n{text}")
         document.put(mark, text)
     named = dict(zip((pair.name for pair in pairs), found, strict=True))
@@ -59,23 +71,28 @@ def write(pairs: Sequence[Pair], found: Sequence[Cells]) -> None:
         pair: {name: document.rounded(cell, fits=": " not in name) for name, cell in cells.items()}
         for pair, cells in named.items()
     }
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    file = FIGURES.with_name(FIGURES.name.format(kind))
+    file.write_text(json.dumps(figures, indent=1) + "\n")
     shown: dict[str, dict[str, Tensor]] = {
-        row: {pair: cells[cell]["pictures"][:3].float() / 255 for pair, cells in named.items()}
-        for row, cell in SHEET.items()
+        row: {pair: cells[row]["pictures"][:3].float() / 255 for pair, cells in named.items()}
+        for row in SHEET
     }
-    title = "The plain sum, and with the base model in the unconditional half"
-    document.save(contact_sheet(title, shown, scale=0.4), "quality_halves.png")
+    title = "The plain sum, and merges with the base model in the unconditional half"
+    document.save(contact_sheet(title, shown, scale=0.4), f"quality_{kind}.png")
 
 
-def rows(found: Sequence[Cells]) -> dict[str, table.Row]:
+def rows(found: Sequence[Cells], choices: Choices) -> dict[str, table.Row]:
     """Compute the joint picture's figures, and their differences from the direct merge."""
     direct, best = ([cells[name] for cells in found] for name in (DIRECT, table.BEST))
-    names = [DIRECT, table.BEST, *(f"{m}, {h}" for m, choices in DRAWN.items() for h in choices)]
+    names = [DIRECT, table.BEST, *(f"{m}, {h}" for m, at in choices.items() for h in at)]
     made: dict[str, table.Row] = {}
     for name in names:
         ours = [cells[name] for cells in found]
         made[name] = table.joint_row(ours, None if name == DIRECT else direct)
+        if "retention" in ours[0]:
+            made[name] |= {
+                f"{of} error": _errors(ours, direct, n) for n, of in enumerate(("content", "style"))
+            }
         if name not in (DIRECT, table.BEST):
             made[name] |= {
                 "best": str(table.difference(ours, best)), "worst": _worst(ours, direct),
@@ -84,20 +101,32 @@ def rows(found: Sequence[Cells]) -> dict[str, table.Row]:
 
 
 def changed(found: Sequence[Cells]) -> dict[str, table.Row]:
-    """Compare the ways to draw the direct merge under changed conditions."""
+    """Compare the ways to draw under changed conditions."""
     made: dict[str, table.Row] = {}
-    for name in CHANGED:
-        ours, control, direct = (
-            [cells[f"{of}: {name}"] for cells in found] for of in (LOWERED, CONTROL, DIRECT)
-        )
-        made[name] = {
-            **table.joint_row(ours, direct),
-            "worst": _worst(ours, direct),
+    for name in CONDITIONS:
+        direct = [cells[f"{DIRECT}: {name}"] for cells in found]
+        row: dict[str, table.Value] = {
+            "direct": mean(table.both(cell) for cell in direct),
             "direct, right": table.mean_of(direct, "both right"),
-            "control": mean(table.both(cell) for cell in control),
-            "control, right": table.mean_of(control, "both right"),
         }
+        for method in COMPARED:
+            ours = [cells[f"{method}: {name}"] for cells in found]
+            row |= {
+                method: mean(table.both(cell) for cell in ours),
+                f"{method}, difference": str(table.difference(ours, direct)),
+                f"{method}, worst": _worst(ours, direct),
+                f"{method}, right": table.mean_of(ours, "both right"),
+            }
+        made[name] = row
     return made
+
+
+def _errors(ours: Sequence[State], direct: Sequence[State], of: int) -> str:
+    """Retention error as a multiple of the direct merge's: the mean, and the largest."""
+    ratios = [
+        mine["retention"][of] / its["retention"][of] for mine, its in zip(ours, direct, strict=True)
+    ]
+    return f"{mean(ratios):.2f} ({max(ratios):.2f})"
 
 
 def _worst(ours: Sequence[State], theirs: Sequence[State]) -> str:

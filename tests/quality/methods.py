@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from miniworld.scenes import SIDE
 from ziplora_core.comfy_adapter.model.pair_on_model import merge_pair
 from ziplora_core.comfy_adapter.tools.calibration import CalibrationPrompts, calibrate
 from ziplora_core.comfy_adapter.train.ziplora import train_ziplora
-from ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt
+from ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt, joint_prompts
 from ziplora_core.lora.blocks import PRESETS
 from ziplora_core.lora.factors import LoraFactors
 from ziplora_core.lora.merged import MergedLoRA
@@ -23,7 +23,7 @@ from ziplora_core.training.options import TrainingOptions
 from ziplora_core.ziplora.options import ZipLoRASettings
 
 from .sources import LAYERS, RANK, joint_lora
-from .subjects import CONTENT_PROMPT, JOINT_PROMPT, Pair
+from .subjects import CONTENT_PROMPT, JOINT_PROMPT, STYLE_WORD, SUBJECT, Pair
 
 Modules = Mapping[str, LoraFactors]
 OPTIONS = TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0)
@@ -105,10 +105,12 @@ class ZipLoRA:
     Args:
         pictures: give it the training pictures as reference latents.
         joint: connect the joint prompt, too.
+        wordings: further joint prompts.
     """
 
     pictures: bool = False
     joint: bool = False
+    wordings: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, task: Task, seed: int) -> Merge:
@@ -127,7 +129,8 @@ class ZipLoRA:
                 for prompt, images in zip(prompts, shown, strict=True)
             ]
         if self.joint:
-            prompts.append(Prompt("joint", parts.encode(JOINT_PROMPT)))
+            asked = [parts.encode(text)[0] for text in (JOINT_PROMPT, *self.wordings)]
+            prompts += joint_prompts(asked)
         with tempfile.TemporaryDirectory() as folder:
             result = train_ziplora(
                 parts.model, task.loras, prompts, replace(settings, **self.settings), Path(folder)
@@ -135,8 +138,21 @@ class ZipLoRA:
         return _of(result.merged)
 
 
-def _zip(pictures: bool = False, joint: bool = False, **settings: Any) -> ZipLoRA:
-    return ZipLoRA(pictures, joint, {"solver": "adam", **settings})
+PLAIN = {
+    "solver": "adam", "similarity_weight": 0.01, "bounded": False, "joint_content": 1.0,
+    "joint_style": 1.0, "joint_weight": 1.0, "negative_strength": 1.0,
+}  # fmt: skip
+"""Taught for drawing by any LoRA loader, with both LoRAs at full strength in both halves; the
+paper's λ, and a closed form without bounds."""
+
+
+def _zip(joint: bool = False, **settings: Any) -> ZipLoRA:
+    return ZipLoRA(joint=joint, settings={**PLAIN, **settings})
+
+
+def _taught(wordings: Sequence[str] = (), **settings: Any) -> ZipLoRA:
+    """ZipLoRA at the node's defaults: taught for the base model in the unconditional half."""
+    return ZipLoRA(joint=True, wordings=wordings, settings=settings)
 
 
 DIRECT, NULL_SPACE = "direct", "null_space"
@@ -166,8 +182,28 @@ TABLE: dict[str, Method] = {
     "ZipLoRA, λ 0.001": _zip(similarity_weight=0.001),
     "ZipLoRA, λ 0": _zip(similarity_weight=0.0),
 }
-"""ZipLoRA alone means the paper's solver at the node's defaults (cosine, λ 0.01, learning rate
-0.01, 100 steps) on all layers that the LoRAs have."""
+"""ZipLoRA alone means the paper's solver and settings (cosine, λ 0.01, learning rate 0.01, 100
+steps) on all layers that the LoRAs have."""
+WORDINGS = (
+    f"{SUBJECT} on the right in {STYLE_WORD} style",
+    f"a large {SUBJECT[2:]} with a small circle in {STYLE_WORD} style",
+    f"{SUBJECT[2:]} {STYLE_WORD}",
+)
+"""Joint prompts beside the first; none is drawn when merges are measured."""
+TAUGHT = "closed form, taught"
+TAUGHT_BY_FOUR = f"{TAUGHT} by four prompts"
+ADAM_TAUGHT = "ZipLoRA, taught"
+TAUGHT_TABLE: dict[str, Method] = {
+    TAUGHT: _taught(),
+    f"{TAUGHT} with weight 1": _taught(joint_weight=1.0),
+    f"{TAUGHT} without bounds": _taught(bounded=False),
+    f"{TAUGHT} at 1 / 1": _taught(joint_content=1.0, joint_style=1.0),
+    TAUGHT_BY_FOUR: _taught(WORDINGS),
+    ADAM_TAUGHT: _taught(solver="adam"),
+    f"{ADAM_TAUGHT}, λ 0.01": _taught(solver="adam", similarity_weight=0.01),
+}
+"""Merges to draw with the base model in the unconditional half."""
+EVERY_METHOD = {**TABLE, **TAUGHT_TABLE}
 assert all(any(name.startswith(method) for name in TABLE) for method in METHODS)
 
 

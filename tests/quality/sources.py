@@ -38,7 +38,7 @@ TRAINER = cache.code(
     *(f"ziplora_core/comfy_adapter/{part}" for part in ("data", "model")),
     *(
         f"ziplora_core/comfy_adapter/train/{n}.py"
-        for n in ("dreambooth", "dreambooth_inputs", "run")
+        for n in ("dreambooth", "dreambooth_inputs", "new_lora", "run")
     ),
 )
 """The code that decides what a LoRA learns: others may change, and kept LoRAs stay."""

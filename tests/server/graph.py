@@ -70,9 +70,10 @@ class Graph:
         return self.node("ZipLoRAOptimize", **{**settings, **inputs})
 
     def apply(self, merged: str, content: float = 1.0, style: float = 1.0, **inputs: Any) -> str:
+        """Apply a merge, as any loader does unless the inputs say otherwise."""
         return self.node(
             "ApplyMergedLoRA", model=self.model, merged=[merged, 0], clip=self.clip,
-            content_strength=content, style_strength=style, **inputs,
+            content_strength=content, style_strength=style, **{"negative_strength": 1.0, **inputs},
         )  # fmt: skip
 
     def save(self, merged: str, prefix: str, rank: int = 0, dtype: str = "fp32") -> str:

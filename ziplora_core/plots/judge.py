@@ -107,12 +107,14 @@ class Scale:
     """A linear scale with the calibration's means at 0 and 1.
 
     Args:
-        base: amounts of this LoRA in pictures of the base model.
+        base: amounts of this LoRA in pictures without it.
         own: amounts of this LoRA in its own pictures.
+        others: whose pictures those without it are.
     """
 
     base: Sequence[float]
     own: Sequence[float]
+    others: str = "base model's"
 
     @property
     def zero(self) -> float:
@@ -139,9 +141,9 @@ class Scale:
 
     def describe(self) -> str:
         """Describe both ends, and the scores of the single calibration pictures."""
-        ends = f"base model's pictures {self.zero:.4f} (score 0), its own {self.one:.4f} (score 1)"
+        ends = f"{self.others} pictures {self.zero:.4f} (score 0), its own {self.one:.4f} (score 1)"
         spans = []
-        for name, amounts in (("base", self.base), ("own", self.own)):
+        for name, amounts in (("without it", self.base), ("own", self.own)):
             scores = [self.score(amount) for amount in amounts]
             spans.append(f"{name} {min(scores):.2f} … {max(scores):.2f}")
         return f"{ends}; single pictures: {', '.join(spans)}"
@@ -161,9 +163,9 @@ class Gauge:
     def warnings(self, advice: str = "raise draws") -> list[str]:
         """Name the LoRAs whose scores are as uncertain as they are large; say what to do."""
         return [
-            f"WARNING: the {name} LoRA's own pictures and the base model's overlap on this scale, "
-            f"so a single picture's score says little: {advice}, and see that its trigger word "
-            "is in the prompt"
+            f"WARNING: the {name} LoRA's own pictures and the {scale.others} overlap on this "
+            f"scale, so a single picture's score says little: {advice}, and see that its trigger "
+            "word is in the prompt"
             for name, scale in (("content", self.content), ("style", self.style))
             if scale.overlaps
         ]
@@ -185,11 +187,9 @@ def calibrate_gauge(
     Raises:
         ZipLoRAError: a LoRA's own pictures have no more of it than those of the base model.
     """
-    scales = {
-        "content": Scale([p.content for p in base], [p.content for p in content]),
-        "style": Scale([p.style for p in base], [p.style for p in style]),
-    }
-    for name, scale in scales.items():
+    content_scale = Scale([p.content for p in base], [p.content for p in content])
+    style_scale = Scale([p.style for p in base], [p.style for p in style])
+    for name, scale in (("content", content_scale), ("style", style_scale)):
         if not scale.one > scale.zero:
             raise problem(
                 "positive",
@@ -199,7 +199,7 @@ def calibrate_gauge(
                 advice=f"Is the trigger word of the {name} LoRA in the prompt? Write it there, or "
                 f"{advice}.",
             )
-    return Gauge(scales["content"], scales["style"])
+    return Gauge(content_scale, style_scale)
 
 
 Column = Callable[[Judged], float]

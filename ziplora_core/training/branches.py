@@ -48,9 +48,17 @@ class Gates:
             prompts = prompts[..., :1, :]
         return Gates(values, self.learned, prompts, sum(i < self.teachers for i in rows))
 
-    def for_guidance(self, samples: int) -> Gates:
-        """Repeat a batch for its unconditional half, whose branches have prompts of zero."""
+    def for_guidance(self, samples: int, negative_strength: float = 1.0) -> Gates:
+        """Repeat a batch for its unconditional half, whose branches have prompts of zero.
+
+        Args:
+            samples: the size of the batch.
+            negative_strength: a factor on the values in the unconditional half.
+        """
         both = self.of([*range(samples)] * 2)
+        if both.values is not None and negative_strength != 1:
+            halves = both.values.new_tensor([1.0, negative_strength]).repeat_interleave(samples)
+            both = replace(both, values=both.values * halves[:, None])
         if both.prompts is None:
             return both
         positive = torch.arange(2 * samples, device=both.prompts.device) < samples

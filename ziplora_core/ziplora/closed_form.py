@@ -14,12 +14,17 @@ from ..errors import problem
 from ..training.activations import RecordableModel, places, tokens
 from ..training.branches import Branches, Gates
 from ..training.noisy_samples import TEACHERS, Denoise, NoisySample, Teacher, batches, predict
-from .layer_least_squares import Moments, Solution
+from .layer_least_squares import UNBOUNDED, Bounds, Moments, Solution
 
 MAX_INPUT_WIDTH = 6144
 """Largest in · taps of a layer that is solved; wider layers keep coefficient 1."""
 FIRST_PASS_STRIDE = 3
 """Pass 1 uses every third sample only: it needs a rough solution, the next pass uses all."""
+
+
+BOUNDS: Bounds = (0.0, 2.0)
+"""The least and the largest coefficient. Without them, trained LoRAs get coefficients of a hundred
+and more, which fit the samples and fail on other prompts."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,16 @@ class ClosedFormSettings:
             their largest coefficients are a fourth as large.
         batch: the number of samples per UNet call, twice as many with students.
         budget: the bytes on the device that the sums S may take; further ones stay on the CPU.
+        weights: the weights of the teachers' errors, in the teachers' order.
+        bounds: the least and the largest coefficient.
     """
 
     passes: int = 2
     ridge: float = 0.03
     batch: int = 2
     budget: float = math.inf
+    weights: Sequence[float] = (1.0, 1.0, 1.0)
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass
@@ -72,7 +81,7 @@ class Collector:
     ) -> None:
         self.moments = {name: Moments(both) for name, both in branches.items()}
         self.budget, self.with_student = budget, with_student
-        self.teacher = TEACHERS[0]
+        self.teacher, self.weight = TEACHERS[0], 1.0
         self._seen = WeakTensorKeyDictionary()  # input → the first layer that has read it
 
     def record(self, name: str, x: Tensor, out: Tensor, layer: nn.Module) -> None:
@@ -88,7 +97,8 @@ class Collector:
         if self.with_student:  # it stays on the device: reading it would synchronise
             moments.drift = torch.maximum(moments.drift, (x[:half] - x[half:]).abs().max().float())
         seen = tokens(x, layer)
-        seen = seen * seen.shape[1] ** -0.5  # makes sums over positions means
+        root = (self.weight / seen.shape[1]) ** 0.5  # makes sums over positions weighted means
+        seen = seen * root
         student = seen[-half:].flatten(0, 1)
         first: Moments | None = self._seen.get(x)
         if first is None or first.second is None or len(first.second) != student.shape[1]:
@@ -99,7 +109,7 @@ class Collector:
         y = moments.added(seen[:half].flatten(0, 1), self.teacher)
         if self.with_student:
             base = places(out)
-            y += (base[:half] - base[half:]).flatten(0, 1) * base.shape[1] ** -0.5
+            y += (base[:half] - base[half:]).flatten(0, 1) * root
         moments.add_target(student, y)
 
     def _place(self, moments: Moments) -> torch.device:
@@ -158,7 +168,9 @@ def solve_coefficients(
             for name, columns in done.columns.items():
                 branches[name].fold(columns)
         with model.recording(collector.record):
-            for collector.teacher, of_teacher in shown:
+            for (collector.teacher, of_teacher), collector.weight in zip(
+                shown, settings.weights, strict=False
+            ):
                 for batch in batches(of_teacher, settings.batch):
                     _forward(model.denoise, batch, collector.teacher, student)
         drifts = torch.stack([moments.drift for moments in collector.moments.values()]).tolist()
@@ -166,7 +178,7 @@ def solve_coefficients(
             on_layer()
             if student and drift == 0:
                 continue
-            solution = moments.solve(settings.ridge)
+            solution = moments.solve(settings.ridge, settings.bounds)
             if solution is not None:
                 solutions[name], done.columns[name] = solution, solution.columns
             elif name in solutions:

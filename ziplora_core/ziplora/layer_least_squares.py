@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor
 
 from ..training.branches import Branches
 from ..training.noisy_samples import Teacher
+
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+_ROUNDS = 20
+"""Most rounds of the active set; trained LoRAs take three to eight."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +87,14 @@ class Moments:
             products = (down * ((y @ up).T @ x)).sum(0)
             self.linear[branch] += products.view(self.width, -1).sum(1)
 
-    def solve(self, ridge: float) -> Solution | None:
-        """Minimise the quadratic plus Σ_a ridge · mean(diag H_aa) · ‖m_a − 1‖².
+    def solve(self, ridge: float, bounds: Bounds = UNBOUNDED) -> Solution | None:
+        """Minimise the quadratic plus Σ_a ridge · mean(diag H_aa) · ‖m_a − 1‖² within bounds.
 
         The mean is taken per LoRA, so that a weak one is held no more firmly than a strong one.
+
+        Args:
+            ridge: the relative weight of the second term.
+            bounds: the least and the largest coefficient.
 
         Returns:
             the solution; None for a layer without inputs, with a zero update, or with numbers that
@@ -98,9 +108,10 @@ class Moments:
         weight = (ridge * each).expand(2, self.width).flatten()
         if not (weight > 0).all() or not (hessian.isfinite().all() and right.isfinite().all()):
             return None
-        solved = _ridge_towards_one(hessian, right, weight)
+        held, pull = hessian + weight.diag(), right + weight
+        solved = minimise_within(held, pull, bounds)
         if solved is None:  # nearly singular: float64, which not every device has
-            solved = _ridge_towards_one(*(t.cpu().double() for t in (hessian, right, weight)))
+            solved = minimise_within(held.cpu().double(), pull.cpu().double(), bounds)
         if solved is None:
             return None
         solved = solved.to(right)
@@ -126,9 +137,33 @@ class Moments:
         return hessian.view(2 * n, 2 * n)
 
 
-def _ridge_towards_one(hessian: Tensor, right: Tensor, weight: Tensor) -> Tensor | None:
-    """Solve (H + diag w) m = b + w; None where the Cholesky factorisation fails."""
-    factor, fault = torch.linalg.cholesky_ex(hessian + weight.diag())
-    if fault:
-        return None
-    return torch.cholesky_solve((right + weight)[:, None], factor)[:, 0]
+def minimise_within(hessian: Tensor, right: Tensor, bounds: Bounds) -> Tensor | None:
+    """Minimise ½ mᵀ H m − bᵀ m over low ≤ m ≤ high; None where a Cholesky factorisation fails.
+
+    By the primal-dual active set method (Hintermüller, Ito & Kunisch 2002,
+    doi:10.1137/S1052623401383558): entries beyond a bound are held there, and let go when the force
+    b − H m no longer pushes them out, until the same entries are held twice.
+
+    Args:
+        hessian: H `(n, n)`, positive definite.
+        right: b `(n,)`.
+        bounds: low and high, which may be infinite.
+    """
+    low, high = bounds
+    held = torch.zeros_like(right, dtype=torch.bool)
+    at = torch.zeros_like(right)
+    m = right
+    for _ in range(_ROUNDS):
+        free = ~held
+        rest = torch.where(free[:, None] & free, hessian, 0.0) + held.to(right).diag()
+        factor, fault = torch.linalg.cholesky_ex(rest)
+        if fault:
+            return None
+        wanted = torch.where(held, at, right - hessian @ at)
+        m = torch.cholesky_solve(wanted[:, None], factor)[:, 0]
+        pushed = m + torch.where(held, right - hessian @ m, 0.0) / hessian.diagonal()
+        before, held = held, (pushed < low) | (pushed > high)
+        if torch.equal(before, held):
+            break
+        at = torch.where(held, pushed.clamp(low, high), 0.0)
+    return m.clamp(low, high)

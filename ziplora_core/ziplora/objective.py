@@ -36,8 +36,8 @@ class ZipLoRAObjective(PlainTask):
         L = MSE(content) + MSE(style) + λ Σ_layers similarity(m_c, m_s)
 
     Each MSE compares the prediction of the merge with its teacher's, in the model's own space; the
-    samples hold the targets. An optional third term, MSE(joint), is not in the paper: its teacher
-    is both LoRAs at full strength, at a prompt that asks for both, which eq. 3 never sees.
+    samples hold the targets. An optional third term, w · MSE(joint), is not in the paper: its
+    teacher is both LoRAs together, at a prompt that asks for both, which eq. 3 never sees.
 
     Args:
         model: a model with `branches` on it; while it checkpoints, teachers take turns.
@@ -98,6 +98,8 @@ class ZipLoRAObjective(PlainTask):
             for turn in [teachers] if together else [[teacher] for teacher in teachers]:
                 self.fold()
                 errors = self._errors([draws[teacher] for teacher in turn])
+                weights = [self.settings.weights[teacher] for teacher in turn]
+                errors = [w * error for w, error in zip(weights, errors, strict=True)]
                 torch.stack(errors).sum().backward()
                 for teacher, error in zip(turn, errors, strict=True):
                     mse[teacher] += error.detach()

@@ -13,6 +13,7 @@ from ..lora.coefficients import CONTENT, STYLE
 from ..lora.merged import MergedLoRA, layer_cosine
 from ..lora.norms import kept_norm_lines
 from ..lora.pair import LoRAPair
+from ..lora.svd import inner_product
 from ..training.interface import TrainingRecord
 from ..training.report import compose, loss_line, steps_line
 from .options import ZipLoRASettings
@@ -25,8 +26,19 @@ MIN_MEAN = 0.3
 """Mean |m| below which a LoRA is nearly switched off."""
 
 
-MAX_RETENTION_RATIO = 1.2
+MAX_COEFFICIENT = 3.0
+"""Largest |m| that passes without a warning: the measured merges have at most 2.4."""
+
+
+MAX_RETENTION_RATIO = 1.05
 """Ratio of a retention error to the direct merge's above which the report warns."""
+
+
+_NO_JOINT_PROMPT = (
+    "joint_conditioning is open, so nothing was matched where both LoRAs act together: in our "
+    "measurements such merges draw worse joint images than the plain sum. Connect the prompt that "
+    "you will generate images with"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Retention:
 
     Args:
         content, style: the MSE against that LoRA alone, at its own prompt.
-        joint: the MSE against both LoRAs at full strength, at the joint prompt; None without one.
+        joint: the MSE against both LoRAs together, at the joint prompt; None without one.
     """
 
     content: float
@@ -50,7 +62,7 @@ class Retention:
 def coefficient_warnings(
     coefficients: Mapping[str, Tensor], settings: ZipLoRASettings
 ) -> list[str]:
-    """Warn of coefficients that did not move, or collapsed."""
+    """Warn of coefficients that did not move, went far, or collapsed."""
     flat, stepped = _flat(coefficients), settings.gradient_steps > 0
     warnings = []
     if (moved := float((flat - 1).abs().max())) <= MIN_CHANGE:
@@ -58,6 +70,11 @@ def coefficient_warnings(
         warnings.append(
             f"nothing was learned: no coefficient moved by more than {moved:.4f}, so this is the "
             f"direct merge. {advice if stepped else 'The two LoRAs hardly interact.'}"
+        )
+    if (largest := float(flat.abs().max())) > MAX_COEFFICIENT:
+        warnings.append(
+            f"coefficients reach {largest:.1f}: such a merge fits the images it was learned on and "
+            "can fail on other prompts. Lower steps or learning_rate, or use solver=closed_form."
         )
     advice = "Use similarity=cosine, or lower similarity_weight or steps."
     for row, concept in ((CONTENT, "content"), (STYLE, "style")):
@@ -76,10 +93,11 @@ def retention_warnings(before: Retention, after: Retention, stepped: bool) -> li
             "the predictions are not finite, so this merge cannot be measured: try each LoRA "
             "alone, and lower the pair's strengths"
         ]
-    other = ", or lower similarity_weight" if stepped else ""
+    advice = "The other LoRA dominates: bring the pair's strengths closer together."
+    if stepped:
+        advice = "Set solver=closed_form, or lower similarity_weight, e.g. to 0.001."
     return [
-        f"the {name} is preserved worse than in the direct merge (× {new / old:.2f}): the other "
-        f"LoRA dominates. Bring the pair's strengths closer together{other}."
+        f"the {name} is preserved worse than in the direct merge (× {new / old:.2f}). {advice}"
         for name, old, new in (
             ("content", before.content, after.content),
             ("style", before.style, after.style),
@@ -95,6 +113,7 @@ def ziplora_report(
     settings: ZipLoRASettings,
     retention: tuple[Retention, Retention] | None,
     notes: list[str],
+    joint_prompt: bool = True,
 ) -> str:
     """Compose ZipLoRAOptimize's report.
 
@@ -105,11 +124,14 @@ def ziplora_report(
         settings: the widgets.
         retention: the retention before (direct merge) and after; None when it was not measured.
         notes: lines to append.
+        joint_prompt: whether a joint prompt was connected.
     """
     coefficients, pairs = merged.coefficients, merged.pairs
     direct = replace(merged, coefficients={})
     learned = record.step or settings.closed_form_samples
     warnings = coefficient_warnings(coefficients, settings) if learned else []
+    if learned and not joint_prompt:
+        warnings.append(_NO_JOINT_PROMPT)
     if learned and retention is not None:
         warnings += retention_warnings(*retention, settings.gradient_steps > 0)
     if record.failed and record.stopped:
@@ -121,13 +143,14 @@ def ziplora_report(
         f"ZipLoRA: {pair.content.name} (content) + {pair.style.name} (style)",
         f"{len(coefficients)} of {len(pairs)} modules optimised, {flat.numel():,} coefficients"
         + (f"; {half} modules are in one LoRA only and stay as they are" if half else ""),
+        *_left_out_line(merged, settings.layers),
     ]
     if settings.gradient_steps:
         lines.append(steps_line(record, settings.steps))
     terms = [term for term in record.history if term != "loss"]
     lines += loss_line(record.history, terms)
     if retention is not None:
-        lines += _retention_lines(*retention)
+        lines += _retention_lines(*retention, settings)
     lines += [*_coefficient_lines(merged), *kept_norm_lines(merged, direct)]
     return compose(lines + record.notes + notes)
 
@@ -152,7 +175,23 @@ def _flat(coefficients: Mapping[str, Tensor]) -> Tensor:
     return torch.cat(list(coefficients.values()), dim=1)
 
 
-def _retention_lines(before: Retention, after: Retention) -> list[str]:
+def _left_out_line(merged: MergedLoRA, layers: str) -> list[str]:
+    """Say what the layer choice leaves as in the direct merge, of the modules of both LoRAs."""
+    shared = {name: pair for name, pair in merged.pairs.items() if pair.shared}
+    squares = {
+        name: sum(inner_product(f, f) for f in pair.factors if f) for name, pair in shared.items()
+    }
+    left = shared.keys() - merged.coefficients.keys()
+    if not left or not (whole := sum(squares.values())):
+        return []
+    share = sum(squares[name] for name in left) / whole
+    return [
+        f"layers={layers} leaves {len(left)} modules that both LoRAs have as in the direct merge: "
+        f"{share:.0%} of the LoRAs' squared norm; layers=all learns these, too"
+    ]
+
+
+def _retention_lines(before: Retention, after: Retention, settings: ZipLoRASettings) -> list[str]:
     def row(name: str, old: float, new: float) -> str:
         ratio = f" (× {new / old:.2f})" if old > 0 else ""
         return f"  {name}: {old:.5f} → {new:.5f}{ratio}"
@@ -165,6 +204,7 @@ def _retention_lines(before: Retention, after: Retention) -> list[str]:
     ]
     if after.joint is not None:
         lines.append(
-            f"  at the joint prompt, against both LoRAs at full strength: {after.joint:.5f}"
+            f"  at the joint prompt, against both LoRAs at {settings.joint_content:g} and "
+            f"{settings.joint_style:g}: {after.joint:.5f}"
         )
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import comfy.hooks
 import comfy.sample
 import comfy.sd
 import pytest
@@ -74,6 +75,37 @@ def test_trajectories_equal_the_stock_sampler_with_each_single_lora(
         assert all(s.target is not None and torch.isfinite(s.target).all() for s in concept)
         assert reference.latents is not None
         assert helpers.relative(reference.latents, model.model.process_latent_in(picture)) < 1e-3
+
+
+@pytest.mark.parametrize("negative_strength", [0.0, 0.5])
+def test_trajectories_equal_the_stock_sampler_with_hooks_on_the_two_prompts(
+    negative_strength: float, model: ModelPatcher, clip: comfy.sd.CLIP
+) -> None:
+    with training_model(model, helpers.branches_of(model, helpers.lora_pair())) as opened:
+        given = references(opened, clip, None, None)
+        _, complete = draw_pictures(opened, given, SIZE, 20, 5, negative_strength=negative_strength)
+    noise = torch.randn(SIZE, generator=generator(5, 2, 0))[None]
+    for reference, prompt, tensors in zip(
+        complete, helpers.prompts(clip), helpers.lora_tensors(), strict=True
+    ):
+        prompts = [
+            hooked(conditioning, tensors, strength)
+            for conditioning, strength in (
+                (prompt, 1.0), (cond.zeroed(prompt), negative_strength)
+            )
+        ]  # fmt: skip
+        picture = comfy.sample.sample(
+            model, noise, 25, 5.0, "euler", "normal", *prompts, torch.zeros_like(noise),
+            disable_pbar=True, seed=0,
+        )  # fmt: skip
+        assert reference.latents is not None
+        assert helpers.relative(reference.latents, model.model.process_latent_in(picture)) < 1e-3
+
+
+def hooked(conditioning: Any, tensors: dict[str, torch.Tensor], strength: float) -> Any:
+    """Let a LoRA act for one prompt, as stock Create Hook LoRA does."""
+    hooks = comfy.hooks.create_hook_lora(tensors, strength, 0.0)
+    return comfy.hooks.set_hooks_for_conditioning(conditioning, hooks)
 
 
 def test_teacher_states_with_equal_sizes_share_noise_and_timesteps(

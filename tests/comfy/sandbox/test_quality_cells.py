@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from quality import cache, document, halves, halves_tables
+from miniworld.parts import STEPS
+from quality import cache, document, halves, halves_tables, search
 from quality.benchmark import CHANGED, SEEDED, PairResult
 from quality.cache import State
-from quality.conditions import AS_MADE
-from quality.methods import CLOSED_FORM, DIRECT
+from quality.conditions import AS_MADE, CONDITIONS
+from quality.halves_cells import Halves
+from quality.methods import CLOSED_FORM, DIRECT, TAUGHT
 from quality.subjects import TUNING
 from quality.table import BEST, best_strengths, condition_rows, rows
+from ziplora_core.merging.strengths import Strengths
+from ziplora_core.plots.judge import Judged
 
 OTHER = "both at 0.8"
 
@@ -54,19 +58,25 @@ def test_rows_have_means_differences_and_errors_relative_to_the_direct_merge() -
 def test_rows_of_the_halves_compare_with_the_direct_merge_and_name_the_worst_pair() -> None:
     def cells(direct: float, ours: float) -> halves.Cells:
         names = [f"{m}, {h}" for m, choices in halves.DRAWN.items() for h in choices]
-        names += [f"{h}: {c}" for h in (halves.LOWERED, halves.CONTROL) for c in halves.CHANGED]
-        theirs = [DIRECT, BEST, *(f"{DIRECT}: {c}" for c in halves.CHANGED)]
-        return {name: cell(ours, ours) for name in names} | {
-            n: cell(direct, direct) for n in theirs
-        }
+        names += [f"{method}: {c}" for method in halves.COMPARED for c in CONDITIONS]
+        theirs = [DIRECT, BEST, *(f"{DIRECT}: {c}" for c in CONDITIONS)]
+        made = {name: cell(ours, ours) for name in names}
+        made |= {name: cell(direct, direct) for name in theirs}
+        made[DIRECT] |= {"retention": [0.5, 0.2]}
+        made[f"{TAUGHT}, {Halves()}"] |= {"retention": [ours / 10, 0.1]}
+        return made
 
     found = [cells(1.0, 1.4), cells(1.2, 1.1)]
-    row = halves_tables.rows(found)[f"{DIRECT}, {halves.LOWERED}"]
+    table = halves_tables.rows(found, halves.DRAWN)
+    taught = table[f"{TAUGHT}, {Halves()}"]
+    assert (taught["content error"], taught["style error"]) == ("0.25 (0.28)", "0.50 (0.50)")
+    row = table[f"{DIRECT}, {halves.LOWERED}"]
     assert row["both"] == pytest.approx(1.25) and row["worst"] == "-0.10"
     assert str(row["difference"]).startswith("+0.15 [") and row["best"] == row["difference"]
     changed = halves_tables.changed(found)["CFG 5"]
-    assert changed["both"] == changed["control"] == pytest.approx(1.25)
-    assert changed["worst"] == "-0.10" and changed["direct, right"] == 1
+    ours = f"{DIRECT}, {halves.LOWERED}"
+    assert changed[ours] == pytest.approx(1.25) and changed["direct"] == pytest.approx(1.1)
+    assert changed[f"{ours}, worst"] == "-0.10" and changed["direct, right"] == 1
 
 
 def test_best_strengths_are_chosen_by_the_pictures_that_do_not_count() -> None:
@@ -118,3 +128,20 @@ def test_a_document_without_a_place_stops_the_run_before_it_begins() -> None:
     document.require(["tuning", "judge ranks"])
     with pytest.raises(SystemExit, match="found 0 places for no such table"):
         document.require(["no such table"])
+
+
+def test_a_search_takes_what_the_scores_say_and_is_held_against_the_probes() -> None:
+    def searched(pair: int, best: Strengths) -> search.Searched:
+        cells = {at: cell(*[1.5 if at == best else 1.0] * 8) for at in search.CANDIDATES}
+        scores = {
+            at: [Judged(0.9, 0.9 if at == search.LOWERED else 0.2)] * 8 for at in search.CANDIDATES
+        }
+        return search.Searched(TUNING[pair], cells, scores)
+
+    pairs = [searched(0, search.LOWERED), searched(1, search.BASELINE)]
+    assert [s.found(16) for s in pairs] == [search.LOWERED] * 2
+    row = search._row(pairs, [search.LOWERED] * 2, 16)
+    assert row["both"] == pytest.approx(1.25) and row["best"] == "1 of 2"
+    assert str(row["over one"]).startswith("+0.00 [") and row["worst"] == "-0.50"
+    assert str(row["over lowered"]).startswith("+0.00 [+0.00")
+    assert row["evaluations"] == str((int(str(row["pictures"])) + 12) * (2 * STEPS + 2))

@@ -20,9 +20,15 @@ from ziplora_core.comfy_adapter.apply.lora import apply_lora
 from ziplora_core.comfy_adapter.apply.sweep import Sampling, draw_picture
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.model.pair_on_model import pair_on_model
+from ziplora_core.comfy_adapter.tools.feature_scorer import FeatureScorer
 from ziplora_core.comfy_adapter.tools.find_inputs import FindInputs, halves_of
-from ziplora_core.comfy_adapter.tools.find_merge import Found, find_merge
-from ziplora_core.comfy_adapter.tools.judge import JudgeInputs, judge
+from ziplora_core.comfy_adapter.tools.find_merge import (
+    CALIBRATION_PICTURES,
+    DRAWS,
+    Found,
+    find_merge,
+)
+from ziplora_core.comfy_adapter.tools.scorers import LoRAScorer, draw_calibration
 from ziplora_core.comfy_adapter.tools.scores import ScoreInputs
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.merged import MergedLoRA, truncated
@@ -72,7 +78,7 @@ def as_bytes(pictures: Sequence[Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("negative", [0.0, 1.0])
-def test_pictures_are_the_samplers_and_scores_are_judge_pictures(
+def test_pictures_are_the_samplers_and_scores_are_the_scorers(
     model: ModelPatcher, clip: comfy.sd.CLIP, negative: float
 ) -> None:
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
@@ -104,10 +110,13 @@ def test_pictures_are_the_samplers_and_scores_are_judge_pictures(
             torch.allclose(folded[n].delta(), f.delta(), atol=1e-6) for n, f in modules.items()
         )
     with torch.inference_mode():
-        judged = judge(model, tiny.tiny_vae(), JudgeInputs(pictures, halves_of(merged), how, 2, 4))
-    for score, wanted in zip(
-        [s for r in rows for s in r.trial.scores], judged.pictures, strict=True
-    ):
+        vae, (pairs, _) = tiny.tiny_vae(), pair_on_model(halves_of(merged), model.model)
+        drawn = draw_calibration(model, vae, pairs, how, CALIBRATION_PICTURES)
+        features = FeatureScorer(model, vae, how, drawn, "try another seed")
+        by_loras = LoRAScorer(model, vae, pairs, how, drawn, DRAWS, "try another seed")
+        scorer = features if features.calibrate() else by_loras
+        judged = scorer.score(pictures)
+    for score, wanted in zip([s for r in rows for s in r.trial.scores], judged, strict=True):
         assert [score.subject, score.style] == pytest.approx(
             [wanted.subject, wanted.style], abs=1e-4
         )
@@ -115,9 +124,8 @@ def test_pictures_are_the_samplers_and_scores_are_judge_pictures(
     helpers.assert_untouched(model, before)
     assert f"merged: best at {rows[0].strengths[0]:g} / {rows[0].strengths[1]:g}" in result.report
     assert "8 pictures drawn, 4 × 1, then 2 × 2; seeds from 3" in result.report
-    assert "UNet evaluations: about 32 for these, and 24 for 6 pictures of the" in result.report
-    assert f"with {3 * 4 * (6 + PICTURES)} UNet evaluations, 12 a picture" in result.report
-    assert result.report.endswith("cannot be compared")
+    assert "UNet evaluations: about 32 for these, and 48 for 12 pictures of the" in result.report
+    assert scorer.describe()[0] in result.report
 
 
 def test_found_is_deterministic_and_no_less_than_the_merge_as_it_is(
@@ -169,7 +177,7 @@ def test_search_can_be_followed(model: ModelPatcher, clip: comfy.sd.CLIP) -> Non
     inputs = inputs_of(model, clip)
     found(model, inputs, watched.callbacks)
     assert watched.steps == list(range(1, PICTURES + 1)) and inputs.planned == PICTURES
-    assert watched.prepared[0] == (0, 24) and watched.prepared[-1] == (24, 24)
+    assert watched.prepared[0] == (0, 48) and watched.prepared[-1] == (48, 48)
     assert watched.samples == [(4, 4), (8, 4)]
     assert all(said.startswith("merged, best first: ") for said in watched.said)
 
@@ -233,7 +241,7 @@ def references(model: ModelPatcher, clip: comfy.sd.CLIP) -> dict[str, list[Tenso
     with torch.inference_mode():
         return {
             name: [
-                draw_picture(patched, tiny.tiny_vae(), sampling(clip, seed=seed)) for seed in (3, 4)
+                draw_picture(patched, tiny.tiny_vae(), sampling(clip, seed=seed)) for seed in range(3, 7)
             ]
             for name, patched in (("subject_images", content), ("style_images", style))
         }
@@ -258,7 +266,7 @@ def test_encoders_judge_when_both_are_given_and_choose_between_kinds(
         assert "is chosen whatever" not in result.report
     one = replace(compared, dino=None, subject_images=())
     report = found(model, inputs_of(model, clip, references=one)).report
-    assert "the image encoder is not used" in report and "judged by the two LoRAs" in report
+    assert "the image encoder is not used" in report and "judged by the" in report
 
 
 def test_bad_input_is_refused_by_name_before_anything_is_drawn(

@@ -69,7 +69,7 @@ def test_gauge_scores_the_base_zero_and_each_lora_alone_one() -> None:
     half = gauge.judge(Amounts(0.45, 0.4))
     assert (half.subject, half.style, half.smaller) == pytest.approx((0.5, 0.5, 0.5))
     assert gauge.warnings() == []
-    assert "base -0.20 … 0.20, own 0.80 … 1.20" in gauge.content.describe()
+    assert "without it -0.20 … 0.20, own 0.80 … 1.20" in gauge.content.describe()
 
 
 def test_gauge_whose_calibration_overlaps_warns() -> None:

@@ -211,6 +211,19 @@ def test_every_pass_keeps_more_of_both() -> None:
     assert errors[1] < 0.7 * errors[0] and errors[2] < errors[1]
 
 
+def test_a_teachers_weight_counts_its_samples_as_often() -> None:
+    model, _pairs, ((content, of_content), (style, of_style)) = toy()
+
+    def solved(of_style: list[NoisySample], *weights: float) -> Tensor:
+        settings = ClosedFormSettings(1, RIDGE, 8, weights=weights)
+        shown = [(content, of_content), (style, of_style)]
+        return solve_coefficients(model, ["a", "b"], shown, settings).columns["b"]
+
+    weighted, equal = solved(of_style, 1.0, 4.0), solved(of_style, 1.0, 1.0)
+    torch.testing.assert_close(weighted, solved(4 * of_style, 1.0, 1.0), rtol=1e-3, atol=1e-3)
+    assert (weighted - equal).abs().max() > 0.01
+
+
 def test_numbers_that_overflow_in_a_later_pass_are_said_and_change_nothing() -> None:
     model, _pairs, states = toy()
     denoise = model.denoise

@@ -40,8 +40,8 @@ def test_backward_low_memory_gives_the_same_gradient_in_two_passes() -> None:
     assert fast.model.calls[-1:] == [2] and low.model.calls[-2:] == [1, 1]
 
 
-def test_joint_states_are_a_third_error_of_weight_one() -> None:
-    pair, three = objective(), objective(joint=True)
+def test_joint_states_are_a_third_error_with_its_weight() -> None:
+    pair, three = objective(), objective(joint=True, joint_weight=3.0)
     a, b = pair.backward(2), three.backward(2)
     assert list(b) == ["loss", "content", "style", "joint", "penalty"]
     assert float(b["joint"]) < 1e-12, "all ones are the direct merge, which is the joint teacher"
@@ -50,8 +50,12 @@ def test_joint_states_are_a_third_error_of_weight_one() -> None:
         three.coefficients.flat.mul_(0.5)
     moved = three.backward(2)
     assert float(moved["joint"]) > 0
-    total = moved["content"] + moved["style"] + moved["joint"] + 0.01 * moved["penalty"]
+    total = moved["content"] + moved["style"] + moved["joint"] + 0.001 * moved["penalty"]
     torch.testing.assert_close(moved["loss"], total)
+    once = objective(joint=True, joint_weight=1.0)
+    with torch.no_grad():
+        once.coefficients.flat.mul_(0.5)
+    torch.testing.assert_close(moved["joint"], 3 * once.backward(2)["joint"])
 
 
 def test_backward_accumulation_equals_a_batch_of_the_same_draws() -> None:

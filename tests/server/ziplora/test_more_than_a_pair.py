@@ -58,11 +58,8 @@ def test_blocks_of_apply_weigh_content_and_style_apart(server: ComfyServer) -> N
     """With blocks that leave no style anywhere, the content LoRA is what remains."""
     graph = Graph()
     merged = graph.direct(graph.pair())
-    by_block = graph.node(
-        "ApplyMergedLoRA", model=graph.model, merged=[merged, 0], clip=graph.clip,
-        content_strength=1.0, style_strength=1.0, block_preset="all",
-        blocks="output_blocks 0.5 0\n* 0.5 0  # everywhere else, too",
-    )  # fmt: skip
+    rows = "output_blocks 0.5 0\n* 0.5 0  # everywhere else, too"
+    by_block = graph.apply(merged, block_preset="all", blocks=rows)
     ours = graph.render([by_block, 0], graph.clip, "ours")
     single = graph.stock_lora(graph.model, graph.clip, SUBJECT, 0.5)
     stock = graph.render([single, 0], graph.clip, "stock")

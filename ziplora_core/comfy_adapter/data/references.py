@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import problem
 from ...training.branches import Gates
-from ...training.noisy_samples import NoisySample, Teacher, with_targets
+from ...training.noisy_samples import TEACHERS, NoisySample, Teacher, with_targets
 from ...training.random import Stream, draw_timesteps, generator
 from ..model.conditioning import Conditioning
 from ..model.sampler import sample_latents
@@ -78,8 +78,9 @@ def draw_pictures(
     size: tuple[int, int, int],
     draws: int,
     *seed: int,
+    negative_strength: float = 1.0,
 ) -> tuple[list[list[NoisySample]], list[Reference]]:
-    """Let every teacher without latents draw its own pictures.
+    """Let every teacher without latents draw its own pictures, as many at once as there are kinds.
 
     Args:
         model: a model with a content and a style branch.
@@ -87,6 +88,7 @@ def draw_pictures(
         size: the latent size `(c, h, w)` of the pictures.
         draws: the least number of samples per teacher; each picture gives 25.
         seed: the seed of the starting noise, which all teachers share.
+        negative_strength: a factor on the teachers' LoRAs in guidance's unconditional half.
 
     Returns:
         the samples of the trajectories (empty for a teacher with latents), and the references with
@@ -95,10 +97,11 @@ def draw_pictures(
     samples: list[list[NoisySample]] = [[] for _ in references]
     complete = list(references)
     without = [i for i, reference in enumerate(references) if reference.latents is None]
-    if without:
-        drawing = [references[i] for i in without]
-        recorded, pictures = _trajectories(model, drawing, size, draws, seed)
-        for n, i in enumerate(without):
+    for first in range(0, len(without), len(TEACHERS)):
+        together = without[first : first + len(TEACHERS)]
+        drawing = [references[i] for i in together]
+        recorded, pictures = _trajectories(model, drawing, size, draws, seed, negative_strength)
+        for n, i in enumerate(together):
             samples[i] = recorded[n]
             complete[i] = replace(references[i], latents=pictures[:, n])
     return samples, complete
@@ -148,6 +151,7 @@ def _trajectories(
     size: tuple[int, int, int],
     draws: int,
     seed: tuple[int, ...],
+    negative_strength: float,
 ) -> tuple[list[list[NoisySample]], Tensor]:
     """Record (x_t, σ, prediction) while all teachers draw as one batch, from the same noise.
 
@@ -168,7 +172,9 @@ def _trajectories(
     for trajectory in range(-(-draws // TRAJECTORY_STEPS)):
         noise = torch.randn(size, generator=generator(*seed, Stream.NOISE, trajectory))
         start = noise.repeat(len(references), 1, 1, 1)
-        pictures.append(
-            sample_latents(model, prompts, negatives, start, gates, TRAJECTORY_STEPS, record)
-        )
+        drawn = sample_latents(
+            model, prompts, negatives, start, gates, TRAJECTORY_STEPS, record,
+            negative_strength=negative_strength,
+        )  # fmt: skip
+        pictures.append(drawn)
     return recorded, torch.stack(pictures)

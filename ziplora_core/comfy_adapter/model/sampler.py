@@ -29,6 +29,7 @@ def sample_latents(
     steps: int,
     on_step: Told = lambda x, sigma, x0: None,
     since: float = math.inf,
+    negative_strength: float = 1.0,
 ) -> Tensor:
     """Draw one latent `(b, c, h, w)` per prompt, by Euler steps with guidance 5, as ComfyUI does.
 
@@ -40,9 +41,10 @@ def sample_latents(
         steps: number of steps of the normal schedule.
         on_step: function called at every step.
         since: largest σ at which the branches are active.
+        negative_strength: a factor on the gates in the unconditional half.
     """
     conditionings = [*prompts, *negatives]
-    both_halves = gates and gates.for_guidance(len(prompts))
+    both_halves = gates and gates.for_guidance(len(prompts), negative_strength)
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])

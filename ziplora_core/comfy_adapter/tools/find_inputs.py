@@ -21,13 +21,14 @@ class FindInputs:
 
     Args:
         merges: one or two kinds of merge by the name of their input; the first one's halves are
-            the LoRAs that judge and calibrate.
+            the LoRAs that draw the calibration.
         strengths: the candidates for each kind, `BASELINE` first.
         sampling: the sampler's settings; `positive` is the joint prompt.
         pictures: the largest number of pictures to draw for all candidates together.
         minutes: the time after which the search ends with the best so far; 0 for none.
         negative_strength: see `with_negative_strength`.
-        references: the image encoders and their pictures. Without both encoders, the LoRAs judge.
+        references: the image encoders and their pictures. Without both encoders, the
+            model's own features judge.
     """
 
     merges: Mapping[str, MergedLoRA]

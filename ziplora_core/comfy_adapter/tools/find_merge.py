@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...lora.pair import ModulePair
 from ...merging.strengths import BASELINE, write_strengths
 from ...plots.found import FoundMerge, FoundMerges
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks
 from ...training.report import compose
 from ..model.memory_advice import memory_advice
+from .feature_scorer import FeatureScorer
 from .find_inputs import FindInputs, halves_of, refuse_one_lora
-from .find_search import Search, put_on
+from .find_search import Search, put_on, unless_cancelled
 from .judge import PATCHED
 from .judge_inputs import checked_pair
-from .scorers import EncoderScorer, LoRAScorer, Scorer, draw_calibration
+from .scorers import CalibrationPictures, EncoderScorer, LoRAScorer, Scorer, draw_calibration
 from .scores import check_references
 
-CALIBRATION_PICTURES = 2
+CALIBRATION_PICTURES = 4
 """Pictures to draw with each of the base model and the two LoRAs. All candidates are measured on
 the same scale, so that its errors hardly change their order."""
 DRAWS = 4
@@ -40,8 +43,9 @@ def find_merge(
 ) -> Found:
     """Find the strengths whose pictures have most of the subject and of the style; see `halve`.
 
-    Each kind of merge is searched on its own. Asked of the LoRAs, a kind of merge can score high
-    and look worse, so only image encoders choose between kinds; without them it is the first.
+    Each kind of merge is searched on its own. By the model's own features, a kind of merge can
+    score high and look worse, so only image encoders choose between kinds; without them it is the
+    first.
 
     Args:
         model: the ModelPatcher without the LoRAs, which is not changed.
@@ -69,13 +73,7 @@ def find_merge(
         lambda done: callbacks.on_prepare(inputs.evaluations(done), inputs.evaluations(count)),
     )  # fmt: skip
     callbacks.on_prepare(inputs.evaluations(count), inputs.evaluations(count))
-    scorer: Scorer
-    if inputs.by_encoders:
-        scorer = EncoderScorer(inputs.references, calibration, _ADVICE)
-    else:
-        how = inputs.sampling
-        scorer = LoRAScorer(model, vae, pairs, how, calibration, DRAWS, _ADVICE)
-
+    scorer = _scorer(model, vae, inputs, pairs, calibration)
     search = Search(model, vae, inputs, scorer, callbacks)
     share = 60 * inputs.minutes / len(kinds)
     searched = [search.best_first(name, began + share * n) for n, name in enumerate(kinds, start=1)]
@@ -105,6 +103,22 @@ def find_merge(
     ]))  # fmt: skip
 
 
+def _scorer(
+    model: Any,
+    vae: Any,
+    inputs: FindInputs,
+    pairs: Mapping[str, ModulePair],
+    calibration: CalibrationPictures,
+) -> Scorer:
+    """Choose who judges: the image encoders, the UNet's features or, if these cannot, the LoRAs."""
+    if inputs.by_encoders:
+        return EncoderScorer(inputs.references, calibration, _ADVICE)
+    features = FeatureScorer(model, vae, inputs.sampling, calibration, _ADVICE)
+    if features.calibrate(unless_cancelled):
+        return features
+    return LoRAScorer(model, vae, pairs, inputs.sampling, calibration, DRAWS, _ADVICE)
+
+
 def _best_line(best: FoundMerge, others: list[FoundMerge]) -> str:
     """Name the best strengths of a kind, beside those of the merge as it is."""
     trial, count = best.trial, len(best.trial.scores)
@@ -123,8 +137,8 @@ def _notes(inputs: FindInputs, kinds: list[str]) -> list[str]:
     notes = []
     if kinds[1:] and not inputs.by_encoders:
         notes.append(
-            f"{kinds[0]} is chosen whatever {kinds[1]} scores: the LoRAs cannot judge between "
-            "kinds of merge. Look at both, and pick one with Choose Merge"
+            f"{kinds[0]} is chosen whatever {kinds[1]} scores: the model's features cannot judge "
+            "between kinds of merge. Look at both, and pick one with Choose Merge"
         )
     references = inputs.references
     if (references.clip_vision or references.dino) and not inputs.by_encoders:

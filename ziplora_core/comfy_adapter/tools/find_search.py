@@ -89,7 +89,7 @@ class Search:
                     kept[wish.strengths].append((255 * pictures[-1]).round().byte())
                 self.record.step += 1
                 self.callbacks.on_step(self.record)
-            return self.scorer.score(pictures, _unless_cancelled) if pictures else []
+            return self.scorer.score(pictures, unless_cancelled) if pictures else []
 
         def show(trials: Sequence[Trial[Judged]]) -> None:
             drawn = [trial for trial in trials if trial.scores]
@@ -121,7 +121,8 @@ class Search:
         return False
 
 
-def _unless_cancelled(_evaluations: int) -> None:
+def unless_cancelled(_evaluations: int) -> None:
+    """Raise if the user has cancelled."""
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 

@@ -186,7 +186,7 @@ class LoRAScorer:
             f"judged by the two LoRAs with {self.evaluations} UNet evaluations, "
             f"{len(GATES) * self.draws} a picture"
         )
-        return [who, *_scales(self.gauge, self.advice), LIMITS]
+        return [who, *scales(self.gauge, self.advice), LIMITS]
 
     def _measure(self, opened: TrainingModel, latents: Sequence[Tensor]) -> list[Amounts]:
         """Fit the amounts of content and style in each latent `(c, h, w)`."""
@@ -258,10 +258,10 @@ class EncoderScorer:
             describe_encoder(e) for e in (self.references.dino, self.references.clip_vision)
         )
         who = f"judged by image encoders: subject by {subject}, style by {style}"
-        return [who, *_scales(self.gauge, self.advice)]
+        return [who, *scales(self.gauge, self.advice)]
 
 
-def _scales(gauge: Gauge | None, advice: str) -> list[str]:
+def scales(gauge: Gauge | None, advice: str) -> list[str]:
     if gauge is None:
         return []
     ends = [f"  content: {gauge.content.describe()}", f"  style: {gauge.style.describe()}"]

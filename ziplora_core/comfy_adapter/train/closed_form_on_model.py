@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...errors import problem
 from ...training.interface import ProgressCallbacks
-from ...training.noisy_samples import TEACHERS, NoisySample
-from ...ziplora.closed_form import ClosedForm, ClosedFormSettings, solve_coefficients
+from ...training.noisy_samples import NoisySample
+from ...ziplora.closed_form import BOUNDS, ClosedForm, ClosedFormSettings, solve_coefficients
+from ...ziplora.layer_least_squares import UNBOUNDED
 from ...ziplora.options import ZipLoRASettings
 from ..model.memory import moments_budget
 from ..model.memory_advice import run_or_free_memory
@@ -22,6 +24,7 @@ def solve_on_model(
     samples: Sequence[Sequence[NoisySample]],
     settings: ZipLoRASettings,
     callbacks: ProgressCallbacks,
+    joint_prompts: int = 1,
 ) -> ClosedForm:
     """Solve for the trained modules' coefficients, if the settings use the closed form.
 
@@ -32,8 +35,9 @@ def solve_on_model(
         opened: the model, with the pair's branches on it.
         trained: kohya names of the modules that get coefficients.
         samples: the noisy samples of content, style and, if there is a joint prompt, of that.
-        settings: settings, of which solver, passes, calibration_states and memory are used.
+        settings: the node's settings.
         callbacks: callbacks for a stop between passes and for each pass's errors.
+        joint_prompts: the number of joint prompts, which share their weight.
 
     Returns:
         coefficients by kohya name, errors by pass and report lines; empty without a closed form.
@@ -45,21 +49,32 @@ def solve_on_model(
         return ClosedForm({})
     started = time.perf_counter()
     keys = unet_targets(opened.model)
-    shown = [_spread(of_teacher, settings.closed_form_samples) for of_teacher in samples]
+    prompts = (1, 1, joint_prompts)[: len(samples)]
+    shown = [
+        _spread(of_teacher, settings.closed_form_samples * count)
+        for of_teacher, count in zip(samples, prompts, strict=True)
+    ]
+    weights = [w / count for w, count in zip(settings.weights, prompts, strict=False)]
 
     def solve(how: ClosedFormSettings) -> ClosedForm:
         return solve_coefficients(
             opened,
             [keys[name] for name in trained],
-            list(zip(TEACHERS, shown, strict=False)),
+            list(zip(settings.teachers, shown, strict=False)),
             how,
             lambda: opened.on_evaluation(opened.evaluations),
             callbacks.should_stop,
             callbacks.on_solved,
         )
 
-    frugal = ClosedFormSettings(settings.passes, batch=1, budget=0.0)
-    first = ClosedFormSettings(settings.passes, budget=moments_budget(opened))
+    first = ClosedFormSettings(
+        settings.passes,
+        settings.ridge,
+        budget=moments_budget(opened),
+        weights=weights,
+        bounds=BOUNDS if settings.bounded else UNBOUNDED,
+    )
+    frugal = replace(first, batch=1, budget=0.0)
     before = opened.evaluations
     solved = run_or_free_memory(lambda: solve(frugal if settings.memory == "low" else first))
     if solved is None:

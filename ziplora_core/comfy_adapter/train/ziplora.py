@@ -17,7 +17,7 @@ from ...lora.pair import LoRAPair
 from ...training.branches import Branches
 from ...training.checkpoint import CheckpointFolder
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
-from ...training.noisy_samples import TEACHERS, NoisySample, retention
+from ...training.noisy_samples import NoisySample, retention
 from ...training.protection import Made, attempt, composed, forgiving
 from ...training.random import Pool
 from ...ziplora.closed_form import closed_form_evaluations
@@ -90,8 +90,8 @@ class ZipLoRASession:
     Args:
         model: the user's ModelPatcher, which is not changed.
         pair: the two LoRAs and their strengths.
-        prompts: the content and the style prompt, latents optional; a third one is the joint
-            prompt, which preserves the strength of the merge there.
+        prompts: the content and the style prompt, latents optional; further ones are joint
+            prompts, which preserve both LoRAs there.
         settings: the node's settings.
 
     Raises:
@@ -104,7 +104,7 @@ class ZipLoRASession:
         self.notes: list[str] = []
         refuse_untrainable(model)
         for prompt in prompts:
-            cond.check(prompt.conditioning, f"{prompt.name}_conditioning", model.model)
+            cond.check(prompt.conditioning, prompt.input, model.model)
         refuse_strength_zero(pair)
         self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
         self.latents = [
@@ -134,7 +134,8 @@ class ZipLoRASession:
             samples, held_out = self._noisy_samples(opened, callbacks)
             before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
             task = self._objective(opened, samples)
-            solved = solve_on_model(opened, self.trained, samples, settings, callbacks)
+            joint = len(self.prompts) - 2
+            solved = solve_on_model(opened, self.trained, samples, settings, callbacks, joint)
             task.coefficients.set(solved.columns)
             largest = max((s.x.shape[-2:] for c in samples for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
@@ -167,7 +168,9 @@ class ZipLoRASession:
         merged = self._merged(task, measured)
 
         def write() -> str:
-            return ziplora_report(merged, self.pair, record, settings, measured, notes)
+            return ziplora_report(
+                merged, self.pair, record, settings, measured, notes, len(self.prompts) > 2
+            )
 
         report = composed(write, self.notes)
         loss = record.history.get("loss", solved.errors)
@@ -191,8 +194,9 @@ class ZipLoRASession:
         total += len(references) * each
         opened.on_evaluation = lambda done: callbacks.on_prepare(done, total)
         samples, references = draw_pictures(
-            opened, references, self._shape(opened), draws, settings.seed
-        )
+            opened, references, self._shape(opened), draws, settings.seed,
+            negative_strength=settings.negative_strength,
+        )  # fmt: skip
         for i, drawn in enumerate(samples):
             if not drawn:
                 samples[i] = noisy_samples(
@@ -203,7 +207,8 @@ class ZipLoRASession:
             draws, seed = options.held_out_draws, settings.seed
             return [noisy_samples(opened, r, draws, seed, Pool.HELD_OUT) for r in references]
 
-        return samples, self._attempt("drawing the held-out samples", draw_held_out) or [[]]
+        held_out = self._attempt("drawing the held-out samples", draw_held_out) or [[]]
+        return by_teacher(samples), by_teacher(held_out)
 
     def _reference(self, opened: TrainingModel, number: int) -> Reference:
         latents, prompt = self.latents[number], self.prompts[number].conditioning
@@ -212,7 +217,7 @@ class ZipLoRASession:
             like = latents[:1].to(opened.device)
         positive = cond.prepare(opened.model, prompt, like)
         negative = cond.prepare(opened.model, cond.zeroed(prompt), like)
-        return Reference(TEACHERS[number], positive, negative, latents)
+        return Reference(self.settings.teachers[min(number, 2)], positive, negative, latents)
 
     def _shape(self, opened: TrainingModel) -> tuple[int, int, int]:
         return opened.latent_shape(self.settings.height, self.settings.width)
@@ -247,6 +252,12 @@ class ZipLoRASession:
         pairs = {**self.pairs, **self.text_encoder}
         inputs = merge_inputs(self.model, pairs, self.prompts, self.latents, self.settings)
         return CheckpointFolder.of(inputs, root)
+
+
+def by_teacher(samples: list[list[NoisySample]]) -> list[list[NoisySample]]:
+    """Join the samples of all joint prompts, which have one teacher."""
+    joint = [sample for of_prompt in samples[2:] for sample in of_prompt]
+    return [*samples[:2], *([joint] if joint else [])]
 
 
 def _measure(opened: TrainingModel, held_out: list[list[NoisySample]]) -> Retention | None:

@@ -18,11 +18,22 @@ from ..model.identity import identify_model
 
 @dataclass(frozen=True)
 class Prompt:
-    """The node's inputs for one prompt; `name` is content, style or joint."""
+    """The node's inputs for one prompt; `name` is content, style, joint, joint 2, …"""
 
     name: str
     conditioning: Any
     latent: Any | None = None
+
+    @property
+    def input(self) -> str:
+        """The name of the node's input that it comes from."""
+        return f"{self.name.split()[0]}_conditioning"
+
+
+def joint_prompts(conditioning: Any | None) -> list[Prompt]:
+    """Take the prompts of a CONDITIONING apart, which Conditioning (Combine) has joined."""
+    entries = conditioning or []
+    return [Prompt(f"joint {n}" if n else "joint", [entry]) for n, entry in enumerate(entries)]
 
 
 def refuse_strength_zero(pair: LoRAPair) -> None:
