@@ -38,6 +38,8 @@ SHOWN_IN = {
     "PlotMerge": "look_at_a_merge",
     "PlotLoss": "look_at_a_merge",
     "StrengthGrid": "look_at_a_merge",
+    "FindMerge": "find_the_merge",
+    "ChooseMerge": "find_the_merge",
     "TrainDreamBoothLoRA": "dreambooth_subject",
     "TrainConceptSlider": FIRST,
     "TrainConceptSliderFromImages": "concept_slider_train_images",

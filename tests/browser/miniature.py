@@ -50,6 +50,7 @@ OVERRIDES: dict[str, Json] = {
     "KSampler": KSAMPLER,
     "StrengthGrid": KSAMPLER,
     "JudgePictures": KSAMPLER,
+    "FindMerge": KSAMPLER,
     "SliderSweep": KSAMPLER,
 }  # fmt: skip
 """By class type or by node title, in this order."""

@@ -40,6 +40,11 @@ class Card:
         if words:
             self.text(words, x + side / 2, y + side + 20)
 
+    def frame(self, x: float, y: float, side: int) -> None:
+        """Draw a frame around the tile at a point, as around one that was chosen."""
+        box = [edge * SMOOTH for edge in (x - 8, y - 8, x + side + 7, y + side + 7)]
+        self.draw.rounded_rectangle(box, 16 * SMOOTH, outline=LIGHT, width=5 * SMOOTH)
+
     def file(self, x: float, y: float, side: int, words: str, below: str = "") -> None:
         """Draw a LoRA file in a square: a sheet with words on it."""
         left, right, corner = x + side * 0.14, x + side * 0.86, side * 0.24

@@ -21,5 +21,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "SliderSweep": {"steps": 4},
     "StrengthGrid": {"steps": 2},
     "JudgePictures": {"steps": 2},
+    "FindMerge": {"steps": 2},
     "UnZipLoRATrain": {"resolution": SIDE, "steps": 9},
 }

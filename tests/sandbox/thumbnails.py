@@ -241,6 +241,23 @@ def judge_pictures(card: Card) -> None:
     card.text("style", 400, 478)
 
 
+@titled("Which strengths", "for both?")
+def find_the_merge(card: Card) -> None:
+    styles = (PLAIN, Style(NEON.palette, "plain"), NEON)
+    scores = (("1 / 0.4", "0.2"), ("0.8 / 0.8", "0.6"), ("1 / 1", "0.3"), ("0.9 / 0.7", "0.8"))
+    scenes = (
+        Scene("cat", styles[0], radius=0.6),
+        Scene("cat", styles[1], radius=0.6),
+        Scene("circle", styles[2], radius=0.55),
+        BOTH,
+    )
+    for number, (scene, (pair, score)) in enumerate(zip(scenes, scores, strict=True)):
+        x, y = 92 + number % 2 * 178, 108 + number // 2 * 196
+        if scene is BOTH:
+            card.frame(x, y, 150)
+        card.tile(scene, x, y, 150, f"{pair}:  {score}")
+
+
 @titled("Tools for LoRA files")
 def lora_tools(card: Card) -> None:
     for number, (words, below) in enumerate(
