@@ -67,7 +67,7 @@ def test_closed_form_keeps_as_much_as_a_hundred_steps_or_far_more(
     tmp_path: Path,
 ) -> None:
     """How much more depends on the LoRAs: the weaker they are, the more the penalty costs."""
-    for strength, ratio in ((0.5, 0.7), (1.0, 1.2)):
+    for strength, ratio in ((0.5, 0.7), (1.0, 1.3)):
         solved = run(model, clip, tmp_path, SETTINGS, strength)
         assert retention(solved) <= ratio * retention(hundred_steps[strength])
         assert re.findall("WARNING: (.*) is open", solved.report) == ["joint_conditioning"]
@@ -97,7 +97,7 @@ def test_several_joint_prompts_share_the_weight_of_one(
     one, three = (run(model, clip, tmp_path, SETTINGS, joint=count) for count in (1, 3))
     assert "25 + 25 + 75 calibration samples" in three.report
     for name, columns in one.merged.coefficients.items():
-        torch.testing.assert_close(three.merged.coefficients[name], columns, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(three.merged.coefficients[name], columns, rtol=0.05, atol=0.05)
 
 
 def test_warm_start_needs_a_fifth_of_the_steps(
