@@ -232,13 +232,12 @@ class ZipLoRAOptimize(io.ComfyNode):
         joint_conditioning: Any | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        asked = ZipLoRASettings(**widgets, options=options or TrainingOptions())
-        settings = asked.resolved()
+        settings = ZipLoRASettings(**widgets, options=options or TrainingOptions()).resolved()
         prompts = [
             Prompt("content", content_conditioning, content_latent),
             Prompt("style", style_conditioning, style_latent),
         ]
-        if asked.solver != "adam_as_published":
+        if not settings.as_published:
             prompts += joint_prompts(joint_conditioning)
         with followed(cls, settings.gradient_steps) as callbacks:
             result = train_ziplora(model, pair, prompts, settings, checkpoint_root(), callbacks)

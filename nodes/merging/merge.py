@@ -29,6 +29,10 @@ _ONE_PROMPT = (
     "content and style both read the one prompt here; Apply UnZipLoRA gives each its own prompt, "
     "as in training"
 )
+_MADE_FOR = (
+    "WARNING: this merge was made for negative_strength {:g} and is drawn with {:g}: subject or "
+    "style may be too weak or too strong"
+)
 _TEXT_ENCODER = (
     "the merge's text-encoder modules act on every prompt that this node's CLIP encodes: encode "
     "the negative prompt with the checkpoint's own CLIP to leave them out there"
@@ -256,6 +260,9 @@ class ApplyMergedLoRA(io.ComfyNode):
                 len(merged.text_encoder),
             )
         lines = [_ONE_PROMPT] if merged.prompt_separated else []
+        if merged.negative_strength not in (None, negative_strength):
+            lines.append(_MADE_FOR.format(merged.negative_strength, negative_strength))
+            log_warnings("ApplyMergedLoRA", lines[-1])
         if negative_strength == 1:
             patched, patched_clip = apply_lora(modules, _NAME, model, clip)
         else:

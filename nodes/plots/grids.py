@@ -41,6 +41,16 @@ class StrengthGrid(io.ComfyNode):
                 ),
                 *sampling_inputs(),
                 theme_input(),
+                io.Float.Input(
+                    "negative_strength",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Strength of the merge on the UNet for the negative prompt, as in "
+                    "Apply Merged LoRA.",
+                ),
             ],
             outputs=grid_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -55,13 +65,15 @@ class StrengthGrid(io.ComfyNode):
         content_strengths: str,
         style_strengths: str,
         theme: str = "dark",
+        negative_strength: float = 0.0,
         **sampling: Any,
     ) -> io.NodeOutput:
         content = parse_scales(content_strengths, "content_strengths", zero=True)
         style = parse_scales(style_strengths, "style_strengths", zero=True)
         pictures = strength_grid(
-            model, vae, merged, (content, style), Sampling(**sampling), progress_callback(cls)
-        )
+            model, vae, merged, (content, style), Sampling(**sampling), progress_callback(cls),
+            negative_strength,
+        )  # fmt: skip
         axes = ("content strength", content), ("style strength", style)
         return as_grid(pictures, theme, *axes)
 

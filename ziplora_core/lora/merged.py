@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,8 @@ from .svd import Approximation, inner_product, overall_error, truncate
 
 _EVERYWHERE: Blocks = {}
 _STRENGTHS = "ziplora.strengths"
+NEGATIVE_STRENGTH = "ziplora.negative_strength"
+"""The metadata that says with which negative strength a merge is to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class MergedLoRA:
     metadata: Mapping[str, str] = field(default_factory=dict)
     separable: bool = True
     prompt_separated: bool = False
+
+    @property
+    def negative_strength(self) -> float | None:
+        """The negative strength that the merge was made for; None if it says none."""
+        said = self.metadata.get(NEGATIVE_STRENGTH, "")
+        return float(said) if re.fullmatch(r"[01](\.\d+)?", said) else None
 
     def modules(
         self,

@@ -113,7 +113,8 @@ def halve(
     Args:
         candidates: the baseline, then the others.
         budget: see `plan`.
-        evaluate: draws and scores pictures, in order. Fewer scores than wishes end the search.
+        evaluate: draws and scores pictures, in order. Fewer scores than wishes end the search; a
+            seed that not all have got is then left out, unless it is the first.
         on_round: called after every round with all trials, the best first.
 
     Raises:
@@ -126,11 +127,13 @@ def halve(
         first = len(scores[candidates[0]])
         wishes = [Wish(s, first + n) for n in range(this.pictures) for s in left]
         found = evaluate(wishes)
-        for wish, score in zip(wishes, found, strict=False):
+        ended = len(found) < len(wishes)
+        counted = len(found) // len(left) * len(left)  # only seeds that all of them have
+        for wish, score in zip(wishes, found[: counted if first else None], strict=False):
             scores[wish.strengths] += (score,)
         trials = rank([Trial(strengths, scores[strengths]) for strengths in candidates])
         on_round(trials)
-        if len(found) < len(wishes):
+        if ended:
             break
         ranked = [trial.strengths for trial in trials]
     return rank([Trial(strengths, scores[strengths]) for strengths in candidates])

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 
 from ..files.metadata import source_metadata
+from ..lora.merged import NEGATIVE_STRENGTH
 from ..lora.pair import LoRAPair
 from .options import ZipLoRASettings
 from .report import Retention
@@ -30,6 +31,7 @@ def ziplora_metadata(
         "modelspec.prediction_type": "v" if v_prediction else "epsilon",
         "ziplora.method": "ziplora",
         "ziplora.settings": json.dumps(asdict(settings)),
+        NEGATIVE_STRENGTH: f"{settings.negative_strength:g}",
     }
     if measured is not None:
         before, after = (asdict(r) for r in measured)

@@ -8,8 +8,8 @@ from ..training.noisy_samples import TEACHERS, Teacher
 from ..training.options import TrainingOptions
 
 SOLVERS = ("adam", "closed_form", "closed_form_then_adam", "adam_as_published")
+_AS_PUBLISHED = SOLVERS[-1]
 _PUBLISHED = {
-    "solver": "adam",
     "steps": 100,
     "learning_rate": 0.01,
     "similarity": "cosine",
@@ -67,7 +67,11 @@ class ZipLoRASettings:
 
     def resolved(self) -> ZipLoRASettings:
         """Put the published settings in place of the solver that is named after them."""
-        return replace(self, **_PUBLISHED) if self.solver == "adam_as_published" else self
+        return replace(self, **_PUBLISHED) if self.as_published else self
+
+    @property
+    def as_published(self) -> bool:
+        return self.solver == _AS_PUBLISHED
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
@@ -85,4 +89,4 @@ class ZipLoRASettings:
 
     @property
     def closed_form_samples(self) -> int:
-        return 0 if self.solver == "adam" else self.calibration_states
+        return 0 if self.solver in ("adam", _AS_PUBLISHED) else self.calibration_states

@@ -36,7 +36,7 @@ MAX_RETENTION_RATIO = 1.05
 
 _NO_JOINT_PROMPT = (
     "joint_conditioning is open, so nothing was matched where both LoRAs act together: in our "
-    "measurements such merges draw worse joint images than the plain sum. Connect the prompt that "
+    "miniature, such merges draw worse joint images than the plain sum. Connect the prompt that "
     "you will generate images with"
 )
 
@@ -86,16 +86,17 @@ def coefficient_warnings(
     return warnings
 
 
-def retention_warnings(before: Retention, after: Retention, stepped: bool) -> list[str]:
+def retention_warnings(before: Retention, after: Retention, settings: ZipLoRASettings) -> list[str]:
     """Warn of a concept that is preserved worse than in the direct merge, or not finite."""
     if not (math.isfinite(before.total) and math.isfinite(after.total)):
         return [
             "the predictions are not finite, so this merge cannot be measured: try each LoRA "
             "alone, and lower the pair's strengths"
         ]
-    advice = "The other LoRA dominates: bring the pair's strengths closer together."
-    if stepped:
-        advice = "Set solver=closed_form, or lower similarity_weight, e.g. to 0.001."
+    advice = "Bring the pair's strengths closer together, or lower joint_weight."
+    if settings.gradient_steps:
+        weaker = "similarity_weight" if settings.similarity_weight > 0.001 else "joint_weight"
+        advice = f"Set solver=closed_form, or lower {weaker}."
     return [
         f"the {name} is preserved worse than in the direct merge (× {new / old:.2f}). {advice}"
         for name, old, new in (
@@ -130,10 +131,10 @@ def ziplora_report(
     direct = replace(merged, coefficients={})
     learned = record.step or settings.closed_form_samples
     warnings = coefficient_warnings(coefficients, settings) if learned else []
-    if learned and not joint_prompt:
+    if learned and not joint_prompt and not settings.as_published:
         warnings.append(_NO_JOINT_PROMPT)
     if learned and retention is not None:
-        warnings += retention_warnings(*retention, settings.gradient_steps > 0)
+        warnings += retention_warnings(*retention, settings)
     if record.failed and record.stopped:
         warnings.insert(0, record.stopped)
     flat = _flat(coefficients)
@@ -144,6 +145,8 @@ def ziplora_report(
         f"{len(coefficients)} of {len(pairs)} modules optimised, {flat.numel():,} coefficients"
         + (f"; {half} modules are in one LoRA only and stay as they are" if half else ""),
         *_left_out_line(merged, settings.layers),
+        f"made for Apply Merged LoRA with negative_strength {settings.negative_strength:g}"
+        + (", as for any LoRA loader" if settings.negative_strength == 1 else ""),
     ]
     if settings.gradient_steps:
         lines.append(steps_line(record, settings.steps))

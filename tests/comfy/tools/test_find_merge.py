@@ -241,7 +241,8 @@ def references(model: ModelPatcher, clip: comfy.sd.CLIP) -> dict[str, list[Tenso
     with torch.inference_mode():
         return {
             name: [
-                draw_picture(patched, tiny.tiny_vae(), sampling(clip, seed=seed)) for seed in range(3, 7)
+                draw_picture(patched, tiny.tiny_vae(), sampling(clip, seed=seed))
+                for seed in range(3, 7)
             ]
             for name, patched in (("subject_images", content), ("style_images", style))
         }

@@ -67,17 +67,20 @@ def test_the_joint_error_names_the_strengths_it_is_against() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stepped", "advice"), [(True, "Set solver=closed_form, or lower similarity_weight"),
-                            (False, "bring the pair's strengths closer together")],
+    ("settings", "advice"), [
+        (ADAM, "Set solver=closed_form, or lower joint_weight."),
+        (replace(ADAM, similarity_weight=0.01), "solver=closed_form, or lower similarity_weight."),
+        (ZipLoRASettings(), "Bring the pair's strengths closer together, or lower joint_weight."),
+    ],
 )  # fmt: skip
 def test_a_half_that_is_kept_worse_than_by_the_sum_names_the_remedy(
-    stepped: bool, advice: str
+    settings: ZipLoRASettings, advice: str
 ) -> None:
     before = Retention(1.0, 1.0)
-    (said,) = retention_warnings(before, Retention(0.4, 1.1), stepped)
+    (said,) = retention_warnings(before, Retention(0.4, 1.1), settings)
     assert "the style is preserved worse than in the direct merge (× 1.10)" in said
     assert advice in said
-    assert retention_warnings(before, Retention(0.4, 1.01), stepped) == []
+    assert retention_warnings(before, Retention(0.4, 1.01), settings) == []
 
 
 def test_coefficients_beyond_the_measured_range_are_a_warning() -> None:
@@ -94,6 +97,8 @@ def test_the_published_settings_are_the_papers_whatever_the_widgets_say() -> Non
         similarity_weight=5.0, layers="all", seed=3,
     )  # fmt: skip
     used = asked.resolved()
-    assert (used.solver, used.steps, used.learning_rate) == ("adam", 100, 0.01)
+    assert (used.gradient_steps, used.closed_form_samples, used.learning_rate) == (100, 0, 0.01)
     assert (used.similarity, used.similarity_weight, used.layers) == ("cosine", 0.01, "attention")
     assert used.seed == 3 and used.negative_strength == 1 and ADAM.resolved() == ADAM
+    assert "joint_conditioning is open" not in report(False, used)
+    assert "negative_strength 1, as for any LoRA loader" in report(False, used)

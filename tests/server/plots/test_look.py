@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sandbox.server import ComfyServer
@@ -73,11 +74,14 @@ def test_figures_are_shown_on_their_nodes_in_both_themes(server: ComfyServer) ->
     assert report(result, wired).startswith("lora_model: ")
 
 
-def test_strength_grid_draws_what_apply_merged_lora_draws(server: ComfyServer) -> None:
+@pytest.mark.parametrize("negative", [0.0, 1.0])
+def test_strength_grid_draws_what_apply_merged_lora_draws(
+    server: ComfyServer, negative: float
+) -> None:
     graph = Graph()
     merged = graph.direct(graph.pair(clip=graph.clip))
-    grid = strength_grid(graph, merged, theme="light")
-    applied = graph.apply(merged, content=1.0, style=0.5)
+    grid = strength_grid(graph, merged, theme="light", negative_strength=negative)
+    applied = graph.apply(merged, content=1.0, style=0.5, negative_strength=negative)
     sampler = drawing(graph)
     sampled = graph.out(
         "KSampler", model=[applied, 0], latent_image=sampler.pop("latent"), denoise=1.0, **sampler

@@ -14,9 +14,22 @@ from ...lora.factors import LoRA, LoraFactors
 from ...training.branches import Branches, Gates
 from ..model.branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
 from ..model.targets import resolve_unet, unet_targets
+from .lora import apply_lora
 
 _CONDITIONAL, _UNCONDITIONAL = 0, 1
 """The values of the halves of guidance in ComfyUI's `cond_or_uncond`."""
+
+
+def with_merge(
+    model: Any, modules: Mapping[str, LoraFactors], name: str, negative_strength: float
+) -> tuple[Any, list[str]]:
+    """Put a LoRA on a clone of MODEL: by ComfyUI's own patches where both halves have the same.
+
+    See `with_negative_strength`.
+    """
+    if negative_strength == 1:
+        return apply_lora(modules, name, model, None)[0], []
+    return with_negative_strength(model, modules, name, negative_strength)
 
 
 def with_negative_strength(

@@ -16,7 +16,7 @@ from ...errors import problem
 from ...lora.factors import LoRA
 from ...lora.merged import MergedLoRA
 from ..model.memory_advice import memory_advice
-from .lora import apply_lora
+from .guidance import with_merge
 from .slider import with_slider
 
 OnPicture = Callable[[int, int], None]
@@ -115,6 +115,7 @@ def strength_grid(
     strengths: tuple[Sequence[float], Sequence[float]],
     sampling: Sampling,
     on_picture: OnPicture = lambda done, total: None,
+    negative_strength: float = 1.0,
 ) -> Tensor:
     """Draw a picture for every content strength (columns) at every style strength (rows).
 
@@ -124,6 +125,7 @@ def strength_grid(
         model, vae, sampling, on_picture: see `sweep`.
         merged: the merge; only its UNet part is used, because the prompts are already encoded.
         strengths: the content strengths and the style strengths.
+        negative_strength: see `with_negative_strength`.
 
     Returns:
         the pictures `(row, column, h, w, 3)` in 0…1.
@@ -136,7 +138,7 @@ def strength_grid(
 
     def at(row: float, column: float) -> Any:
         modules = {n: f for n, f in merged.modules(column, row).items() if n in merged.pairs}
-        return apply_lora(modules, "merged LoRA", model, None)[0]
+        return with_merge(model, modules, "merged LoRA", negative_strength)[0]
 
     return _draw_all(style, content, at, vae, sampling, on_picture)
 

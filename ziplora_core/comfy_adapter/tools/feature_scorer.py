@@ -100,18 +100,25 @@ class FeatureScorer:
         seen: list[Tensor] = []
 
         def see(values: dict[str, Any]) -> dict[str, Any]:
-            seen.append(values["h"].float().cpu())
+            seen.append(values["h"][:1].float().cpu())
             return values
 
         watched = self.model.clone()
         watched.set_model_middle_block_after_patch(see)
+        latents = []
         for picture in pictures:
             on_evaluations(self.evaluations)
-            latent = encode_whole(self.vae, watched.model, picture)[None]
-            for level in (SUBJECT_LEVEL, STYLE_LEVEL):
+            latents.append(encode_whole(self.vae, watched.model, picture)[None])
+        read: list[list[Tensor]] = []
+        for level in (SUBJECT_LEVEL, STYLE_LEVEL):
+            read.append([])
+            for latent in latents:
+                on_evaluations(self.evaluations)
+                seen.clear()
                 predict_once(watched, latent, level, self.sampling)
+                read[-1].append(seen[0])  # a patched guidance may call more than once
                 self.evaluations += 1
-        return torch.cat(seen[::2]), torch.cat(seen[1::2])
+        return torch.cat(read[0]), torch.cat(read[1])
 
 
 def _of_other_seeds(likenesses: Tensor) -> list[float]:

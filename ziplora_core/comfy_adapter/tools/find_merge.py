@@ -27,6 +27,10 @@ the same scale, so that its errors hardly change their order."""
 DRAWS = 4
 """Noisy versions of each picture, where the LoRAs judge."""
 _ADVICE = "try another seed"
+_FALLBACK = (
+    "WARNING: at this prompt the UNet's features do not tell the LoRAs' own pictures apart, so the "
+    "two LoRAs judge, which misleads more often: look at the sheet"
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,9 @@ def find_merge(
     callbacks.on_prepare(inputs.evaluations(count), inputs.evaluations(count))
     scorer = _scorer(model, vae, inputs, pairs, calibration)
     search = Search(model, vae, inputs, scorer, callbacks)
-    share = 60 * inputs.minutes / len(kinds)
-    searched = [search.best_first(name, began + share * n) for n, name in enumerate(kinds, start=1)]
+    ready = time.monotonic()
+    share = (60 * inputs.minutes - (ready - began)) / len(kinds)
+    searched = [search.best_first(name, ready + share * n) for n, name in enumerate(kinds, start=1)]
     searched = [rows for rows in searched if rows]
     if inputs.by_encoders:
         searched.sort(key=lambda rows: -rows[0].trial.mean)
@@ -85,13 +90,14 @@ def find_merge(
 
     drawn = search.record.step
     if search.ended:
-        search.record.stopped = search.ended
+        search.record.stopped = f"{search.ended} after {drawn}"
         callbacks.on_step(search.record)
     plan = ", then ".join(f"{r.candidates} × {r.pictures}" for r in inputs.rounds)
     return Found(found, compose([
         *([PATCHED] if model.patches else []),
+        *([_FALLBACK] if isinstance(scorer, LoRAScorer) else []),
         *(_best_line(best, others) for best, *others in searched),
-        *([f"{search.ended} of {planned} pictures"] if search.ended else []),
+        *([f"{search.ended} after {drawn} of {planned} pictures"] if search.ended else []),
         f"{drawn} pictures drawn, {plan}{' of each kind' if kinds[1:] else ''}; "
         f"seeds from {found.seed}, negative_strength {found.negative_strength:g}",
         f"UNet evaluations: about {inputs.evaluations(drawn)} for these, and "

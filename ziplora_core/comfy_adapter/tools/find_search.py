@@ -15,8 +15,7 @@ from ...merging.successive_halving import Trial, Wish, halve
 from ...plots.found import FoundMerge
 from ...plots.judge import Judged
 from ...training.interface import ProgressCallbacks, TrainingRecord
-from ..apply.guidance import with_negative_strength
-from ..apply.lora import apply_lora
+from ..apply.guidance import with_merge
 from ..apply.sweep import draw_picture
 from .find_inputs import FindInputs
 from .scorers import Scorer, seeded
@@ -42,9 +41,7 @@ def put_on(
     """
     merged = inputs.merges[kind]
     modules = {n: f for n, f in merged.modules(*strengths).items() if n in merged.pairs}
-    if inputs.negative_strength == 1:
-        return apply_lora(modules, _NAME, model, None)[0], []
-    return with_negative_strength(model, modules, _NAME, inputs.negative_strength)
+    return with_merge(model, modules, _NAME, inputs.negative_strength)
 
 
 class Search:
@@ -101,7 +98,9 @@ class Search:
         trials = halve(self.inputs.strengths, self.inputs.budget, evaluate, show)
         merged = self.inputs.merges[kind]
         rows = [
-            FoundMerge(kind, t, merged.at(*t.strengths), torch.stack(kept[t.strengths]))
+            FoundMerge(
+                kind, t, merged.at(*t.strengths), torch.stack(kept[t.strengths][: len(t.scores)])
+            )
             for t in trials
             if t.scores
         ]
@@ -113,10 +112,10 @@ class Search:
             return False
         if self.callbacks.should_stop():
             self.record.asked_to_stop = True
-            self.ended = f"stopped after {self.record.step}"
+            self.ended = "stopped"
             return True
         if self.inputs.minutes and time.monotonic() >= end:
-            self.ended = f"the time was over after {self.record.step}"
+            self.ended = "the time was over"
             return True
         return False
 

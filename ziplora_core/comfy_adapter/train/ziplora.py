@@ -105,7 +105,7 @@ class ZipLoRASession:
         refuse_untrainable(model)
         for prompt in prompts:
             cond.check(prompt.conditioning, prompt.input, model.model)
-        refuse_strength_zero(pair)
+        refuse_strength_zero(pair, settings)
         self.model, self.pair, self.prompts, self.settings = model, pair, prompts, settings
         self.latents = [
             None

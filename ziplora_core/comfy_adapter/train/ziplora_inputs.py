@@ -32,16 +32,25 @@ class Prompt:
 
 def joint_prompts(conditioning: Any | None) -> list[Prompt]:
     """Take the prompts of a CONDITIONING apart, which Conditioning (Combine) has joined."""
-    entries = conditioning or []
-    return [Prompt(f"joint {n}" if n else "joint", [entry]) for n, entry in enumerate(entries)]
+    if conditioning is None:
+        return []
+    entries = [[entry] for entry in conditioning] or [[]]  # an empty one is refused by its check
+    return [Prompt(f"joint {n}" if n else "joint", entry) for n, entry in enumerate(entries)]
 
 
-def refuse_strength_zero(pair: LoRAPair) -> None:
+def refuse_strength_zero(pair: LoRAPair, settings: ZipLoRASettings) -> None:
     """Refuse a strength of 0: the merge would be fitted to the model without that LoRA.
 
     Raises:
-        ZipLoRAError: a strength is 0.
+        ZipLoRAError: a strength of the pair, or both of the joint picture, are 0.
     """
+    if settings.joint_content == settings.joint_style == 0:
+        raise problem(
+            "joint_content and joint_style",
+            found="0 and 0: neither LoRA is in the joint picture",
+            expected="the strengths at which both together look right",
+            advice="0.9 and 0.7 are usual; to leave the joint prompt out, disconnect it.",
+        )
     for concept, strength in (("content", pair.content_strength), ("style", pair.style_strength)):
         if strength == 0:
             raise problem(
