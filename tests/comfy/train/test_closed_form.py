@@ -94,10 +94,11 @@ def test_joint_prompt_holds_the_strength_of_the_merge(
 def test_several_joint_prompts_share_the_weight_of_one(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
-    one, three = (run(model, clip, tmp_path, SETTINGS, joint=count) for count in (1, 3))
+    settings = replace(SETTINGS, passes=1)  # which uses every sample
+    one, three = (run(model, clip, tmp_path, settings, joint=count) for count in (1, 3))
     assert "25 + 25 + 75 calibration samples" in three.report
     for name, columns in one.merged.coefficients.items():
-        torch.testing.assert_close(three.merged.coefficients[name], columns, rtol=0.05, atol=0.05)
+        torch.testing.assert_close(three.merged.coefficients[name], columns, rtol=1e-2, atol=1e-2)
 
 
 def test_warm_start_needs_a_fifth_of_the_steps(
