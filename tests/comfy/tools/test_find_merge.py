@@ -258,7 +258,10 @@ def test_encoders_judge_when_both_are_given_and_choose_between_kinds(
     swapped = {"merged": direct(model), "other_merged": direct(model)}
     compared = ScoreInputs((), **pictures, **encoders)
     for kinds in (merges, swapped):
-        inputs = inputs_of(model, clip, merges=kinds, pictures=16, references=compared)
+        how = sampling(clip, steps=4)
+        inputs = inputs_of(
+            model, clip, merges=kinds, pictures=16, references=compared, sampling=how
+        )
         result = found(model, inputs)
         rows = result.merges.rows
         best = {row.kind: row for row in reversed(rows)}
