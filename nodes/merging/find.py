@@ -17,7 +17,7 @@ from ...ziplora_core.plots.found import FoundMerges, found_rows, sheet, small
 from ...ziplora_core.plots.tables import csv_text
 from ..shared.outputs import merged_output, report_output
 from ..shared.progress import followed, log_warnings
-from ..shared.sampling_inputs import drawing_inputs, sampling_inputs
+from ..shared.sampling_inputs import drawing_inputs, negative_strength_input, sampling_inputs
 from ..shared.training_inputs import unwrap_single
 from ..shared.types import FoundMergesType, MergedLoRAType, as_image
 
@@ -70,15 +70,10 @@ class FindMerge(io.ComfyNode):
                     tooltip="After this time, the search ends with the best so far. 0: no limit.",
                 ),
                 *sampling_inputs("Seed of the first image of each pair, and of the judging noise."),
-                io.Float.Input(
-                    "negative_strength",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Strength of the merge on the UNet for the negative prompt, as in "
+                negative_strength_input(
+                    ", as in "
                     "Apply Merged LoRA: 0 lets CFG lead towards subject and style. Connect the "
-                    "output of this name to Apply Merged LoRA.",
+                    "output of this name to Apply Merged LoRA.", optional=False
                 ),
                 MergedLoRAType.Input(
                     "other_merged",

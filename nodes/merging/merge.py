@@ -19,6 +19,7 @@ from ...ziplora_core.merging import CALIBRATED, METHODS, MergeSettings
 from ...ziplora_core.training.interface import ProgressCallbacks
 from ..shared.outputs import lora_output, merged_output, report_output
 from ..shared.progress import log_warnings, progress_bar
+from ..shared.sampling_inputs import negative_strength_input
 from ..shared.types import merged_input, no_clip, pair_input
 from .inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
 
@@ -214,19 +215,13 @@ class ApplyMergedLoRA(io.ComfyNode):
                     "0.4.",
                 ),
                 *block_inputs("In addition to the strengths: ", "all"),
-                io.Float.Input(
-                    "negative_strength",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Strength of the merge on the UNet for the negative prompt. At 0 the "
+                negative_strength_input(
+                    ". At 0 the "
                     "UNet predicts it without the merge, so that CFG leads towards subject and "
                     "style, too, and the style above all acts more strongly: with Merge LoRAs, "
                     "try strengths such as 0.9 and 0.7; ZipLoRA Optimize learns for 0 and 1 / 1. "
                     "1 is as with any LoRA loader. Below 1, the merge runs beside the layers, "
-                    "which takes more time. At CFG 1 there is no negative prompt: set all to 1.",
+                    "which takes more time. At CFG 1 there is no negative prompt: set all to 1."
                 ),
             ],
             outputs=[

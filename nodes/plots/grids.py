@@ -11,7 +11,13 @@ from ...ziplora_core.comfy_adapter.apply.sweep import Sampling, parse_scales, st
 from ...ziplora_core.lora.merged import MergedLoRA
 from ..shared.lora_inputs import NONE, file_fingerprint, lora_file_input, read_either
 from ..shared.outputs import grid_outputs, report_output
-from ..shared.sampling_inputs import as_grid, drawing_inputs, progress_callback, sampling_inputs
+from ..shared.sampling_inputs import (
+    as_grid,
+    drawing_inputs,
+    negative_strength_input,
+    progress_callback,
+    sampling_inputs,
+)
 from ..shared.types import merged_input, theme_input
 
 
@@ -41,16 +47,7 @@ class StrengthGrid(io.ComfyNode):
                 ),
                 *sampling_inputs(),
                 theme_input(),
-                io.Float.Input(
-                    "negative_strength",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Strength of the merge on the UNet for the negative prompt, as in "
-                    "Apply Merged LoRA.",
-                ),
+                negative_strength_input(", as in Apply Merged LoRA."),
             ],
             outputs=grid_outputs(),
             hidden=[io.Hidden.unique_id],

@@ -67,6 +67,19 @@ def sampling_inputs(seed: str = "Seed of the noise, the same for every image.") 
     ]
 
 
+def negative_strength_input(tooltip: str, optional: bool = True) -> io.Float.Input:
+    """The merge's strength for the negative prompt; `tooltip` goes on after what it is."""
+    return io.Float.Input(
+        "negative_strength",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=optional,
+        tooltip=f"Strength of the merge on the UNet for the negative prompt{tooltip}",
+    )
+
+
 def progress_callback(node: type[io.ComfyNode]) -> Callable[[int, int], None]:
     """Make the progress callback of a long task: it moves the node's bar and may cancel."""
     bar = comfy.utils.ProgressBar(1, node_id=str(node.hidden.unique_id))

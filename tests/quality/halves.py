@@ -38,7 +38,7 @@ DRAWN: Choices = {
     ADAM_TAUGHT: (Halves(),),
 }
 TRIED: Choices = {method: (Halves(),) for method in TAUGHT_TABLE}
-"""What is drawn on `TRIED_ON`, too: variants of what ZipLoRA is taught."""
+"""Merges to draw on `TRIED_ON`, too: variants of what ZipLoRA is taught."""
 TRIED_ON = TUNING[:2]
 TESTED: Choices = {
     DIRECT: (CONTROL, Halves(), LOWERED),
@@ -46,12 +46,12 @@ TESTED: Choices = {
     TAUGHT: (Halves(),),
     ADAM_TAUGHT: (Halves(),),
 }
-"""What is drawn on the test pairs: what tuning pairs have chosen, and what it is compared with."""
+"""Merges to draw on the test pairs: those that tuning pairs have chosen, and their rivals."""
 COMPARED: dict[str, tuple[str, Halves]] = {
     f"{DIRECT}, {LOWERED}": (DIRECT, LOWERED),
     f"{TAUGHT}, {Halves()}": (TAUGHT, Halves()),
 }
-"""What is drawn under every condition, beside the direct merge by any loader."""
+"""Merges to draw under every condition, beside the direct merge by any loader."""
 Cells = dict[str, State]
 
 

@@ -1,4 +1,4 @@
-"""What features say of subject and style, on features made of numbers."""
+"""Subject and style by features, on features made of numbers."""
 
 from __future__ import annotations
 

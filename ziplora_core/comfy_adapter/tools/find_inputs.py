@@ -1,4 +1,4 @@
-"""What a search for the best strengths of a merge is given, and its checks."""
+"""The inputs of a search for the best strengths of a merge, and their checks."""
 
 from __future__ import annotations
 
