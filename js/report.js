@@ -24,6 +24,7 @@ const LINES = new Map([
   ["RecombineUnZipLoRA", 5],
   ["ImportUnZipLoRA", 8],
   ["MergeLoRAs", 12],
+  ["ApplyMergedLoRA", 6],
   ["FindMerge", 20],
   ["SaveMergedLoRA", 8],
   ["SaveTrainedLoRA", 8],

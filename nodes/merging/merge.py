@@ -35,8 +35,8 @@ _MADE_FOR = (
     "style may be too weak or too strong"
 )
 _TEXT_ENCODER = (
-    "the merge's text-encoder modules act on every prompt that this node's CLIP encodes: encode "
-    "the negative prompt with the checkpoint's own CLIP to leave them out there"
+    "the text-encoder part acts on every prompt encoded with this node's CLIP: encode the negative "
+    "prompt with the checkpoint's own to leave it out"
 )
 
 
@@ -254,7 +254,9 @@ class ApplyMergedLoRA(io.ComfyNode):
                 "not applied.",
                 len(merged.text_encoder),
             )
-        lines = [_ONE_PROMPT] if merged.prompt_separated else []
+        lines = [_strengths(content_strength, style_strength, negative_strength)]
+        if merged.prompt_separated:
+            lines.append(_ONE_PROMPT)
         if merged.negative_strength not in (None, negative_strength):
             lines.append(_MADE_FOR.format(merged.negative_strength, negative_strength))
             log_warnings("ApplyMergedLoRA", lines[-1])
@@ -264,10 +266,15 @@ class ApplyMergedLoRA(io.ComfyNode):
             patched, more = with_negative_strength(model, modules, _NAME, negative_strength)
             _, patched_clip = apply_lora(modules, _NAME, None, clip)
             lines += [*more, *([_TEXT_ENCODER] if merged.text_encoder else [])]
-        outputs = patched, patched_clip or no_clip("CLIP")
-        if lines:
-            return io.NodeOutput(*outputs, ui=ui.PreviewText("\n".join(lines)))
-        return io.NodeOutput(*outputs)
+        report = ui.PreviewText("\n".join(lines))
+        return io.NodeOutput(patched, patched_clip or no_clip("CLIP"), ui=report)
+
+
+def _strengths(content: float, style: float, negative: float) -> str:
+    """Say what a merge is drawn with."""
+    share = {0.0: "without the merge", 1.0: "with the merge, too"}
+    drawn = share.get(negative, f"with {negative:g} of the merge")
+    return f"content {content:g}, style {style:g}; the negative prompt is drawn {drawn}"
 
 
 NODES = [MergeLoRAs, ApplyMergedLoRA]

@@ -35,12 +35,14 @@ CANDIDATES = parse_strengths("1/1, 0.9/0.7, 0.8/0.8, 1/0.8, 0.8/1, 0.7/0.7, 1/0.
 """The node's default."""
 BUDGETS = (8, 16, 32)
 """Most pictures; of 32, the last two pairs of strengths get eight each, as many as a cell has."""
-NEGATIVES = (0.0,)
+NEGATIVE = 0.0
+"""The node's default."""
 LOWERED: Strengths = (0.9, 0.7)
 ENDS = ("base model", "content LoRA alone", "style LoRA alone")
 SCORING = cache.code(
     "tests/quality/search.py",
     *(f"ziplora_core/comfy_adapter/tools/{name}.py" for name in ("feature_scorer", "scorers")),
+    "ziplora_core/comfy_adapter/data/pictures.py",
     *(f"ziplora_core/{name}.py" for name in ("merging/picture_features", "plots/judge")),
 )
 FIGURES = ROOT / "docs" / "quality_search.json"
@@ -74,29 +76,25 @@ class Searched:
         return trials[0].strengths
 
 
-def run(workers: Executor, pairs: Sequence[Pair]) -> list[dict[float, Searched]]:
-    """Draw and score every pair's candidates, by negative strength."""
+def run(workers: Executor, pairs: Sequence[Pair]) -> list[Searched]:
+    """Draw and score every pair's candidates."""
     train_loras(workers, pairs)
     return list(workers.map(search_pair, pairs))
 
 
-def search_pair(pair: Pair) -> dict[float, Searched]:
-    """Draw and score a pair's candidates at each negative strength."""
+def search_pair(pair: Pair) -> Searched:
+    """Draw and score a pair's candidates."""
     bench = make_bench(load_parts(), pair, load_probes())
     ends = [bench.joint(name, CONDITIONS[AS_MADE])["pictures"] for name in ENDS]
-    searched = {}
-    for negative in NEGATIVES:
-        cells = {
-            (c, s): joint(bench, DIRECT, Halves(c, s, negative), CONDITIONS[AS_MADE])
-            for c, s in CANDIDATES
-        }
-        shown = {str(strengths): cell["pictures"] for strengths, cell in cells.items()}
-        inputs = {f"end {n}": drawn for n, drawn in enumerate(ends)} | shown | {"code": SCORING}
-        kept = cache.cached("search", inputs, lambda s=shown: _score(bench.task.parts, ends, s))
-        scores = {at: [Judged(*both) for both in kept[str(at)]] for at in cells}
-        searched[negative] = Searched(pair, cells, scores)
+    cells = {
+        (c, s): joint(bench, DIRECT, Halves(c, s, NEGATIVE), CONDITIONS[AS_MADE])
+        for c, s in CANDIDATES
+    }
+    shown = {str(strengths): cell["pictures"] for strengths, cell in cells.items()}
+    inputs = {f"end {n}": drawn for n, drawn in enumerate(ends)} | shown | {"code": SCORING}
+    kept = cache.cached("search", inputs, lambda: _score(bench.task.parts, ends, shown))
     say(f"searched: {pair.name}")
-    return searched
+    return Searched(pair, cells, {at: [Judged(*both) for both in kept[str(at)]] for at in cells})
 
 
 @torch.inference_mode()
@@ -118,27 +116,24 @@ def _pictures(drawn: torch.Tensor) -> list[torch.Tensor]:
     return list(drawn.float().movedim(1, -1) / 255)
 
 
-def write(found: dict[str, list[dict[float, Searched]]]) -> None:
+def write(found: dict[str, list[Searched]]) -> None:
     """Write the table and the figures of tuning and test pairs."""
     document.require(["search"])
     rows: dict[str, table.Row] = {}
     figures = {}
-    for kind, of_pairs in found.items():
-        for negative in NEGATIVES:
-            searched = [by_negative[negative] for by_negative in of_pairs]
-            name = f"{kind} pairs, negative {negative:g}"
-            for budget in BUDGETS:
-                chosen = [s.found(budget) for s in searched]
-                rows[f"{name}: found, {budget} pictures"] = _row(searched, chosen, budget)
-                figures[f"{name}, {budget}"] = {
-                    s.pair.name: list(at) for s, at in zip(searched, chosen, strict=True)
-                }
-            for constant in (BASELINE, LOWERED):
-                rows[f"{name}: always {constant[0]:g} / {constant[1]:g}"] = _row(
-                    searched, [constant] * len(searched)
-                )
-            best = [max(s.cells, key=lambda at, s=s: table.both(s.cells[at])) for s in searched]
-            rows[f"{name}: the probes"] = _row(searched, best)
+    for kind, searched in found.items():
+        for budget in BUDGETS:
+            chosen = [s.found(budget) for s in searched]
+            rows[f"{kind} pairs: found, {budget} pictures"] = _row(searched, chosen, budget)
+            figures[f"{kind}, {budget}"] = {
+                s.pair.name: list(at) for s, at in zip(searched, chosen, strict=True)
+            }
+        for constant in (BASELINE, LOWERED):
+            rows[f"{kind} pairs: always {constant[0]:g} / {constant[1]:g}"] = _row(
+                searched, [constant] * len(searched)
+            )
+        best = [max(s.cells, key=lambda at, s=s: table.both(s.cells[at])) for s in searched]
+        rows[f"{kind} pairs: the probes"] = _row(searched, best)
     text = table.markdown(rows, COLUMNS, "rule")
     say(f"\n{text}")
     document.put("search", text)
