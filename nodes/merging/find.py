@@ -34,8 +34,9 @@ class FindMerge(io.ComfyNode):
             description="Tries a merge at several content and style strengths, as one does by "
             "hand: draws a few images with each, judges how much of subject and style is in them, "
             "drops the weaker half and draws more with the rest. Gives the merge at the best "
-            "strengths, which by the judge's measure is never less than 1 and 1. Look at the "
-            "sheet: Choose Merge takes another one by a click.",
+            "strengths, which by the judge's measure is never less than 1 and 1. Without image "
+            "encoders the judge is weak: look at the sheet, and take another one by a click with "
+            "Choose Merge.",
             search_aliases=["ziplora", "best strengths", "auto strength", "tune merge", "search"],
             is_input_list=True,
             inputs=[

@@ -67,9 +67,10 @@ def test_negative_strength_equals_stock_hooks_on_each_prompt(
 ) -> None:
     graph = Graph()
     merged = graph.direct(graph.pair())
+    halves = graph.apply(merged, 0.9, 0.7, negative_strength=negative)
     ours, whole = (
-        graph.render([graph.apply(merged, 0.9, 0.7, **more), 0], graph.clip, name)
-        for name, more in (("ours", {"negative_strength": negative}), ("whole", {}))
+        graph.render([applied, 0], graph.clip, name)
+        for applied, name in ((halves, "ours"), (graph.apply(merged, 0.9, 0.7), "whole"))
     )
     size = {"width": 64, "height": 64, "batch_size": 1}
     sampled = graph.out(
@@ -83,6 +84,10 @@ def test_negative_strength_equals_stock_hooks_on_each_prompt(
     got, want, plain = (saved_latent(server, result, node) for node in (ours, stock, whole))
     assert_close(got, want, 2e-3)
     assert float((want - plain).abs().max()) > 0.05
+    shared = {0.0: "without the merge", 0.5: "with 0.5 of the merge"}[negative]
+    assert report(result, halves).startswith(
+        f"content 0.9, style 0.7; the negative prompt is drawn {shared}"
+    )
 
 
 @pytest.mark.parametrize(("content", "style", "alone"), [(1.0, 0.0, SUBJECT), (0.0, 1.0, STYLE)])

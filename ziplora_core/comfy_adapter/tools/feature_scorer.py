@@ -21,6 +21,10 @@ from .scorers import CalibrationPictures, OnEvaluations, ignore, scales
 SUBJECT_LEVEL, STYLE_LEVEL = 0.3, 0.15
 """The parts of the noise schedule at which subject and style are read: chosen by the strengths of
 the benchmark's tuning pairs (docs/QUALITY.md)."""
+LIMITS = (
+    "a weak judge: it sees how subject and style change with the strengths, but not how to weigh "
+    "one against the other. Look at the sheet, and take what you prefer with Choose Merge"
+)
 
 
 class FeatureScorer:
@@ -83,7 +87,7 @@ class FeatureScorer:
     def describe(self) -> list[str]:
         """Describe who judges, and the scales."""
         who = f"judged by the UNet's features with {self.evaluations} UNet evaluations, 2 a picture"
-        return [who, *scales(self.gauge, self.advice)]
+        return [who, *scales(self.gauge, self.advice), LIMITS]
 
     def _amounts(self, subject: Tensor, style: Tensor) -> list[Amounts]:
         """Measure pictures by their features at the two levels."""
