@@ -148,4 +148,16 @@ def optional_inputs() -> list[Any]:
             advanced=True,
             tooltip="The layers to train. attention is the authors' choice (560 layers on SDXL).",
         ),
+        io.Float.Input(
+            "alone_share",
+            default=0.25,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="Share of the samples that one LoRA learns without the other, at its own "
+            "prompt: content and style in turn. Then each LoRA draws its half when used alone, "
+            "too. 0 is as published: both learn every sample together.",
+        ),
     ]

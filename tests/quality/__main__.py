@@ -1,9 +1,10 @@
 """Measure merges and sliders on the miniature SDXL: `make quality`. Writes docs/QUALITY.md.
 
 `make quality ARGS=sliders` runs a part: single (LoRAs alone), tuning, judge, sliders, unziplora; or
-what runs by its name only: halves (of guidance), search (for strengths), short (few methods on four
-tuning pairs, only said), trimmed (which a test repeats), or test and halves_test, on the pairs that
-nothing may be chosen by. Run again to resume; `.sandbox/quality` holds what is made.
+what runs by its name only: halves (of guidance), search (for strengths), made (LoRAs trained in
+other ways), short (few methods on four tuning pairs, only said), trimmed (which a test repeats), or
+test and halves_test, on the pairs that nothing may be chosen by. Run again to resume;
+`.sandbox/quality` holds what is made.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch  # noqa: E402
 from miniworld.parts import load_parts  # noqa: E402
 
 from . import document, halves_tables, judge_tables, record  # noqa: E402
+from . import made as made_run  # noqa: E402
 from .benchmark import BRIEF, FULL, Plan  # noqa: E402
 from .benchmark import run as run_merges  # noqa: E402
 from .halves import DRAWN, TESTED, Choices  # noqa: E402
@@ -92,6 +94,22 @@ def halves_test() -> int:
     return _halves("halves_test", TEST, TESTED)
 
 
+def made() -> int:
+    """Merge LoRAs that were trained in other ways."""
+    plan = {
+        "made tries": (made_run.TRIED_ON, tuple(made_run.TRIED)),
+        "made": (TUNING, made_run.CHOSEN),
+        "made test": (TEST, made_run.CHOSEN),
+    }
+    document.require(list(plan))
+    with workers.start() as pool:
+        found = {
+            mark: (pairs, made_run.run(pool, pairs, names)) for mark, (pairs, names) in plan.items()
+        }
+    made_run.write(found)
+    return 0
+
+
 def search() -> int:
     """Hold Find the Merge against the probes."""
     document.require(["search"])
@@ -126,6 +144,7 @@ def sliders() -> int:
 
 def unziplora() -> int:
     """Take pictures apart in every way."""
+    document.require(["unziplora tuning", "unziplora test"])
     with workers.start() as pool:
         unziplora_document.write(unziplora_run.run(pool))
     return 0
@@ -152,6 +171,7 @@ PARTS = {
     **ALL,
     "halves": halves,
     "halves_test": halves_test,
+    "made": made,
     "search": search,
     "trimmed": trimmed,
     "short": short,

@@ -10,31 +10,50 @@ import torch
 from torch import Tensor
 
 from ..dreambooth.objective import INSTANCE, Draw, NoisingModel, PictureObjective, TrainingExample
-from ..lora.coefficients import CONTENT
+from ..lora.coefficients import CONTENT, STYLE
 from ..lora.factors import LoraFactors
 from ..lora.merged import MergedLoRA
 from ..lora.pair import pair_modules
 from ..training.branches import Gates
 from ..training.framing import Framing
 from ..training.losses import similarity_penalty
-from ..training.random import Stream
+from ..training.random import Stream, generator
 from .feature_masks import FeatureMasks, Schedule, importance, schedule
 from .options import UnZipLoRASettings
 from .parameters import UnZipLoRAParameters
 
 _MASKS = "masks"
+_WHOSE = 2
+"""Key of the draws that say which LoRAs learn a sample."""
 CONCEPTS = ("content", "style")
+
+
+@dataclass(frozen=True)
+class UnZipLoRADraw(Draw):
+    """A noisy picture, and which LoRAs learn it.
+
+    Args:
+        alone: CONTENT or STYLE, whose prompt is then the caption; None for both.
+    """
+
+    alone: int | None = None
 
 
 @dataclass
 class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
-    """The loss of UnZipLoRA (arXiv:2412.04465), with optional prior preservation.
+    """The loss of UnZipLoRA (arXiv:2412.04465), with samples of each LoRA alone and optional prior
+    preservation.
 
-        L = MSE(joint) + λ mean_layers mean_j |m_c,j M_c,j m_s,j M_s,j| + w · MSE(class)
+        L = (1 − a) MSE(joint) + a/2 MSE(content) + a/2 MSE(style)
+            + λ mean_layers mean_j |m_c,j M_c,j m_s,j M_s,j| + w · MSE(class)
 
-    m are the mergers, M the feature masks. Each step makes one prediction, in which each LoRA reads
-    its own prompt where the model reads the joint one. Class pictures use both LoRAs at the class
-    prompt, so that neither forgets the class (the authors' own prior preservation cannot run).
+    m are the mergers, M the feature masks. Joint samples make one prediction, in which each LoRA
+    reads its own prompt where the model reads the joint one. They alone are the published loss: it
+    asks of the sum of both LoRAs only, so whichever learns faster takes what both could learn, and
+    neither draws its half alone. So a share a of the samples is learned by one LoRA without the
+    other and without mergers, at its own prompt, as it is used alone. Class pictures use both LoRAs
+    at the class prompt, so that neither forgets the class (the authors' own prior preservation
+    cannot run).
 
     Args:
         model: a model with the branches of `learned` on it.
@@ -80,12 +99,17 @@ class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
             mergers.copy_(mergers.clamp(0, 1).where(self.masks.overlap, 1.0))
 
     def gates(self, draws: Sequence[Draw]) -> Gates:
-        """Return gates with both LoRAs fully on, each with its own prompt."""
-        return Gates(prompts=torch.stack([self.prompts[draw.caption] for draw in draws]))
+        """Return gates with both LoRAs fully on, each with its own prompt, or one of them."""
+        prompts = torch.stack([self.prompts[draw.caption] for draw in draws])
+        if all(_alone(draw) is None for draw in draws):
+            return Gates(prompts=prompts)
+        on = [[_alone(draw) in (None, half) for half in (CONTENT, STYLE)] for draw in draws]
+        return Gates(prompts.new_tensor(on), prompts=prompts)
 
     def alike(self, draw: Draw) -> tuple[Any, ...]:
-        """Return the batch key of a sample, which includes the length of its prompts."""
-        return (*super().alike(draw), len(self.prompts[draw.caption][CONTENT]))
+        """Return the batch key of a sample: with its prompts' length, and whether it is alone."""
+        alone = _alone(draw) is not None
+        return (*super().alike(draw), len(self.prompts[draw.caption][CONTENT]), alone)
 
     def rows(self, mergers: bool = True) -> dict[str, Tensor]:
         """Compute the factors g `(2, out)` of each layer's output features: m · M, or M alone.
@@ -135,6 +159,32 @@ class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
         """Copy both LoRAs for use together, mergers folded in."""
         return MergedLoRA(pair_modules(*self.learned.detached(self.rows())), prompt_separated=True)
 
+    def _draw(
+        self,
+        examples: Sequence[TrainingExample],
+        term: str,
+        number: int,
+        stream: Stream = Stream.TRAINING,
+    ) -> Draw:
+        """Draw sample `number`, in training also the LoRAs that learn it."""
+        draw = super()._draw(examples, term, number, stream)
+        if stream != Stream.TRAINING or term != INSTANCE or not draw.caption:
+            return draw
+        share = self.settings.alone_share
+        rng = generator(self.settings.seed, stream, number, _WHOSE)
+        place = float(torch.rand((), generator=rng))
+        if place >= share:
+            return draw
+        alone = CONTENT if place < share / 2 else STYLE
+        own = self.settings.content_prompt, self.settings.style_prompt
+        return UnZipLoRADraw(**{**vars(draw), "caption": own[alone]}, alone=alone)
+
+    def _errors(self, draws: Sequence[Draw], branches: bool = True) -> Tensor:
+        """Compute the MSE `(n,)` of each sample; where one LoRA learns alone, without mergers."""
+        if _alone(draws[0]) is not None:
+            self.fold(mergers=False)
+        return super()._errors(draws, branches)
+
     def _separate(self) -> Tensor:
         """Add the gradient of the penalty to the mergers of features that both LoRAs have."""
         mergers, rows = self.learned.mergers.flat, self.rows()
@@ -175,3 +225,8 @@ class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
             )
             for name, rows in self.rows().items()
         }
+
+
+def _alone(draw: Draw) -> int | None:
+    """Return the LoRA that learns a sample alone, or None."""
+    return draw.alone if isinstance(draw, UnZipLoRADraw) else None

@@ -35,6 +35,8 @@ class UnZipLoRASettings:
         mergers: `learned` weighs the LoRAs where both have a feature; with `disjoint` the owner of
             a block has its features alone.
         importance_samples: the number of noisy pictures by which features are chosen.
+        alone_share: the share of the samples that one LoRA learns alone, content and style in turn;
+            0 is as published.
         layers: one of `LAYER_CHOICES`.
         class_prompt: the prompt of the class pictures.
         prior_weight: the weight of the class pictures' error.
@@ -63,6 +65,7 @@ class UnZipLoRASettings:
     memory: str = "auto"
     mergers: str = "learned"
     importance_samples: int = 4
+    alone_share: float = 0.25
     layers: str = "attention"
     class_prompt: str = ""
     prior_weight: float = 1.0

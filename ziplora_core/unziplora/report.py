@@ -45,6 +45,7 @@ def unziplora_report(unzipped: UnZipLoRATrained, settings: UnZipLoRASettings) ->
         f"UnZipLoRA of {pictures_line(trained.examples)}",
         f"content and style LoRA of rank {settings.rank} each, {layers} layers "
         f"({settings.layers}), {len(unzipped.mergers):,} mergers",
+        _alone_line(settings),
         *_mask_lines(unzipped.masks, settings),
         *_merger_lines(unzipped),
     ]
@@ -82,6 +83,16 @@ def _warnings(unzipped: UnZipLoRATrained, settings: UnZipLoRASettings) -> list[s
             "that neither owns it gets at most half, because the two share no feature there"
         )
     return warnings
+
+
+def _alone_line(settings: UnZipLoRASettings) -> str:
+    if not settings.alone_share:
+        return "both LoRAs learn every sample, as published (alone_share is 0)"
+    each = settings.alone_share / 2
+    return (
+        f"of the samples, content alone learns {each:.0%} and style alone {each:.0%}, each at its "
+        "own prompt"
+    )
 
 
 def _mask_lines(masks: FeatureMasks, settings: UnZipLoRASettings) -> list[str]:

@@ -88,7 +88,8 @@ def open_task(scale: Scale) -> Iterator[Task]:
     masks.extend(scores, 0.1 * CHOICES, disjoint=False)
     settings = UnZipLoRASettings(
         JOINT, CONTENT, STYLE, rank=scale.rank, content_learning_rate=0.0, style_learning_rate=0.0,
-        weight_learning_rate=0.0, options=TrainingOptions(held_out_draws=0),
+        weight_learning_rate=0.0, alone_share=0.0,
+        options=TrainingOptions(held_out_draws=0),
     )  # fmt: skip
     side = 8 * scale.latent
     shape = (4, scale.latent, scale.latent)

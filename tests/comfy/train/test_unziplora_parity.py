@@ -23,7 +23,7 @@ from .dreambooth_task import example
 from .unziplora_task import TEXTS, closed, opened_unziplora
 
 SIDE = 64
-SETTINGS = UnZipLoRASettings(*TEXTS, rank=4, options=TrainingOptions(batch=2))
+SETTINGS = UnZipLoRASettings(*TEXTS, rank=4, alone_share=0.0, options=TrainingOptions(batch=2))
 FRAMES = (Framing.drawn(SIDE, SIDE), Framing((90, 70), (82, 64), (9, 0), (SIDE, SIDE)))
 
 

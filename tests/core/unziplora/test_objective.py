@@ -22,7 +22,7 @@ from ziplora_core.unziplora.objective import UnZipLoRAObjective
 from ziplora_core.unziplora.parameters import UnZipLoRAParameters
 
 from ..lora.factors import exported, random_factors
-from .unziplora_task import NAMES, STEPS, WIDTH, example, objective, text
+from .unziplora_task import NAMES, STEPS, WIDTH, PromptToy, example, objective, text
 
 LINEAR = torch.nn.Linear(WIDTH, WIDTH, bias=False)
 
@@ -177,6 +177,62 @@ def test_choice_of_features_leaves_parameters_and_the_steps_gradient() -> None:
         assert (a is None and b is None) or torch.equal(a, b)
     assert gradients[0][2] is None  # mergers wait until there is an overlap to weigh
     assert few.model.calls == 2 and many.model.calls == 6
+
+
+def test_sample_alone_trains_one_lora_as_if_the_other_did_not_exist() -> None:
+    """Masks and mergers are there, and mergers do not count."""
+    task = objective(alone_share=1.0, sample_times=1)
+    for step in range(2):
+        task.backward(step)
+    with torch.no_grad():
+        task.learned.mergers.flat.fill_(0.5)
+    seen = set()
+    for step in range(2, 10):
+        for leaf in task.parameters:
+            leaf.grad = None
+        loss = task.backward(step)["instance"]
+        (draw,) = task._draws(step)
+        half = ("content", "style").index(draw.caption)
+        raw = task.learned.halves[half].detached()
+        factors = {
+            n: LoraFactors(f.down.requires_grad_(), f.up.requires_grad_(), f.alpha)
+            for n, f in raw.items()
+        }
+        masks = task.masks.by_module()
+        model = PromptToy(
+            {
+                n: Branches([LoraFactors(f.down, f.up * masks[n][half].float()[:, None], f.alpha)])
+                for n, f in factors.items()
+            }
+        )
+        denoised = model.denoise(draw.x[None], draw.sigma[None], [text(draw.caption)], Gates())
+        error = (denoised - draw.target).square().mean()
+        error.backward()
+        torch.testing.assert_close(loss, error.detach(), rtol=1e-5, atol=1e-6)
+        for k, own in enumerate(task.learned.halves):
+            for name, got in own.gradient().items():
+                for side in ("down", "up"):
+                    want = getattr(factors[name], side).grad if k == half else torch.zeros(1)
+                    got_side = getattr(got, side)
+                    torch.testing.assert_close(
+                        got_side, want.expand_as(got_side), rtol=1e-4, atol=1e-6
+                    )
+        seen.add(half)
+    assert seen == {CONTENT, STYLE}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_alone_share_is_the_share_of_the_samples_half_content_half_style(share: float) -> None:
+    task = objective(TrainingOptions(batch=2000), alone_share=share, content="content")
+    captions = [draw.caption for draw in task._draws(0)]
+    for caption, want in (("joint", 1 - share), ("content", share / 2), ("style", share / 2)):
+        assert abs(captions.count(caption) / len(captions) - want) < 0.03
+
+
+def test_empty_and_class_captions_are_never_learned_alone() -> None:
+    options = TrainingOptions(batch=50, caption_dropout=1.0)
+    task = objective(options, alone_share=1.0, classes=[example("class")])
+    assert {draw.caption for draw in task._draws(0)} == {""}
 
 
 def test_mergers_move_on_the_overlap_only_and_stay_within_bounds() -> None:

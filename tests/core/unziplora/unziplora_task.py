@@ -80,7 +80,8 @@ def objective(
 ) -> UnZipLoRAObjective:
     settings = {
         "rank": 4, "steps": STEPS, "content_learning_rate": 1e-2, "style_learning_rate": 1e-2,
-        "weight_learning_rate": 0.05, "column_ratio": 0.1, "importance_samples": 2, **settings,
+        "weight_learning_rate": 0.05, "column_ratio": 0.1, "importance_samples": 2,
+        "alone_share": 0.0, **settings,
     }  # fmt: skip
     chosen = UnZipLoRASettings(
         "joint", content, style, options=options or TrainingOptions(), **settings
@@ -89,7 +90,7 @@ def objective(
         {name: (WIDTH, WIDTH) for name in NAMES}, chosen.rank, chosen.seed
     )
     owned = owners(NAMES) if chosen.block_separation else {}
-    prompts = {name: torch.stack([text(name)] * 2) for name in ("", "class")}
+    prompts = {name: torch.stack([text(name)] * 2) for name in ("", "class", content, style)}
     prompts["joint"] = torch.stack([text(content), text(style)])
     return UnZipLoRAObjective(
         model=PromptToy(learned.branches),

@@ -12,7 +12,7 @@ from sandbox.paths import ROOT
 from ..document import put, save
 from ..sheet import Row, contact_sheet
 from ..table import markdown
-from .run import SHOWN, STYLES, SUBJECTS, Drawn, Figures, picture
+from .run import SHOWN, STYLES, SUBJECTS, Result, picture
 
 FIGURES = ROOT / "docs" / "quality_unziplora.json"
 COLUMNS = {
@@ -37,24 +37,25 @@ DRAWN = (
 )
 
 
-def write(results: Mapping[str, Mapping[str, tuple[Figures, Drawn]]]) -> None:
-    """Write the table of means, all figures and a sheet for each picture, and say the table."""
+def write(results: Mapping[str, Mapping[str, Mapping[str, Result]]]) -> None:
+    """Write the tables of means, all figures and a sheet for each picture, and say the tables."""
+    for kind, methods in results.items():
+        means = {
+            method: {c: mean(found[c] for found, _ in pairs.values()) for c in COLUMNS}
+            for method, pairs in methods.items()
+        }
+        table = markdown(means, COLUMNS)
+        say(f"\n{kind} pictures\n{table}")
+        put(f"unziplora {kind}", table)
+        for pair in SHOWN[kind]:
+            rows: dict[str, Row] = {"the one picture": {DRAWN[0]: picture(pair)}}
+            for method, pairs in methods.items():
+                drawn = pairs[pair.name][1]
+                rows[method] = {column: drawn[column][:2] for column in DRAWN}
+            sheet = contact_sheet(f"One picture, {pair.name}, taken apart", rows, scale=0.6)
+            save(sheet, f"quality_unziplora_{pair.subject}.png")
     figures = {
-        method: {pair: found for pair, (found, _) in pairs.items()}
-        for method, pairs in results.items()
+        kind: {m: {p: found for p, (found, _) in pairs.items()} for m, pairs in methods.items()}
+        for kind, methods in results.items()
     }
-    means = {
-        method: {column: mean(found[column] for found in pairs.values()) for column in COLUMNS}
-        for method, pairs in figures.items()
-    }
-    table = markdown(means, COLUMNS)
-    say(f"\n{table}")
-    put("unziplora", table)
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    for pair in SHOWN:
-        rows: dict[str, Row] = {"the one picture": {DRAWN[0]: picture(pair)}}
-        for method, pairs in results.items():
-            drawn = pairs[pair.name][1]
-            rows[method] = {column: drawn[column][:2] for column in DRAWN}
-        sheet = contact_sheet(f"One picture, {pair.name}, taken apart", rows, scale=0.6)
-        save(sheet, f"quality_unziplora_{pair.subject}.png")

@@ -25,38 +25,41 @@ from ziplora_core.lora.blocks import PRESETS
 from ziplora_core.lora.factors import LoraFactors
 from ziplora_core.lora.merged import MergedLoRA
 from ziplora_core.lora.pair import pair_modules
-from ziplora_core.training.options import TrainingOptions
 from ziplora_core.unziplora.options import UnZipLoRASettings
 from ziplora_core.unziplora.separate_prompts import recombine
 
 from .. import cache
 from ..measure import Reference, references, seen
-from ..sources import LAYERS, train
-from ..subjects import JOINT_PROMPT, PAIRS, STYLE_WORD, SUBJECT, Pair
+from ..sources import LAYERS, LEARNING_RATE, OPTIONS, train
+from ..subjects import JOINT_PROMPT, STYLE_WORD, SUBJECT, TEST, TUNING, Pair
 
-SHOWN = PAIRS[:2]
-"""Each one's content is recombined with the other one's style."""
+SHOWN = {"tuning": TUNING[:2], "test": TEST[:2]}
+"""The pictures; the content of one is recombined with the style of the other."""
 STYLE_PROMPT = f"a shape in {STYLE_WORD} style"
 STYLES = ("ocean plain", "candy striped", "mint dotted")
 """The content is drawn in: seen styles, which no training here has."""
 SUBJECTS = ("star", "key", "house")
 """The style is put on."""
 PICTURES, SEED = 4, 1
-STEPS, RATE = 300, 5e-4
-SETTINGS = UnZipLoRASettings(
-    prompt=JOINT_PROMPT, content_prompt=SUBJECT, style_prompt=STYLE_PROMPT, rank=64,
-    steps=STEPS, content_learning_rate=RATE, style_learning_rate=RATE, resolution=SIDE,
-    memory="fast", layers=LAYERS,
-    options=TrainingOptions(sample_every=0, checkpoint_every=0, held_out_draws=0),
+STEPS, FEW_STEPS = 300, 75
+AS_PUBLISHED = UnZipLoRASettings(
+    prompt=JOINT_PROMPT, content_prompt=SUBJECT, style_prompt=STYLE_PROMPT, rank=64, steps=STEPS,
+    content_learning_rate=LEARNING_RATE, style_learning_rate=LEARNING_RATE, resolution=SIDE,
+    memory="fast", layers=LAYERS, alone_share=0.0, options=replace(OPTIONS, held_out_draws=0),
 )  # fmt: skip
-WITH_PROMPTS = replace(SETTINGS, column_separation=False)
+"""Batch, rate and schedule are those of the DreamBooth LoRAs beside it."""
+WITH_PROMPTS = replace(AS_PUBLISHED, column_separation=False)
+UNZIPLORA, ALONE, PROMPTS_ALONE = "+ blocks: UnZipLoRA", "UnZipLoRA, alone {}", "prompts, alone {}"
 VARIANTS = {
     "naive joint": replace(WITH_PROMPTS, content_prompt=JOINT_PROMPT, style_prompt=JOINT_PROMPT),
     "+ prompts": WITH_PROMPTS,
-    "+ columns": replace(SETTINGS, block_separation=False),
-    "+ blocks: UnZipLoRA": SETTINGS,
+    "+ columns": replace(AS_PUBLISHED, block_separation=False),
+    UNZIPLORA: AS_PUBLISHED,
+    ALONE.format(0.25): replace(AS_PUBLISHED, alone_share=0.25),
+    ALONE.format(0.5): replace(AS_PUBLISHED, alone_share=0.5),
+    PROMPTS_ALONE.format(0.25): replace(WITH_PROMPTS, alone_share=0.25),
 }
-"""The paper's ablation, each with what the one before has."""
+"""The paper's ablation, each with what the one before has; then with samples of each LoRA alone."""
 
 
 CODE = cache.code(
@@ -104,12 +107,15 @@ def unzipped(settings: UnZipLoRASettings) -> Taking:
     return take
 
 
-def two_dreambooths(parts: Parts, pair: Pair) -> Apart:
+def two_dreambooths(steps: int) -> Taking:
     """Two LoRAs on the one picture, one at the content's prompt and one at the style's."""
-    content, style = (
-        train(parts, picture(pair), [prompt], STEPS, 0) for prompt in (SUBJECT, STYLE_PROMPT)
-    )
-    return _plain(content, style)
+
+    def take(parts: Parts, pair: Pair) -> Apart:
+        return _plain(
+            *(train(parts, picture(pair), [prompt], steps, 0) for prompt in (SUBJECT, STYLE_PROMPT))
+        )
+
+    return take
 
 
 def split_by_blocks(parts: Parts, pair: Pair) -> Apart:
@@ -124,40 +130,57 @@ def _plain(content: Mapping[str, LoraFactors], style: Mapping[str, LoraFactors])
     return Apart(content, style, MergedLoRA(pair_modules(content, style)))
 
 
+DREAMBOOTHS = "two DreamBooth LoRAs"
 METHODS: dict[str, Taking] = {
     **{name: unzipped(settings) for name, settings in VARIANTS.items()},
-    "two DreamBooth LoRAs": two_dreambooths,
+    DREAMBOOTHS: two_dreambooths(STEPS),
+    f"{DREAMBOOTHS}, {FEW_STEPS} steps": two_dreambooths(FEW_STEPS),
     "one LoRA, B-LoRA's blocks": split_by_blocks,
 }
+ROWS = {
+    "tuning": tuple(METHODS),
+    "test": (UNZIPLORA, ALONE.format(0.25), PROMPTS_ALONE.format(0.25), DREAMBOOTHS),
+}
+"""The methods for each kind of picture."""
 
 
 Result = tuple[Figures, Drawn]
 
 
-def run(workers: Executor) -> dict[str, dict[str, Result]]:
-    """Run every method on every picture; by method and pair."""
-    return dict(zip(METHODS, workers.map(by_method, METHODS), strict=True))
+def run(workers: Executor) -> dict[str, dict[str, dict[str, Result]]]:
+    """Run every method on every picture; by kind of picture, method and pair."""
+    asked = [(kind, name) for kind, names in ROWS.items() for name in names]
+    found = dict(zip(asked, workers.map(by_method, *zip(*asked, strict=True)), strict=True))
+    return {kind: {name: found[kind, name] for name in names} for kind, names in ROWS.items()}
 
 
-def by_method(name: str) -> dict[str, Result]:
-    """Take every picture apart by one method, and measure; the result is kept."""
+def by_method(kind: str, name: str) -> dict[str, Result]:
+    """Take every picture of a kind apart by one method, and measure; the result is kept."""
+    pairs = SHOWN[kind]
 
     def make() -> cache.State:
-        apart = [METHODS[name](load_parts(), pair) for pair in SHOWN]
+        apart = [METHODS[name](load_parts(), pair) for pair in pairs]
         return {
-            pair.name: list(measure(name, n, apart[n], apart[(n + 1) % len(SHOWN)]))
-            for n, pair in enumerate(SHOWN)
+            pair.name: list(measure(name, (pair, pairs[1 - n]), (apart[n], apart[1 - n])))
+            for n, pair in enumerate(pairs)
         }
 
-    kept = cache.cached("unziplora", {"method": name, "code": CODE}, make)
+    kept = cache.cached("unziplora", {"method": name, "pictures": kind, "code": CODE}, make)
     return {pair: (figures, drawn) for pair, (figures, drawn) in kept.items()}
 
 
-def measure(name: str, number: int, apart: Apart, other: Apart) -> tuple[Figures, Drawn]:
-    """Draw with each half alone, with both, and with another picture's style; see what it shows."""
-    parts, probes, pair = load_parts(), load_probes(), SHOWN[number]
-    another = SHOWN[(number + 1) % len(SHOWN)]
-    drawn = draw(parts, apart, other)
+def measure(
+    name: str, pairs: tuple[Pair, Pair], apart: tuple[Apart, Apart]
+) -> tuple[Figures, Drawn]:
+    """Draw with each half alone, with both, and with another picture's style; see what it shows.
+
+    Args:
+        name: the method.
+        pairs: the subject and style of the picture, and of the other one.
+        apart: both pictures taken apart.
+    """
+    parts, probes, (pair, another) = load_parts(), load_probes(), pairs
+    drawn = draw(parts, *apart)
     own, its = references(pair, probes), references(another, probes)
     figures = {
         "content": own.content.alignment(drawn["content"]),

@@ -160,7 +160,7 @@ class UnZipLoRASession:
         With the joint prompt, each has its own prompt; with any other, both have the model's.
         """
         joint, *own = self.texts
-        read = {text: [text] * 2 for text in ("", self.settings.class_prompt)} | {joint: own}
+        read = {text: [text] * 2 for text in ("", self.settings.class_prompt, *own)} | {joint: own}
         return {
             text: cond.own_prompts([encoded[o] for o in both], encoded[text])
             for text, both in read.items()
