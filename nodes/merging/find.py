@@ -15,6 +15,7 @@ from ...ziplora_core.comfy_adapter.tools.scores import ScoreInputs
 from ...ziplora_core.merging.strengths import parse_strengths
 from ...ziplora_core.plots.found import FoundMerges, found_rows, sheet, small
 from ...ziplora_core.plots.tables import csv_text
+from ..shared.encoder_inputs import encoder_inputs
 from ..shared.outputs import merged_output, report_output
 from ..shared.progress import followed, log_warnings
 from ..shared.sampling_inputs import drawing_inputs, negative_strength_input, sampling_inputs
@@ -82,26 +83,11 @@ class FindMerge(io.ComfyNode):
                     tooltip="Another kind of merge of the same LoRAs, to search and show beside. "
                     "It is chosen only if both image encoders are connected and score it higher.",
                 ),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    optional=True,
-                    tooltip="A CLIP vision model, which then judges the style. Needs "
-                    "style_images, and dino with subject_images.",
-                ),
-                io.Image.Input(
-                    "style_images", optional=True, tooltip="Reference images in the style. Needs "
-                    "clip_vision.",
-                ),
-                io.ClipVision.Input(
-                    "dino",
-                    optional=True,
-                    tooltip="A DINOv2 or DINOv3 model, which then judges the subject. Needs "
-                    "subject_images, and clip_vision with style_images.",
-                ),
-                io.Image.Input(
-                    "subject_images",
-                    optional=True,
-                    tooltip="Reference images of the subject. Needs dino.",
+                *encoder_inputs(
+                    "which then judges the style. Needs style_images, and dino with "
+                    "subject_images.",
+                    "which then judges the subject. Needs subject_images, and clip_vision with "
+                    "style_images.",
                 ),
             ],
             outputs=[

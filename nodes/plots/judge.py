@@ -13,6 +13,7 @@ from ...ziplora_core.comfy_adapter.tools.scores import ScoreInputs, score_each
 from ...ziplora_core.plots import THEMES, table
 from ...ziplora_core.plots.judge import judged_rows, mean
 from ...ziplora_core.plots.tables import csv_text
+from ..shared.encoder_inputs import encoder_inputs
 from ..shared.outputs import report_output
 from ..shared.progress import log_warnings
 from ..shared.sampling_inputs import progress_callback, sampling_inputs
@@ -70,26 +71,9 @@ class JudgePictures(io.ComfyNode):
                     tooltip="Noisy versions of every image, each predicted three times. More make "
                     "steadier scores and take more time.",
                 ),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    optional=True,
-                    tooltip="A CLIP vision model, for a column with each image's CLIP-I. Needs "
-                    "style_images.",
-                ),
-                io.Image.Input(
-                    "style_images", optional=True, tooltip="Reference images in the style. Needs "
-                    "clip_vision.",
-                ),
-                io.ClipVision.Input(
-                    "dino",
-                    optional=True,
-                    tooltip="A DINOv2 or DINOv3 model, for a column with each image's DINO score. "
-                    "Needs subject_images.",
-                ),
-                io.Image.Input(
-                    "subject_images",
-                    optional=True,
-                    tooltip="Reference images of the subject. Needs dino.",
+                *encoder_inputs(
+                    "for a column with each image's CLIP-I. Needs style_images.",
+                    "for a column with each image's DINO score. Needs subject_images.",
                 ),
                 theme_input(),
             ],

@@ -11,6 +11,7 @@ from ...ziplora_core.comfy_adapter.data.pictures import split_pictures
 from ...ziplora_core.comfy_adapter.tools.scores import ScoreInputs, score
 from ...ziplora_core.plots import THEMES, table
 from ...ziplora_core.plots.scores import HEADING, Alignment, as_csv
+from ..shared.encoder_inputs import encoder_inputs
 from ..shared.outputs import report_output
 from ..shared.training_inputs import unwrap_single
 from ..shared.types import as_image, theme_input
@@ -30,25 +31,9 @@ class AlignmentScores(io.ComfyNode):
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="The generated images, as a batch or a list."),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    optional=True,
-                    tooltip="A CLIP vision model, from Load CLIP Vision, for style_images and "
-                    "prompt. For prompt it must be ViT-bigG/14.",
-                ),
-                io.Image.Input(
-                    "style_images", optional=True, tooltip="Reference images in the style. Needs "
-                    "clip_vision.",
-                ),
-                io.ClipVision.Input(
-                    "dino",
-                    optional=True,
-                    tooltip="A DINOv2 or DINOv3 model, from Load CLIP Vision, for subject_images.",
-                ),
-                io.Image.Input(
-                    "subject_images",
-                    optional=True,
-                    tooltip="Reference images of the subject. Needs dino.",
+                *encoder_inputs(
+                    "for style_images and prompt. For prompt it must be ViT-bigG/14.",
+                    "for subject_images.",
                 ),
                 io.Clip.Input(
                     "clip",
