@@ -72,7 +72,7 @@ TRIED: dict[str, Training] = {
     ),
 }
 TRIED_ON = (TUNING[0], TUNING[2])
-CHOSEN = (AS_IS, FEWER, SMALLER, BOTH)
+CHOSEN = (AS_IS, FEWER)
 """What is drawn on every pair."""
 DRAWN = {
     "direct": (DIRECT, Halves(negative=1.0)),
