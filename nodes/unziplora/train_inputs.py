@@ -150,7 +150,7 @@ def optional_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "alone_share",
-            default=0.25,
+            default=0.5,
             min=0.0,
             max=1.0,
             step=0.05,

@@ -65,7 +65,7 @@ class UnZipLoRASettings:
     memory: str = "auto"
     mergers: str = "learned"
     importance_samples: int = 4
-    alone_share: float = 0.25
+    alone_share: float = 0.5
     layers: str = "attention"
     class_prompt: str = ""
     prior_weight: float = 1.0

@@ -139,7 +139,7 @@ METHODS: dict[str, Taking] = {
 }
 ROWS = {
     "tuning": tuple(METHODS),
-    "test": (UNZIPLORA, ALONE.format(0.25), PROMPTS_ALONE.format(0.25), DREAMBOOTHS),
+    "test": (UNZIPLORA, ALONE.format(0.5), PROMPTS_ALONE.format(0.25), DREAMBOOTHS),
 }
 """The methods for each kind of picture."""
 
