@@ -97,8 +97,7 @@ def halves_test() -> int:
 def made() -> int:
     """Merge LoRAs that were trained in other ways."""
     plan = {
-        "made tries": (made_run.TRIED_ON, tuple(made_run.TRIED)),
-        "made": (TUNING, made_run.CHOSEN),
+        "made": (made_run.TRIED_ON, tuple(made_run.TRIED)),
         "made test": (TEST, made_run.CHOSEN),
     }
     document.require(list(plan))
