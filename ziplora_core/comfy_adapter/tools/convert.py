@@ -15,7 +15,7 @@ from ...files.writer import WrittenFile
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
 from ..folders import save_lora, save_numbered
 from ..model.pair_on_model import refuse_other_than_sdxl
-from ..model.targets import diffusers_paths, diffusers_shapes, resolve_unet
+from ..model.targets import SDXL_LAYOUT, diffusers_paths, diffusers_shapes, resolve_unet
 
 FORMATS = {
     "kohya": "loras",
@@ -25,15 +25,6 @@ FORMATS = {
 }
 """The folder of each format, inside the output folder. ComfyUI would load only a part of PEFT's and
 diffusers' files without a message, so they stay outside all LoRA folders."""
-
-SDXL_LAYOUT = {
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-}
-"""The block layout of SDXL's UNet, as in ComfyUI's configurations."""
 
 
 def import_lora(
