@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,15 +23,13 @@ from ..errors import problem
 from ..lora.factors import LoraFactors, LoraModel
 from .atomic import Part, write_bytes
 from .compare import all_finite, relative_error
+from .half_precision import comparable, within_fp16
 from .reader import read_lora
 from .safetensors_reader import DTYPES as FILE_DTYPES
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
 """Largest relative error of a module that counts as rounding."""
-_SMALL = 5e-4
-"""Maximum of a factor below which fp16, with steps of 1e-7, has few digits for its elements."""
-_LARGEST = torch.finfo(torch.float16).max
 _DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
 _WRITABLE = re.compile(
     r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
@@ -62,13 +59,20 @@ def file_alpha(modules: Mapping[str, LoraFactors]) -> float:
 
 
 def kohya_tensors(
-    modules: Mapping[str, LoraFactors], dtype: torch.dtype = torch.float32
+    modules: Mapping[str, LoraFactors],
+    dtype: torch.dtype = torch.float32,
+    alpha: float | None = None,
 ) -> dict[str, Tensor]:
     """Return tensors in kohya's layout with one alpha; the factors take the rest of the scale.
 
     f = scale · rank / alpha_file,   down' = √|f| down,   up' = sign(f) √|f| up
+
+    Args:
+        modules: factors by kohya module name.
+        dtype: dtype of the factors.
+        alpha: alpha_file; by default that of `file_alpha`.
     """
-    alpha = file_alpha(modules)
+    alpha = file_alpha(modules) if alpha is None else alpha
     tensors: dict[str, Tensor] = {}
     for name, factors in modules.items():
         fold = factors.scale * factors.rank / alpha
@@ -77,43 +81,11 @@ def kohya_tensors(
         if fold != 1.0:
             down, up = root * down, (root if fold >= 0 else -root) * up
         if dtype == torch.float16:
-            down, up = _within_fp16(down, up)
+            down, up = within_fp16(down, up)
         tensors[f"{name}.lora_down.weight"] = down.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.lora_up.weight"] = up.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(alpha)
     return tensors
-
-
-def _within_fp16(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Balance the magnitudes of two factors where fp16 would lose digits, or cannot hold them.
-
-    For example, a layer that has hardly trained has an up of 1e-8 beside a down of 0.1, and a
-    LoRA that two programs have rescaled one of 1e5 beside 1e-6. The update stays the same.
-    """
-    sizes = [float(factor.abs().max()) for factor in (down, up)]
-    if not min(sizes) > 0 or not math.isfinite(max(sizes)):
-        return down, up
-    if max(sizes) > _LARGEST:
-        return _balanced_by_rank(down, up)
-    if min(sizes) >= _SMALL or max(sizes) < _SMALL:
-        return down, up
-    shift = (sizes[1] / sizes[0]) ** 0.5
-    return down * shift, up / shift
-
-
-def _balanced_by_rank(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Give both halves of each rank the same largest element, if the update itself fits into fp16.
-
-    Loaders multiply the halves in fp16, where a larger update would be infinite.
-    """
-    rows, columns = down.flatten(1).abs().amax(1).double(), up.flatten(1).abs().amax(0).double()
-    if float((rows * columns).max()) > _LARGEST:
-        return down, up
-    shift = torch.where((rows > 0) & (columns > 0), (columns / rows).sqrt(), 1.0).to(down.dtype)
-    return (
-        down * shift.view(-1, *(1,) * (down.ndim - 1)),
-        up / shift.view(1, -1, *(1,) * (up.ndim - 2)),
-    )
 
 
 def lora_model(modules: Mapping[str, LoraFactors], metadata: Mapping[str, str]) -> LoraModel:
@@ -235,7 +207,7 @@ def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> Wr
     """Read the file and compare every module with the factors that were to be written."""
     written = read_lora(path)
     errors = {
-        name: relative_error(written.modules[name], _comparable(f)) for name, f in modules.items()
+        name: relative_error(written.modules[name], comparable(f)) for name, f in modules.items()
     }
     worst = max(errors, key=lambda name: errors[name])
     if (error := errors[worst]) > TOLERANCES[dtype]:
@@ -246,14 +218,6 @@ def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> Wr
             advice="Save with dtype fp32: the factors are too small or too large for this dtype.",
         )
     return WrittenFile(path, written.sha256, error)
-
-
-def _comparable(factors: LoraFactors) -> LoraFactors:
-    """Balance factors outside of fp16's range, whose squares would hide the update's own digits."""
-    if max(float(half.abs().max()) for half in (factors.down, factors.up)) <= _LARGEST:
-        return factors
-    down, up = _balanced_by_rank(factors.down, factors.up)
-    return replace(factors, down=down, up=up)
 
 
 def _hashes(
