@@ -66,7 +66,8 @@ class ExportLoRA(io.ComfyNode):
             display_name="Export LoRA (other programs)",
             category="ZipLoRA/tools",
             description="Writes a LoRA file with the key names that another program expects: "
-            "kohya, ComfyUI's own, PEFT or diffusers. The file is read back and compared before "
+            "kohya, ComfyUI's own, PEFT, diffusers, and the public programs of Concept Sliders and "
+            "ZipLoRA. The file is read back and compared before "
             "its path is reported.",
             search_aliases=["ziplora", "convert lora", "peft", "diffusers lora", "save lora"],
             is_output_node=True,
@@ -81,10 +82,13 @@ class ExportLoRA(io.ComfyNode):
                     "format",
                     options=list(FORMATS),
                     default="kohya",
-                    tooltip="kohya: read by every program. comfy: ComfyUI's own names. Both are "
-                    "written to output/loras. peft: a folder for PeftModel, UNet only. diffusers: "
-                    "one file for load_lora_weights. These two are written to "
-                    "output/ziplora/exports, because ComfyUI would load only a part of them.",
+                    tooltip="kohya: read by every program. comfy: ComfyUI's own names. sliders: "
+                    "a .pt file for the public Concept Sliders, lora_unet_down_blocks_…, UNet "
+                    "only. These three are written to output/loras. peft: a folder for PeftModel, "
+                    "UNet only. diffusers: one file for load_lora_weights. ziplora: a file for "
+                    "the public ZipLoRA (mkshing's), unet.unet.….lora.up.weight, UNet only. These "
+                    "three are written to output/ziplora/exports, because ComfyUI would load "
+                    "only a part of them, or nothing.",
                 ),
                 dtype_input(),
                 bias_and_norm_input(),

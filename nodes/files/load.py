@@ -9,11 +9,20 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.apply.lora import apply_lora
 from ...ziplora_core.comfy_adapter.folders import lora_path
+from ...ziplora_core.comfy_adapter.model.pair_on_model import compare_loras
 from ...ziplora_core.files import read_lora
+from ...ziplora_core.files.base_model import refuse_other_base
 from ...ziplora_core.files.merge_file import merged_from_lora
 from ...ziplora_core.files.writer import lora_model
+from ...ziplora_core.lora.comparison import (
+    idle_unets,
+    norm_lines,
+    refuse_no_update,
+    sameness_warnings,
+)
 from ...ziplora_core.lora.factors import LoRA
 from ...ziplora_core.lora.pair import LoRAPair, scaled
+from ...ziplora_core.training.report import compose
 from ..shared.lora_inputs import (
     NONE,
     bias_and_norm_input,
@@ -22,6 +31,7 @@ from ..shared.lora_inputs import (
     read_either,
 )
 from ..shared.outputs import merged_output, report_output
+from ..shared.progress import log_warnings
 from ..shared.types import LoRAPairType, describe_lora, no_clip
 
 
@@ -111,17 +121,25 @@ class LoadLoRAPair(io.ComfyNode):
     ) -> io.NodeOutput:
         content = read_either("content_lora", content_lora, content_lora_model, bias_and_norm)
         style = read_either("style_lora", style_lora, style_lora_model, bias_and_norm)
+        for lora, concept in ((content, "content"), (style, "style")):
+            refuse_other_base(lora.name, lora.base)
+            refuse_no_update(lora, concept)
         pair = LoRAPair(content, style, content_strength, style_strength)
+        compared = compare_loras(pair)
+        warnings = [*idle_unets(pair), *sameness_warnings(compared)]
         clips = [
             _with_text_encoder(clip, content, content_strength) or no_clip("content_clip"),
             _with_text_encoder(clip, style, style_strength) or no_clip("style_clip"),
         ]
-        report = "\n".join(
+        report = compose(
             [
+                *(f"WARNING: {warning}" for warning in warnings),
                 *describe_lora("content", content, clip is not None),
                 *describe_lora("style", style, clip is not None),
+                *norm_lines(compared, pair),
             ]
         )
+        log_warnings("LoadLoRAPair", report)
         return io.NodeOutput(pair, *clips, report, ui=ui.PreviewText(report))
 
 

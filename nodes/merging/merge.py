@@ -76,9 +76,11 @@ class MergeLoRAs(io.ComfyNode):
                     options=list(METHODS),
                     default="direct",
                     tooltip="direct: the exact weighted sum (ZipLoRA paper, eq. 1), the same as "
-                    "two LoRA loaders in a row. factor_average: cloneofsimo's lpl, for "
-                    "compatibility: averages up with up and down with down. It is NOT a weighted "
-                    "sum, because it contains products of one LoRA's up with the other's down. "
+                    "two LoRA loaders in a row. factor_average: averages up with up and "
+                    "down with down, for compatibility: it equals cloneofsimo's lpl where the two "
+                    "weights sum to 1, and divides others by their sum, which lpl does not. It is "
+                    "NOT a weighted sum, because it contains products of one LoRA's up with the "
+                    "other's down. "
                     "svd: the weighted sum, reduced to its strongest directions; rank sets their "
                     "number. null_space: the content gives way in the directions of the style "
                     "(NP-LoRA). norm_balance: the style is scaled to the content's norm in every "

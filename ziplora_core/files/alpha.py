@@ -92,7 +92,7 @@ def module_alpha(
         source: the file's name, for messages.
 
     Raises:
-        ZipLoRAError: alpha is 0, NaN or infinite, or has more than one number.
+        ZipLoRAError: alpha is NaN or infinite, or has more than one number.
     """
     component = next((c for p, c in COMPONENTS.items() if module.name.startswith(p)), "")
     if component in configs:
@@ -106,14 +106,14 @@ def module_alpha(
 
 
 def checked_alpha(value: object, subject: str) -> float:
-    """Return alpha as a float; a negative alpha inverts the LoRA and is valid.
+    """Return alpha as a float; a negative alpha inverts a module, and 0 switches it off.
 
     Raises:
-        ZipLoRAError: alpha is not a number, not finite, or 0.
+        ZipLoRAError: alpha is not a number, or not finite.
     """
     # NaN fails the comparison, and a JSON integer may be too large for a float
-    if not isinstance(value, int | float) or not 0 < abs(value) < 1e30:
-        raise _bad(subject, f"alpha {str(value)[:40]}", "a finite alpha other than 0")
+    if not isinstance(value, int | float) or not abs(value) < 1e30:
+        raise _bad(subject, f"alpha {str(value)[:40]}", "a finite alpha")
     return float(value)
 
 

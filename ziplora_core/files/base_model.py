@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .key_formats import ROLE_OF, split_key
+from ..errors import problem
+from .key_formats import ROLE_OF, split_key, unwrapped
 
 SD1, SD2 = "Stable Diffusion 1.x", "Stable Diffusion 2.x"
 SDXL, REFINER = "SDXL", "the SDXL refiner"
 
+NUMBERED = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
+"""The keys of the cloneofsimo trainer."""
 NOT_LORAS = (
     (
         "a LoRA of the cloneofsimo trainer, which numbers its modules",
-        r"(unet|text_encoder):\d+:(up|down)$",
+        f"{NUMBERED.pattern}$",
         "Read it with Import LoRA, which compares its modules with a connected model.",
     ),
     (
@@ -65,7 +68,10 @@ ATTENTION = re.compile(
 )
 CROSS_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL, 1280: REFINER}
 """In-features of `attn2.to_k` and `to_v`: the width of the prompt embedding."""
+SD_WIDTHS = (768, 1024)
+"""Those of the models before SDXL."""
 
+DISTILLED_SDXL = "a distilled SDXL"
 DISTILLED = {
     ((2, 2, 4, 4), (4, 4, 10, 2, 1, 1)): "SSD-1B",
     ((1, 1, 2, 2), (2, 2, 2, 1, 1, 1)): "Segmind Vega",
@@ -74,6 +80,8 @@ DISTILLED = {
 }
 """Number of transformer blocks per attention block (input side, output side) of distilled models
 with SDXL's key names."""
+SDXL_LIKE = frozenset(("", SDXL, DISTILLED_SDXL, *DISTILLED.values()))
+"""Names of bases whose LoRAs may fit SDXL, unknown ones included."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +107,12 @@ def describe_base(shapes: Mapping[str, Sequence[int]]) -> BaseGuess:
     Args:
         shapes: shape of every tensor, by key.
     """
+    shapes = {unwrapped(key): shape for key, shape in shapes.items()}
     names = [key.replace(".", "_") for key in shapes]
     if other := _not_a_lora(shapes):
         return other
     if any("motion_modules" in n and "temporal_transformer" in n for n in names):
-        return BaseGuess("AnimateDiff motion LoRA")
+        return BaseGuess("AnimateDiff's motion modules")
     is_unet = any(UNET_BLOCK.search(name) for name in names)
     for model, pattern in TRANSFORMERS[: 1 if is_unet else None]:
         if any(re.search(pattern, name) for name in names):
@@ -115,8 +124,30 @@ def describe_base(shapes: Mapping[str, Sequence[int]]) -> BaseGuess:
     return BaseGuess(distilled, warning=f"its layers are those of {distilled}, not of full SDXL")
 
 
+def refuse_other_base(subject: str, base: str, why: str = "") -> None:
+    """Refuse a LoRA that was made for another base model than SDXL.
+
+    Args:
+        subject: the file, for the message.
+        base: name that `describe_base` gave.
+        why: what did not fit, if it was tried.
+
+    Raises:
+        ZipLoRAError: the base is known, and neither SDXL nor a distilled SDXL.
+    """
+    if base not in SDXL_LIKE:
+        raise problem(
+            subject,
+            found=f"a LoRA for {base}" + (f" ({why})" if why else ""),
+            expected="a LoRA for SDXL or a checkpoint of its family",
+            advice="Pick a LoRA that was trained on SDXL: this one cannot be converted.",
+        )
+
+
 def _not_a_lora(shapes: Mapping[str, Sequence[int]]) -> BaseGuess | None:
     """Recognise a file that is not a LoRA: by typical keys, or because no key is a LoRA's."""
+    if base := _numbered_base(shapes):
+        return BaseGuess(base)
     for name, pattern, advice in NOT_LORAS:
         key = next((key for key in shapes if re.match(pattern, key)), None)
         if key is not None:
@@ -130,6 +161,26 @@ def _not_a_lora(shapes: Mapping[str, Sequence[int]]) -> BaseGuess | None:
         advice = "Load it with Load Checkpoint or Load Diffusion Model, and choose a LoRA here."
         return BaseGuess("a whole model", advice, key)
     return None
+
+
+def older_base(pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
+    """Recognise the base of a file with numbered modules, if it is older than SDXL.
+
+    The inputs of `attn2.to_k` and `to_v` have the prompt's width; a text encoder's are square.
+
+    Args:
+        pairs: shapes of up and down of every module.
+    """
+    widths = {down[1] for up, down in pairs if len(down) == 2 and down[1] != up[0]}
+    return next((CROSS_WIDTHS[width] for width in SD_WIDTHS if width in widths), "")
+
+
+def _numbered_base(shapes: Mapping[str, Sequence[int]]) -> str:
+    downs = [key for key in shapes if NUMBERED.fullmatch(key) and key.endswith(":down")]
+    ups = [key.removesuffix("down") + "up" for key in downs]
+    return older_base(
+        (shapes[u], shapes[d]) for u, d in zip(ups, downs, strict=True) if u in shapes
+    )
 
 
 def _role(key: str) -> str:
@@ -201,4 +252,4 @@ def _distilled(names: Sequence[str]) -> str:
     if sides in DISTILLED:
         return DISTILLED[sides]
     middle = any(re.search(r"middle_block_1_|mid_block_attentions_", name) for name in names)
-    return "" if middle or not all(sides) else "a distilled SDXL"
+    return "" if middle or not all(sides) else DISTILLED_SDXL

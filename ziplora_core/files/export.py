@@ -1,11 +1,14 @@
 """Export of a LoRA with the key names of programs that do not read kohya's.
 
 The scale is stored as in kohya's files: one alpha, the rest folded into the factors. Every program
-that reads this alpha, from a tensor of each module or from PEFT's configuration, gets it right.
+that reads this alpha, from a tensor of each module or from PEFT's configuration, gets it right. The
+public Concept Sliders (github.com/rohitgandikota/sliders, lora.py) have an alpha of 1 for every
+file, and one rank; the public ZipLoRA (github.com/mkshing/ziplora-pytorch, utils.py) has no alpha.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -13,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import problem
@@ -29,14 +33,21 @@ PREFIXES = {
     },
     "peft": {"unet": "base_model.model."},
     "diffusers": {n: f"{n}." for n in ("unet", "text_encoder", "text_encoder_2")},
+    "sliders": {"unet": "lora_unet_"},
+    "ziplora": {"unet": "unet.unet."},
 }
-"""Key prefix by format and network."""
+"""Key prefix by format and network; a format with one prefix is for the UNet alone."""
+SUFFIXES = {"peft": "", "sliders": ".pt"}
+"""Suffix of a format's file, otherwise `.safetensors`; PEFT's is a folder."""
+SLIDERS_ALPHA = 1.0
 
 PEFT_ENDS = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
 ENDS = {
     "comfy": {end: end for end in ("lora_down.weight", "lora_up.weight", "alpha")},
     "peft": PEFT_ENDS,
     "diffusers": PEFT_ENDS,
+    "sliders": {end: end for end in ("lora_down.weight", "lora_up.weight", "alpha")},
+    "ziplora": {"lora_down.weight": "lora.down.weight", "lora_up.weight": "lora.up.weight"},
 }
 """kohya's key endings → the format's; PEFT keeps alpha in its configuration."""
 
@@ -59,11 +70,11 @@ def export_lora(
 
     Args:
         path: the file, or with `peft` the folder that `PeftModel.from_pretrained` takes.
-        modules: factors by kohya module name (sgm names); with `peft` of the UNet only.
+        modules: factors by kohya module name (sgm names); of the UNet only where the format is.
         unet_paths: dotted path of each UNet module: sgm names for `comfy`, else diffusers'.
-        spelling: key format: `comfy`, `peft` or `diffusers`.
+        spelling: key format: `comfy`, `peft`, `diffusers`, `sliders` or `ziplora`.
         metadata: strings for the header; hashes are added, and with `diffusers` the configuration
-            from which `load_lora_weights` takes the scale.
+            from which `load_lora_weights` takes the scale. A file of `sliders` has no header.
         dtype: `fp16`, `bf16` or `fp32`.
 
     Raises:
@@ -72,13 +83,18 @@ def export_lora(
     """
     places = {name: _place(name, unet_paths) for name in modules}
     stems = {name: PREFIXES[spelling][network] + p for name, (network, p) in places.items()}
-    tensors = _spelled(kohya_tensors(modules, DTYPES[dtype]), stems, ENDS[spelling])
+    if spelling == "sliders":
+        stems = {name: stem.replace(".", "_") for name, stem in stems.items()}
+        modules = with_one_rank(modules)
+    tensors = _spelled(_scaled_tensors(modules, spelling, dtype), stems, ENDS[spelling])
     read_back = {name_module(stems[name])[0]: factors for name, factors in modules.items()}
     configs = _peft_configs(modules, places)
     if spelling == "diffusers":
         fields = {f"{n}.{field}": v for n, config in configs.items() for field, v in config.items()}
         metadata = {**metadata, "lora_adapter_metadata": json.dumps(fields, sort_keys=True)}
-    parts = file_parts(tensors, metadata)
+    parts = file_parts(tensors, metadata)  # refuses what is not finite
+    if spelling == "sliders":
+        parts = [_pickled(tensors)]
     if spelling != "peft":
         return write_checked(path, parts, read_back, dtype)
     path.mkdir()
@@ -89,6 +105,46 @@ def export_lora(
     except BaseException:
         shutil.rmtree(path)  # a folder without its tensors is no adapter
         raise
+
+
+def with_one_rank(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
+    """Fill every module up to the largest rank with zeros, which leaves the updates as they are.
+
+    A convolution has at most as many ranks as inputs or outputs, as in the sliders' `LoRAModule`.
+    """
+    rank = max(factors.rank for factors in modules.values())
+    return {name: _filled_up(factors, rank) for name, factors in modules.items()}
+
+
+def _filled_up(factors: LoraFactors, rank: int) -> LoraFactors:
+    if factors.down.ndim > 2:
+        rank = min(rank, len(factors.up), factors.down.shape[1])
+    more = rank - factors.rank
+    if more <= 0:
+        return factors
+    down = torch.cat([factors.down, factors.down.new_zeros(more, *factors.down.shape[1:])])
+    up = torch.cat(
+        [factors.up, factors.up.new_zeros(len(factors.up), more, *factors.up.shape[2:])], 1
+    )
+    return LoraFactors(down, up, factors.scale * rank)
+
+
+def _scaled_tensors(
+    modules: Mapping[str, LoraFactors], spelling: str, dtype: str
+) -> dict[str, Tensor]:
+    """Return kohya's tensors with the scale where the format's program looks for it."""
+    if spelling == "sliders":
+        return kohya_tensors(modules, DTYPES[dtype], SLIDERS_ALPHA)
+    if spelling != "ziplora":
+        return kohya_tensors(modules, DTYPES[dtype])
+    alone = (kohya_tensors({name: f}, DTYPES[dtype]) for name, f in modules.items())
+    return {key: tensor for tensors in alone for key, tensor in tensors.items()}  # alpha = rank
+
+
+def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(tensors), buffer)
+    return buffer.getvalue()
 
 
 def _place(name: str, unet_paths: Mapping[str, str]) -> Place:

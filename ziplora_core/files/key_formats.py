@@ -7,7 +7,7 @@ The suffix is the role of the tensor, the prefix the network; the rest names the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ZipLoRAError, problem
@@ -60,9 +60,6 @@ PREFIXES = {
     "lycoris_": ("lora_unet_", "LyCORIS names"),
     "model.diffusion_model.": ("lora_unet_", "Comfy-native"),
     "diffusion_model.": ("lora_unet_", "Comfy-native"),
-    "unet.base_model.model.": ("lora_unet_", "PEFT"),
-    "base_model.model.unet.": ("lora_unet_", "PEFT"),
-    "base_model.model.": ("lora_unet_", "PEFT"),
     "unet.unet.": ("lora_unet_", "diffusers"),
     "unet.": ("lora_unet_", "diffusers"),
     "lora_te_": ("lora_te1_", "kohya"),
@@ -83,6 +80,12 @@ PREFIXES = {
 
 SKIPPED = ("bundle_emb.", "_aux.")
 """Prefixes of keys that do not belong to the LoRA: embeddings, a trainer's own state."""
+
+WRAPPER = re.compile(r"(^|(?<=[._]))(_orig_mod|module|base_model\.model)[._]")
+"""What torch.compile, data-parallel training and PEFT put before a module's path, or into it."""
+BARE_TEXT_MODULE = re.compile(r"(text_model\.)?encoder\.layers\.(\d+)\.|text_(model|projection)\b")
+"""A text encoder's module by itself, as in the folder that PEFT writes for that network alone."""
+CLIP_L_LAYERS, CLIP_G_WIDTH = 12, 1280
 
 ADAPTER_NAME = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.[^.]+(\.weight|\.bias)$")
 SGM_NAME = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)[._]")
@@ -115,11 +118,11 @@ class Grouping:
     skipped: tuple[str, ...]
 
 
-def group_keys(keys: Iterable[str], source: str) -> Grouping:
+def group_keys(shapes: Mapping[str, Sequence[int]], source: str) -> Grouping:
     """Group the keys of a file by module.
 
     Args:
-        keys: keys of all tensors.
+        shapes: shape of every tensor, by key.
         source: the file's name, for messages.
 
     Raises:
@@ -127,14 +130,15 @@ def group_keys(keys: Iterable[str], source: str) -> Grouping:
     """
     modules: dict[str, ModuleKeys] = {}
     formats, skipped, unknown = [], [], []
-    for key in keys:
+    bare = _bare_text_encoder(shapes)
+    for key in shapes:
         stem, suffix = split_key(key)
         if key.startswith(SKIPPED):
             skipped.append(key)
         elif not suffix:
             unknown.append(key)
         else:
-            name, path, spelling = name_module(stem)
+            name, path, spelling = name_module(stem, bare)
             module = modules.setdefault(name, ModuleKeys(name, stem, path))
             other = module.keys.setdefault(ROLE_OF[suffix], key)
             if stem != module.stem or other != key:
@@ -157,22 +161,49 @@ def split_key(key: str) -> tuple[str, str]:
     return key.removesuffix(suffix), suffix
 
 
-def name_module(stem: str) -> tuple[str, str, str]:
-    """Return a module's kohya-style name, its path without the prefix, and the format's name."""
-    prefix = max((p for p in PREFIXES if stem.startswith(p)), key=len)
+def unwrapped(key: str) -> str:
+    """Leave out of a key what programs that wrap the network put into it."""
+    return WRAPPER.sub("", key)
+
+
+def name_module(stem: str, bare_text_encoder: str = "lora_te1_") -> tuple[str, str, str]:
+    """Return a module's kohya-style name, its path without the prefix, and the format's name.
+
+    Args:
+        stem: the key without its suffix.
+        bare_text_encoder: prefix here of text-encoder modules without a network's name.
+    """
+    bare = unwrapped(stem)
+    prefix = max((p for p in PREFIXES if bare.startswith(p)), key=len)
     target, spelling = PREFIXES[prefix]
-    path = stem.removeprefix(prefix)
+    path = bare.removeprefix(prefix)
     if prefix == "unet." and SGM_NAME.match(path):
         spelling = "OMI"
+    if "base_model.model." in stem:
+        spelling = "PEFT"
+    if not prefix and BARE_TEXT_MODULE.match(path):
+        target = bare_text_encoder
     # diffusers used to keep its LoRA inside attention processors: `attn1.processor.to_q`
     rest = path.replace(".processor.", ".").replace(".", "_")
     if target != "lora_unet_":
         rest = OLD_ATTENTION.sub(r"_self_attn_\1_proj", rest)
-        bare = not rest.startswith(("text_model_", "text_projection"))
-        rest = f"text_model_{rest}" if bare else rest
+        whole = rest.startswith(("text_model_", "text_projection"))
+        rest = rest if whole else f"text_model_{rest}"
     elif rest.endswith("_to_out"):
         rest += "_0"
     return target + rest, path, spelling
+
+
+def _bare_text_encoder(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Tell the two text encoders of SDXL apart where no key names the network."""
+    for key, shape in shapes.items():
+        path, suffix = split_key(unwrapped(key))
+        if match := BARE_TEXT_MODULE.match(path):
+            deep = match[2] is not None and int(match[2]) >= CLIP_L_LAYERS
+            wide = suffix and ROLE_OF[suffix] == "down" and list(shape[1:]) == [CLIP_G_WIDTH]
+            if deep or wide or path == "text_projection":
+                return "lora_te2_"
+    return "lora_te1_"
 
 
 def _is_plain_weight(module: ModuleKeys) -> bool:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
-from .base_model import CROSS_WIDTHS
+from .base_model import NUMBERED, older_base
 from .safetensors_reader import Entry
 
 T = TypeVar("T", Entry, Tensor)
@@ -26,7 +26,6 @@ Shape = Sequence[int]
 Targets = Mapping[str, Shape]
 """Shape of each weight of a UNet, by its diffusers path without `.weight`."""
 
-NUMBERED = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
 ORDERS = {
     "attn1, attn2": ("attn1", "attn2"),
     "attn1, ff, attn2": ("attn1", "ff", "attn2"),
@@ -49,7 +48,6 @@ LEAVES = {
 }
 TEXT_LEAVES = ("k_proj", "v_proj", "q_proj", "out_proj")
 """The order in which transformers' CLIPAttention registers its linears."""
-SD_WIDTHS = (768, 1024)
 
 
 def numbered(content: Sequence[T], source: str) -> dict[str, T]:
@@ -157,10 +155,7 @@ def _no_order(
             expected="shapes that fit in exactly one order",
             advice="Convert the file with the program that trained it.",
         )
-    # the inputs of attn2.to_k and to_v; a text encoder's own linears are square
-    downs = [(tuple(up.shape), tuple(down.shape)) for up, down in pairs]
-    widths = {down[1] for up, down in downs if len(down) == 2 and down[1] != up[0]}
-    base = next((CROSS_WIDTHS[width] for width in SD_WIDTHS if width in widths), "")
+    base = older_base((tuple(up.shape), tuple(down.shape)) for up, down in pairs)
     best = max(fitting, key=lambda name: fitting[name])
     return problem(
         source,

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from ..lora.factors import LoRA, LoraFactors, LoraModel
-from .alpha import PeftConfig, module_alpha, peft_configs
-from .base_model import BaseGuess, describe_base
+from .alpha import COMPONENTS, PeftConfig, module_alpha, peft_configs
+from .base_model import BaseGuess, describe_base, refuse_other_base
 from .key_formats import ModuleKeys, group_keys
 from .kinds import kind_of, take_parts, to_factors
 from .numbered_modules import Targets, numbered, spell_out
@@ -139,14 +139,19 @@ def _read(
 
 def _plan(tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasAndNorm) -> _Plan:
     """Check everything that depends only on keys, shapes and dtypes."""
-    base = _base_of_lora({key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
-    grouping = group_keys(tensors, name)
-    usable, notes = usable_modules(grouping.modules.values(), tensors, name, bias_and_norm)
-    if not usable:
-        raise _unreadable(name, f"{len(tensors)} tensors, none of them a LoRA's", "a LoRA")
-    check_tensors(usable, tensors, name)
-    for module in usable:
-        kind_of(module, name)
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    base = _base_of_lora(shapes, name)
+    try:
+        grouping = group_keys(shapes, name)
+        usable, notes = usable_modules(grouping.modules.values(), tensors, name, bias_and_norm)
+        if not usable:
+            raise _unreadable(name, f"{len(tensors)} tensors, none of them a LoRA's", "a LoRA")
+        check_tensors(usable, tensors, name)
+        for module in usable:
+            kind_of(module, name)
+    except ZipLoRAError:
+        refuse_other_base(name, base.name)  # another save of the same LoRA would not help
+        raise
     if grouping.skipped:
         owners = sorted({".".join(key.split(".")[:2]) for key in grouping.skipped})
         notes += (f"{len(grouping.skipped)} tensors left out: {', '.join(owners)}",)
@@ -173,6 +178,8 @@ def _notes(
     if without:
         share = "" if without == len(modules) else f" for {without} of {len(modules)} modules"
         notes.append(f"no alpha in file{share}: scale 1")
+    if off := sum(factors.alpha == 0 for factors in modules.values()):
+        notes.append(f"alpha 0 in {off} of {len(modules)} modules: these are switched off")
     for kind, count in kinds.items():
         if kind != "LoRA":
             notes.append(f"{count} {kind} modules converted exactly")
@@ -185,11 +192,12 @@ def _configs(metadata: Mapping[str, str], name: str) -> dict[str, PeftConfig]:
 
 
 def _configs_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, PeftConfig]:
-    """Read `adapter_config.json` beside a file that PEFT wrote."""
+    """Read `adapter_config.json` beside a file that PEFT wrote, whichever network it is for."""
     beside = path.with_name("adapter_config.json")
     if not beside.is_file() or not any("base_model.model." in key for key in tensors):
         return {}
-    return peft_configs(beside.read_text("utf-8", "replace"), f"{path.name}, {beside.name}")
+    configs = peft_configs(beside.read_text("utf-8", "replace"), f"{path.name}, {beside.name}")
+    return dict.fromkeys(COMPONENTS.values(), configs["unet"]) if "unet" in configs else {}
 
 
 def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import struct
 from collections import Counter
@@ -24,14 +23,13 @@ from ..errors import problem
 from ..lora.factors import LoraFactors, LoraModel
 from .atomic import Part, write_bytes
 from .compare import all_finite, relative_error
+from .half_precision import comparable, within_fp16
 from .reader import read_lora
 from .safetensors_reader import DTYPES as FILE_DTYPES
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
 """Largest relative error of a module that counts as rounding."""
-_SMALL = 5e-4
-"""Maximum of a factor below which fp16, with steps of 1e-7, has few digits for its elements."""
 _DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
 _WRITABLE = re.compile(
     r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
@@ -61,13 +59,20 @@ def file_alpha(modules: Mapping[str, LoraFactors]) -> float:
 
 
 def kohya_tensors(
-    modules: Mapping[str, LoraFactors], dtype: torch.dtype = torch.float32
+    modules: Mapping[str, LoraFactors],
+    dtype: torch.dtype = torch.float32,
+    alpha: float | None = None,
 ) -> dict[str, Tensor]:
     """Return tensors in kohya's layout with one alpha; the factors take the rest of the scale.
 
     f = scale · rank / alpha_file,   down' = √|f| down,   up' = sign(f) √|f| up
+
+    Args:
+        modules: factors by kohya module name.
+        dtype: dtype of the factors.
+        alpha: alpha_file; by default that of `file_alpha`.
     """
-    alpha = file_alpha(modules)
+    alpha = file_alpha(modules) if alpha is None else alpha
     tensors: dict[str, Tensor] = {}
     for name, factors in modules.items():
         fold = factors.scale * factors.rank / alpha
@@ -76,24 +81,11 @@ def kohya_tensors(
         if fold != 1.0:
             down, up = root * down, (root if fold >= 0 else -root) * up
         if dtype == torch.float16:
-            down, up = _within_fp16(down, up)
+            down, up = within_fp16(down, up)
         tensors[f"{name}.lora_down.weight"] = down.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.lora_up.weight"] = up.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(alpha)
     return tensors
-
-
-def _within_fp16(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Balance the magnitudes of two factors where fp16 would lose the smaller one's digits.
-
-    For example, a layer that has hardly trained has an up of 1e-8 beside a down of 0.1. The update
-    stays the same.
-    """
-    sizes = [float(factor.abs().max()) for factor in (down, up)]
-    if not 0 < min(sizes) < _SMALL or max(sizes) < _SMALL or not math.isfinite(max(sizes)):
-        return down, up
-    shift = (sizes[1] / sizes[0]) ** 0.5
-    return down * shift, up / shift
 
 
 def lora_model(modules: Mapping[str, LoraFactors], metadata: Mapping[str, str]) -> LoraModel:
@@ -214,7 +206,9 @@ def write_checked(
 def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> WrittenFile:
     """Read the file and compare every module with the factors that were to be written."""
     written = read_lora(path)
-    errors = {name: relative_error(written.modules[name], f) for name, f in modules.items()}
+    errors = {
+        name: relative_error(written.modules[name], comparable(f)) for name, f in modules.items()
+    }
     worst = max(errors, key=lambda name: errors[name])
     if (error := errors[worst]) > TOLERANCES[dtype]:
         raise problem(

@@ -17,7 +17,8 @@ def factor_average(sources: MergedLoRA, settings: MergeSettings) -> Merged:
 
         delta = (a up_c + b up_s)(a down_c + b down_s),    a = w_c / (w_c + w_s),  b = 1 − a
 
-    This is not a weighted sum: it contains the cross terms a b (up_c down_s + up_s down_c).
+    `lpl` does not divide by the sum of the weights: the two are equal only where it is 1. This is
+    not a weighted sum: it contains the cross terms a b (up_c down_s + up_s down_c).
 
     Raises:
         ZipLoRAError: the weights sum to 0, or the modules or ranks of the LoRAs differ.
@@ -43,6 +44,8 @@ def factor_average(sources: MergedLoRA, settings: MergeSettings) -> Merged:
         separable=False,
     )
     merged, lines = to_rank(averaged, settings.rank)
+    if abs(total - 1) > 1e-6:
+        lines = ["weights divided by their sum, unlike cloneofsimo's lpl", *lines]
     line = f"({a:.3g} up_c + {1 - a:.3g} up_s)({a:.3g} down_c + {1 - a:.3g} down_s), not the sum"
     return merged, [line, *lines]
 

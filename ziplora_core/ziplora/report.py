@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..lora.coefficients import CONTENT, STYLE
+from ..lora.comparison import compare, sameness_warnings
 from ..lora.merged import MergedLoRA, layer_cosine
 from ..lora.norms import kept_norm_lines
 from ..lora.pair import LoRAPair
@@ -130,7 +131,8 @@ def ziplora_report(
     coefficients, pairs = merged.coefficients, merged.pairs
     direct = replace(merged, coefficients={})
     learned = record.step or settings.closed_form_samples
-    warnings = coefficient_warnings(coefficients, settings) if learned else []
+    warnings = sameness_warnings(compare(pairs))
+    warnings += coefficient_warnings(coefficients, settings) if learned else []
     if learned and not joint_prompt and not settings.as_published:
         warnings.append(_NO_JOINT_PROMPT)
     if learned and retention is not None:

@@ -25,9 +25,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from sandbox.diffusers_reference import SGM_NAMES, diffusers_unet
 from ziplora_core.comfy_adapter.model.targets import unet_targets
-from ziplora_core.comfy_adapter.tools.convert import FORMATS, import_lora, save_export
+from ziplora_core.comfy_adapter.tools.convert import FORMATS, UNET_ONLY, import_lora, save_export
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors, read_lora
+from ziplora_core.files.export import with_one_rank
 from ziplora_core.files.writer import kohya_tensors, relative_error
 from ziplora_core.lora.factors import LoRA, LoraFactors
 
@@ -159,8 +160,8 @@ def test_peft_folder_in_peft_has_every_update_of_the_unet(
     loaded = peft.PeftModel.from_pretrained(unet, str(written.path.parent))
     updates = peft_updates(loaded, "base_model.model.")
     check({SGM[path]: d for path, d in updates.items()}, lora, "lora_unet_")
-    assert notes == [f"{len(lora.text_encoder())} text-encoder modules are left out: a PEFT "
-                     "folder is for one network"]  # fmt: skip
+    assert notes == [f"{len(lora.text_encoder())} text-encoder modules are left out: the format "
+                     "peft is for the UNet"]  # fmt: skip
     assert sorted(p.name for p in written.path.parent.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors"
     ]  # fmt: skip
@@ -196,8 +197,10 @@ def test_export_read_again_and_imported_is_the_same_lora(
 ) -> None:
     written, _ = save_export(lora, "x", spelling, dtype, {"ss_steps": "7"})
     again, modules = import_lora(written.path, model.model, "refuse")
-    expected = lora.unet() if spelling == "peft" else lora.modules
+    expected = lora.unet() if spelling in UNET_ONLY else lora.modules
     assert modules.keys() == expected.keys()
+    if spelling == "sliders":  # of one rank, and without a header
+        expected, again = with_one_rank(expected), LoRA("", {}, {"ss_steps": "7"})
     worst = max(relative_error(modules[name], expected[name]) for name in expected)
     assert worst <= limit and written.error <= limit
     assert again.metadata["ss_steps"] == "7"
@@ -233,6 +236,8 @@ def test_exports_lie_outside_every_lora_folder_unless_stock_loaders_read_them(lo
         "comfy": "loras/sub/x_00002_.safetensors",
         "peft": "ziplora/exports/sub/x_00001_/adapter_model.safetensors",
         "diffusers": "ziplora/exports/sub/x_00002_.safetensors",
+        "sliders": "loras/sub/x_alpha1.0_rank7_full_00001_.pt",
+        "ziplora": "ziplora/exports/sub/x_00003_.safetensors",
     }
 
 
@@ -250,9 +255,8 @@ def test_export_never_overwrites_and_leaves_nothing_of_a_failure(
     second = save_export(good, "x", spelling, "fp32", {})[0].path
     assert second.read_bytes() != b"" and len(second.read_bytes()) == len(first)
     root = Path(folder_paths.get_output_directory()) / FORMATS[spelling]
-    assert sorted(p.name.removesuffix(".safetensors") for p in root.iterdir()) == [
-        "x_00001_", "x_00002_"
-    ]  # fmt: skip
+    stem = "x_alpha1.0_rank7_full" if spelling == "sliders" else "x"
+    assert sorted(p.stem for p in root.iterdir()) == [f"{stem}_00001_", f"{stem}_00002_"]
 
 
 def test_peft_folder_whose_file_fails_is_removed(

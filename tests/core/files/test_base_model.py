@@ -84,7 +84,7 @@ UNETS: dict[str, tuple[Shapes, str]] = {
     "SD2 text encoder": (keys(TEXT_LAYER, shape=(4, 1024)), "Stable Diffusion 2.x"),
     "AnimateDiff": (
         keys("unet.down_blocks.0.motion_modules.0.temporal_transformer.x"),
-        "AnimateDiff motion LoRA",
+        "AnimateDiff's motion modules",
     ),
     "tiny": (unet({"input_blocks_4_1": 1}, 64, 64), ""),
     "unknown": (keys("lora_unet_x"), ""),

@@ -169,6 +169,27 @@ def test_write_lora_of_a_layer_that_has_hardly_learned_keeps_its_digits(
     torch.testing.assert_close(got.delta(), modules[Q].delta(), rtol=2e-2, atol=1e-3 * size)
 
 
+@pytest.mark.parametrize("kernel", [0, 3])
+@pytest.mark.parametrize("of_up", [True, False, None])
+def test_write_lora_with_one_half_outside_half_precision_keeps_an_ordinary_update(
+    of_up: bool | None, kernel: int, tmp_path: Path
+) -> None:
+    """In the third case every other rank has its large numbers in the other half."""
+    plain = random_factors(4, 40, 30, kernel)
+    large = torch.full((4,), 1e7) if of_up is not None else torch.tensor([1e7, 1e-7, 1e7, 1e-7])
+    large = large if of_up is not False else 1 / large
+    factors = LoraFactors(
+        plain.down / large.view(-1, *(1,) * (plain.down.ndim - 1)),
+        plain.up * large.view(1, -1, *(1,) * (plain.up.ndim - 2)),
+    )
+    written = write_lora(tmp_path / "x.safetensors", {Q: factors}, {}, "fp16")
+    stored = safetensors.torch.load_file(written.path)
+    up, down = (stored[f"{Q}.lora_{half}.weight"].flatten(1) for half in ("up", "down"))
+    got = (up.double() @ down.double()).reshape(plain.delta().shape).float()
+    assert up.dtype == torch.float16
+    torch.testing.assert_close(got, plain.delta(), rtol=1e-2, atol=1e-2)
+
+
 def test_write_lora_that_rounds_to_nothing_is_refused_and_removed(tmp_path: Path) -> None:
     factors = LoraFactors(torch.full((1, 4), 1e-9), torch.full((4, 1), 1e-9))
     with pytest.raises(ZipLoRAError, match=r"found a relative error of .*Save with dtype fp32"):

@@ -9,6 +9,14 @@ import comfy.model_base
 
 from ...errors import problem
 from ...files.metadata import source_metadata
+from ...lora.comparison import (
+    Comparison,
+    compare,
+    idle_unets,
+    refuse_no_update,
+    sameness_warnings,
+    with_update,
+)
 from ...lora.layers import choose_layers
 from ...lora.merged import MergedLoRA
 from ...lora.norms import kept_norm_lines, overlap_line
@@ -16,7 +24,7 @@ from ...lora.pair import LoRAPair, ModulePair, pair_modules, scaled
 from ...merging import CALIBRATED, MergeSettings, merge, weighted
 from ...training.report import compose
 from .memory_advice import memory_advice
-from .targets import resolve_unet
+from .targets import resolve_unet, sgm_named
 
 
 def refuse_other_than_sdxl(model: Any) -> None:
@@ -39,14 +47,25 @@ def pair_on_model(
 ) -> tuple[dict[str, ModulePair], dict[str, ModulePair]]:
     """Resolve a pair's UNet modules on a `BaseModel`; return UNet and text-encoder pairs.
 
+    A module whose update is zero counts as one that its LoRA does not have.
+
     Raises:
-        ZipLoRAError: the model is not of the SDXL family, or a LoRA does not fit it.
+        ZipLoRAError: the model is not of the SDXL family, or a LoRA does not fit it or does
+            nothing.
     """
     refuse_other_than_sdxl(model)
     halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
-    unet = pair_modules(*(scaled(resolve_unet(lora, model), s) for lora, s in halves))
-    text = pair_modules(*(scaled(lora.text_encoder(), s) for lora, s in halves))
+    unet = pair_modules(*(scaled(with_update(resolve_unet(lora, model)), s) for lora, s in halves))
+    text = pair_modules(*(scaled(with_update(lora.text_encoder()), s) for lora, s in halves))
+    for lora, concept in ((pair.content, "content"), (pair.style, "style")):
+        refuse_no_update(lora, concept)
     return unet, text
+
+
+def compare_loras(pair: LoRAPair) -> Comparison:
+    """Compare the UNet modules of a pair at its strengths, without a model."""
+    halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
+    return compare(pair_modules(*(scaled(sgm_named(lora.unet()), s) for lora, s in halves)))
 
 
 @memory_advice("Unload ComfyUI's models")
@@ -98,6 +117,8 @@ def merge_pair(
     ]
     rank = max((factors.rank for factors in merged.modules().values()), default=0)
     end = f"rank {rank}" + ("" if merged.separable else ", content and style not separable")
+    warnings = [*idle_unets(pair), *sameness_warnings(compare(unet))]
+    lines += [f"WARNING: {warning}" for warning in warnings]
     lines += overlap_line(unet)
     kept = kept_norm_lines(merged, weighted(sources, settings))
     return merged, compose([*lines, *notes, *kept, end])
@@ -112,9 +133,10 @@ def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair
     shared = [(name, p.one.down.ndim - 2) for name, p in pairs.items() if p.shared]
     chosen = choose_layers(layers, shared)
     if not chosen:
+        found = f"{len(shared)} modules in common, none of them in layers={layers}"
         raise problem(
             f"{pair.content.name} and {pair.style.name}",
-            found=f"{len(shared)} modules in common, none of them in layers={layers}",
+            found="; ".join([found, *idle_unets(pair)]),
             expected="modules that both LoRAs change",
             advice="There are no coefficients to learn: choose other layers, or merge the two with "
             "MergeLoRAs (method direct).",

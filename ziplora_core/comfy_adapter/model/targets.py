@@ -11,9 +11,18 @@ import comfy.utils
 from torch import nn
 
 from ...errors import problem
+from ...files.base_model import refuse_other_base
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
 
 _UNET = "diffusion_model."
+SDXL_LAYOUT = {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+}
+"""The block layout of SDXL's UNet, as in ComfyUI's configurations."""
 
 
 def weight_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -50,6 +59,15 @@ def diffusers_paths(unet_config: Mapping[str, Any]) -> dict[str, str]:
         if sgm.endswith(".weight")
         and not path.startswith("class_embedding.")  # add_embedding's alias
     }
+
+
+def sgm_named(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
+    """Give SDXL's modules one name each where no model is at hand; other names stay."""
+    names = {
+        UNET_PREFIX + path.replace(".", "_"): UNET_PREFIX + sgm.replace(".", "_")
+        for sgm, path in diffusers_paths(SDXL_LAYOUT).items()
+    }
+    return {names.get(name, name): factors for name, factors in modules.items()}
 
 
 def diffusers_shapes(model: Any) -> dict[str, tuple[int, ...]]:
@@ -112,6 +130,8 @@ def _resolve(
 ) -> dict[str, LoraFactors]:
     lost = [name for name in modules if key_map.get(name) not in shapes]
     if lost:
+        count = f"{len(lost)} of {len(modules)} modules, e.g. {lost[0]}"
+        refuse_other_base(lora.name, lora.base, f"{count}: no such weight in {place}")
         base = f"; the file looks like a LoRA for {lora.base}" if lora.base else ""
         raise problem(
             f"{lora.name}, {len(lost)} of {len(modules)} modules (e.g. {lost[0]})",
@@ -122,7 +142,7 @@ def _resolve(
     resolved: dict[str, LoraFactors] = {}
     for name, factors in modules.items():
         key = key_map[name]
-        fitted = _fit(lora.name, name, factors, shapes[key])
+        fitted = _fit(lora, name, factors, shapes[key])
         new_name = rename(key) if rename else name
         if new_name in resolved:
             raise problem(
@@ -135,7 +155,7 @@ def _resolve(
     return resolved
 
 
-def _fit(file: str, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> LoraFactors:
+def _fit(lora: LoRA, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> LoraFactors:
     """Check factors against a weight `(out, in, *k)`, and reshape them for it.
 
     Some writers store a convolution's down flat, `(rank, in·k·k)`, or a linear's with two extra
@@ -156,9 +176,11 @@ def _fit(file: str, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> 
                 down=factors.down.reshape(rank, *inner),
                 up=factors.up.reshape(out, rank, *ones),
             )
+    found = f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}"
+    refuse_other_base(lora.name, lora.base, f"{name} does not fit: {found} for a weight {shape}")
     raise problem(
-        f"{file}, module {name}",
-        found=f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}",
+        f"{lora.name}, module {name}",
+        found=found,
         expected=f"factors of a weight {shape}",
         advice="The LoRA was trained for another architecture; pick one for this checkpoint.",
     )

@@ -8,32 +8,28 @@ from typing import Any
 
 from ...errors import problem
 from ...files import read_lora
-from ...files.export import export_lora
+from ...files.export import PREFIXES, SUFFIXES, export_lora
 from ...files.metadata import lora_metadata
+from ...files.original_programs import sliders_method, sliders_title, ziplora_notes
 from ...files.refusals import BiasAndNorm
 from ...files.writer import WrittenFile
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
 from ..folders import save_lora, save_numbered
 from ..model.pair_on_model import refuse_other_than_sdxl
-from ..model.targets import diffusers_paths, diffusers_shapes, resolve_unet
+from ..model.targets import SDXL_LAYOUT, diffusers_paths, diffusers_shapes, resolve_unet
 
 FORMATS = {
     "kohya": "loras",
     "comfy": "loras",
     "peft": "ziplora/exports",
     "diffusers": "ziplora/exports",
+    "sliders": "loras",
+    "ziplora": "ziplora/exports",
 }
 """The folder of each format, inside the output folder. ComfyUI would load only a part of PEFT's and
-diffusers' files without a message, so they stay outside all LoRA folders."""
-
-SDXL_LAYOUT = {
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-}
-"""The block layout of SDXL's UNet, as in ComfyUI's configurations."""
+diffusers' files without a message, and nothing of the public ZipLoRA's, so they stay outside all
+LoRA folders."""
+UNET_ONLY = frozenset(spelling for spelling, networks in PREFIXES.items() if len(networks) == 1)
 
 
 def import_lora(
@@ -79,25 +75,32 @@ def save_export(
     description = "LoRA exported by the ZipLoRA pack for ComfyUI"
     if spelling == "kohya":
         return save_lora(lora.modules, prefix, dtype, description, extra)[1], []
-    modules = lora.unet() if spelling == "peft" else dict(lora.modules)
+    modules = lora.unet() if spelling in UNET_ONLY else dict(lora.modules)
     if not modules:
         raise problem(
             lora.name,
             found="text-encoder modules only",
-            expected="modules of the UNet, for a PEFT folder",
+            expected=f"modules of the UNet, for the format {spelling}",
             advice="Choose the format diffusers.",
         )
     paths = _unet_paths(spelling)
+    notes = []
+    if left_out := len(lora.modules) - len(modules):
+        notes.append(
+            f"{left_out} text-encoder modules are left out: the format {spelling} is for the UNet"
+        )
+    if spelling == "sliders":
+        method, said = sliders_method(modules)
+        prefix, notes = f"{prefix}_{sliders_title(modules, method)}", [*notes, *said]
+    elif spelling == "ziplora":
+        notes += ziplora_notes(modules)
 
     def write(base: Path) -> WrittenFile:
         metadata = lora_metadata(modules, title=base.name, description=description, extra=extra)
-        path = base if spelling == "peft" else Path(f"{base}.safetensors")
+        path = Path(f"{base}{SUFFIXES.get(spelling, '.safetensors')}")
         return export_lora(path, modules, paths, spelling, metadata, dtype)
 
-    written = save_numbered(prefix, FORMATS[spelling], write)
-    left_out = len(lora.modules) - len(modules)
-    note = f"{left_out} text-encoder modules are left out: a PEFT folder is for one network"
-    return written, [note] if left_out else []
+    return save_numbered(prefix, FORMATS[spelling], write), notes
 
 
 def _unet_paths(spelling: str) -> dict[str, str]:
