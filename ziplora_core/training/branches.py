@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import problem
 from ..lora.factors import LoraFactors
 
 
@@ -169,8 +170,18 @@ def repeat_tokens(prompts: Tensor, tokens: int) -> Tensor:
     """Repeat prompts `(…, token, width)` to a number of tokens that is a multiple of theirs.
 
     ComfyUI repeats prompts in the same way: repeated tokens do not change the attention.
+
+    Raises:
+        ZipLoRAError: it is no multiple, as another node has added tokens inside the network.
     """
-    times = tokens // prompts.shape[-2]
+    times, rest = divmod(tokens, prompts.shape[-2])
+    if rest or not times:
+        raise problem(
+            "cross-attention",
+            found=f"{tokens} tokens where content and style read {prompts.shape[-2]}",
+            expected="the tokens of the prompt, and no others",
+            advice="Remove the node that adds tokens to the prompt inside the UNet (attn2 patch).",
+        )
     return prompts if times == 1 else prompts.repeat(*(1,) * (prompts.ndim - 2), times, 1)
 
 

@@ -37,6 +37,7 @@ from ziplora_core.training.options import TrainingOptions
 from ziplora_core.unziplora.options import UnZipLoRASettings
 
 from .. import helpers
+from ..apply.test_unziplora import SIGMA, sampled
 from .dreambooth_task import example
 from .unziplora_task import TEXTS, closed, opened_unziplora
 
@@ -275,7 +276,7 @@ def test_prompts_of_different_lengths_are_learned_drawn_and_applied_alike(
     seen: list[Tensor] = []
     result = run(settings, tmp_path, on_samples=lambda _, drawn: seen.extend(drawn))
     assert result.record.step == STEPS and len(seen) == 6
-    model, x = tiny.tiny_sdxl(), 3 * helpers.noise(1, 4, 8, 8)
+    model, x = tiny.tiny_sdxl(), SIGMA * helpers.noise(1, 4, 8, 8)
     with opened_unziplora(model, clip, settings, [example(0, FRAME, texts[0])]) as (
         task, encoded, _,
     ):  # fmt: skip
@@ -285,12 +286,11 @@ def test_prompts_of_different_lengths_are_learned_drawn_and_applied_alike(
         with torch.no_grad():
             task.fold()
             own = Gates(prompts=task.prompts[texts[0]][None])
-            trained = task.model.denoise(x, torch.tensor([3.0]), [shown], own)
+            trained = task.model.denoised(x, torch.tensor([SIGMA]), [shown], own)
         merged = task.merged()
-    applied, _ = with_unziplora(model, merged, [encoded[text] for text in texts[1:]])
-    with torch.inference_mode():
-        drawn = tiny.predict(applied, x, 3.0, encoded[texts[0]])
-    assert helpers.relative(drawn, trained) < 1e-4
+    joint, *given = (encoded[text] for text in texts)
+    applied, _ = with_unziplora(model, merged, given)
+    assert helpers.relative(sampled(applied, joint, joint, cfg=1.0), trained) < 1e-4
 
 
 def test_prompt_too_long_for_its_negative_is_drawn_with_its_own_ones(
