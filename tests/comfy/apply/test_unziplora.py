@@ -154,8 +154,17 @@ def encoded(clip: comfy.sd.CLIP, *texts: str) -> Any:
         ((1.0, 1.0), (LONG, CONTENT, LONGER, LONGER)),
     ],
     ids=[
-        "plain", "strengths", "style only", "long joint", "long style", "long negative",
-        "3/1/2 pieces", "3/2/2", "3/2/2 beside 2", "1/2/1", "2/1/3 beside 3",
+        "plain",
+        "strengths",
+        "style only",
+        "long joint",
+        "long style",
+        "long negative",
+        "3/1/2 pieces",
+        "3/2/2",
+        "3/2/2 beside 2",
+        "1/2/1",
+        "2/1/3 beside 3",
     ],
 )
 def test_sampled_with_own_prompts_equals_keys_and_values_made_by_hand(
