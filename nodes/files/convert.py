@@ -13,7 +13,7 @@ from ...ziplora_core.errors import ZipLoRAError
 from ...ziplora_core.files import lora_from_tensors
 from ...ziplora_core.files.metadata import inherited
 from ...ziplora_core.files.writer import lora_model
-from ..shared.lora_inputs import bias_and_norm_input, file_fingerprint
+from ..shared.lora_inputs import bias_and_norm_input, file_fingerprint, picked_files
 from ..shared.outputs import lora_output, report_output
 from ..shared.types import describe_lora
 from .save import dtype_input, saved
@@ -45,6 +45,10 @@ class ImportLoRA(io.ComfyNode):
             ],
             outputs=[lora_output(), report_output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        return picked_files(lora=lora)
 
     @classmethod
     def fingerprint_inputs(cls, lora: str = "", **_others: Any) -> object:

@@ -28,6 +28,7 @@ from ..shared.lora_inputs import (
     bias_and_norm_input,
     file_fingerprint,
     lora_file_input,
+    picked_files,
     read_either,
 )
 from ..shared.outputs import merged_output, report_output
@@ -102,6 +103,12 @@ class LoadLoRAPair(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, content_lora: str | None = None, style_lora: str | None = None
+    ) -> bool | str:
+        return picked_files(content_lora=content_lora, style_lora=style_lora)
+
+    @classmethod
     def fingerprint_inputs(
         cls, content_lora: str = NONE, style_lora: str = NONE, **_others: Any
     ) -> list[object]:
@@ -167,6 +174,10 @@ class LoadMergedLoRA(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, merged_lora: str | None = None) -> bool | str:
+        return picked_files(merged_lora=merged_lora)
 
     @classmethod
     def fingerprint_inputs(cls, merged_lora: str = NONE) -> object:

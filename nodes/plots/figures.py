@@ -20,7 +20,13 @@ from ...ziplora_core.plots import (
     layer_cosines_chart,
     loss_curves,
 )
-from ..shared.lora_inputs import NONE, file_fingerprint, lora_file_input, read_either
+from ..shared.lora_inputs import (
+    NONE,
+    file_fingerprint,
+    lora_file_input,
+    picked_files,
+    read_either,
+)
 from ..shared.outputs import report_output
 from ..shared.sampling_inputs import progress_callback
 from ..shared.types import as_image, merged_input, theme_input
@@ -90,6 +96,10 @@ class PlotWeights(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        return picked_files(lora=lora)
 
     @classmethod
     def fingerprint_inputs(cls, lora: str = NONE, **_others: Any) -> object:

@@ -9,7 +9,13 @@ from comfy_api.latest import io, ui
 from ...ziplora_core.comfy_adapter.apply.pruned import with_pruned_lora
 from ...ziplora_core.comfy_adapter.apply.sweep import Sampling, parse_scales, strength_grid
 from ...ziplora_core.lora.merged import MergedLoRA
-from ..shared.lora_inputs import NONE, file_fingerprint, lora_file_input, read_either
+from ..shared.lora_inputs import (
+    NONE,
+    file_fingerprint,
+    lora_file_input,
+    picked_files,
+    read_either,
+)
 from ..shared.outputs import grid_outputs, report_output
 from ..shared.sampling_inputs import (
     as_grid,
@@ -116,6 +122,10 @@ class PruneLoRA(io.ComfyNode):
                 report_output(),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        return picked_files(lora=lora)
 
     @classmethod
     def fingerprint_inputs(cls, lora: str = NONE, **_others: Any) -> object:

@@ -7,10 +7,11 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ...ziplora_core.comfy_adapter.folders import lora_path
+from ...ziplora_core.comfy_adapter.folders import find_lora, lora_path
 from ...ziplora_core.errors import problem
 from ...ziplora_core.files import lora_from_tensors, read_lora
 from ...ziplora_core.lora.factors import LoRA
+from .picked import picked_names
 
 NONE = "None"
 """The entry of a file list that stands for no file: the LoRA comes from a connected input."""
@@ -36,6 +37,12 @@ def lora_file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
     )
 
 
+def picked_files(**picked: str | None) -> bool | str:
+    """Validate the values of LoRA file lists, by the names of their inputs; see `picked_names`."""
+    files = {name: value for name, value in picked.items() if value != NONE}
+    return picked_names(folder_paths.get_filename_list("loras"), "ComfyUI's loras folders", files)
+
+
 def read_either(name: str, file: str, lora_model: Any | None, bias_and_norm: Any = "drop") -> LoRA:
     """Read the file of one input, or the LORA_MODEL of its twin `<name>_model`.
 
@@ -56,7 +63,8 @@ def read_either(name: str, file: str, lora_model: Any | None, bias_and_norm: Any
 
 def file_fingerprint(name: str) -> object:
     """Return a value that changes with the LoRA file, so that a new version is read again."""
-    if folder_paths.get_full_path("loras", name) is None:
+    path = find_lora(name)
+    if path is None:
         return None
-    stat = lora_path(name).stat()
+    stat = path.stat()
     return [stat.st_mtime_ns, stat.st_size]

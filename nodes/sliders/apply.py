@@ -8,7 +8,13 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.apply.slider import with_slider
 from ...ziplora_core.comfy_adapter.apply.sweep import Sampling, Swept, parse_scales, sweep
-from ..shared.lora_inputs import NONE, file_fingerprint, lora_file_input, read_either
+from ..shared.lora_inputs import (
+    NONE,
+    file_fingerprint,
+    lora_file_input,
+    picked_files,
+    read_either,
+)
 from ..shared.outputs import grid_outputs
 from ..shared.progress import log_warnings
 from ..shared.sampling_inputs import as_grid, drawing_inputs, progress_callback, sampling_inputs
@@ -90,6 +96,10 @@ class ConceptSlider(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, slider: str | None = None) -> bool | str:
+        return picked_files(slider=slider)
+
+    @classmethod
     def fingerprint_inputs(cls, slider: str = NONE, **_others: Any) -> object:
         return file_fingerprint(slider)
 
@@ -161,6 +171,12 @@ class SliderSweep(io.ComfyNode):
             outputs=grid_outputs(),
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, slider: str | None = None, second_slider: str | None = None
+    ) -> bool | str:
+        return picked_files(slider=slider, second_slider=second_slider)
 
     @classmethod
     def fingerprint_inputs(

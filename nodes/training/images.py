@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.data.picture_folder import (
@@ -12,7 +9,9 @@ from ...ziplora_core.comfy_adapter.data.picture_folder import (
     picture_files,
     read_pictures,
 )
+from ...ziplora_core.comfy_adapter.folders import input_subfolder, input_subfolders
 from ..shared.outputs import report_output
+from ..shared.picked import picked_names
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -28,7 +27,7 @@ class LoadTrainingImages(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=folder_paths.get_input_subfolders(),
+                    options=input_subfolders(),
                     tooltip="A folder in ComfyUI's input folder. Press R after adding one.",
                 )
             ],
@@ -46,25 +45,25 @@ class LoadTrainingImages(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        return picked_names(input_subfolders(), "ComfyUI's input folder", {"folder": folder})
+
+    @classmethod
     def fingerprint_inputs(cls, folder: str = "") -> list[object]:
-        files = picture_files(_folder(folder))
+        files = picture_files(input_subfolder(folder))
         beside = [path for f in files if (path := caption_file(f)).exists()]
         stats = [(path.name, path.stat()) for path in (*files, *beside)]
         return [[name, stat.st_mtime_ns, stat.st_size] for name, stat in stats]
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
-        read = read_pictures(_folder(folder))
+        read = read_pictures(input_subfolder(folder))
         sizes = sorted({f"{p.shape[2]} × {p.shape[1]}" for p in read.pictures})
         count = "1 picture" if len(read.pictures) == 1 else f"{len(read.pictures)} pictures"
         captions = "one caption each" if read.captions else "no captions: the prompt is used"
         report = f"{count} of {', '.join(sizes)}\n{captions}"
         captions = read.captions or [""] * len(read.pictures)
         return io.NodeOutput(read.pictures, captions, report, ui=ui.PreviewText(report))
-
-
-def _folder(name: str) -> Path:
-    return Path(folder_paths.get_input_directory()) / name
 
 
 NODES = [LoadTrainingImages]

@@ -13,7 +13,7 @@ from ...ziplora_core.comfy_adapter.tools.unziplora_import import import_unziplor
 from ...ziplora_core.lora.merged import MergedLoRA
 from ...ziplora_core.unziplora.objective import CONCEPTS
 from ...ziplora_core.unziplora.separate_prompts import recombine, recombine_report
-from ..shared.lora_inputs import NONE, file_fingerprint
+from ..shared.lora_inputs import NONE, file_fingerprint, picked_files
 from ..shared.outputs import report_output, unziplora_output
 from ..shared.progress import log_warnings
 from ..shared.types import MergedLoRAType, describe_lora
@@ -163,6 +163,21 @@ class ImportUnZipLoRA(io.ComfyNode):
                 unziplora_output(),
                 report_output(),
             ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        content_lora: str | None = None,
+        style_lora: str | None = None,
+        content_merger: str | None = None,
+        style_merger: str | None = None,
+    ) -> bool | str:
+        return picked_files(
+            content_lora=content_lora,
+            style_lora=style_lora,
+            content_merger=content_merger,
+            style_merger=style_merger,
         )
 
     @classmethod

@@ -122,7 +122,7 @@ def test_two_loras_without_a_common_module_say_what_to_do(
     assert "0 modules in common" in message and "MergeLoRAs" in message
 
 
-def test_lora_name_that_is_not_listed_is_comfyuis_own_400(server: ComfyServer) -> None:
+def test_lora_name_that_is_not_listed_is_a_400(server: ComfyServer) -> None:
     graph = Graph()
     graph.save(graph.direct(graph.pair(content="no_such_file.safetensors")), "never")
     with pytest.raises(PromptRejected) as refused:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
@@ -13,6 +14,31 @@ from ..files.writer import WrittenFile, write_lora
 from ..lora.factors import LoraFactors
 
 _TRIES = 20
+_NUMBERED = "_00001_.safetensors"
+"""What a saved file's name has after its prefix."""
+_NAME_BYTES = 255
+"""The longest name of most file systems."""
+
+
+def listed(name: str, options: Sequence[str]) -> str | None:
+    r"""Find a name in a list of files or folders, whichever separator either is written with.
+
+    A workflow that was saved on Windows has `sub\file`, the list on Linux `sub/file`.
+
+    Returns:
+        the entry of the list, or None.
+    """
+    if name in options:
+        return name
+    slashed = _slashed(name)
+    return next((option for option in options if _slashed(option) == slashed), None)
+
+
+def find_lora(name: str) -> Path | None:
+    """Return the path of a file in ComfyUI's `loras` folders, or None; see `listed`."""
+    full_path = folder_paths.get_full_path
+    found = full_path("loras", name) or full_path("loras", _slashed(name))
+    return None if found is None else Path(found)
 
 
 def lora_path(name: str) -> Path:
@@ -21,7 +47,7 @@ def lora_path(name: str) -> Path:
     Raises:
         ZipLoRAError: the file does not exist (any more).
     """
-    found = folder_paths.get_full_path("loras", name)
+    found = find_lora(name)
     if found is None:
         raise problem(
             name,
@@ -29,7 +55,35 @@ def lora_path(name: str) -> Path:
             expected="the file that was picked",
             advice="Press R to refresh the lists and pick a file that is there.",
         )
-    return Path(found)
+    return found
+
+
+def input_subfolders() -> list[str]:
+    """List the folders inside ComfyUI's input folder, with `/`, also those that are links.
+
+    A link to a folder that contains it is not followed, and unreadable folders are left out.
+    """
+    found: list[str] = []
+
+    def look_into(folder: Path, name: str, around: frozenset[Path]) -> None:
+        around |= {folder.resolve()}
+        try:
+            with os.scandir(folder) as entries:
+                inside = [entry.name for entry in entries if entry.is_dir()]
+        except OSError:
+            return
+        for below in inside:
+            if (folder / below).resolve() not in around:
+                found.append(f"{name}{below}")
+                look_into(folder / below, f"{name}{below}/", around)
+
+    look_into(Path(folder_paths.get_input_directory()), "", frozenset())
+    return sorted(found)
+
+
+def input_subfolder(name: str) -> Path:
+    """Return the path of a folder inside ComfyUI's input folder; see `listed`."""
+    return Path(folder_paths.get_input_directory()) / (listed(name, input_subfolders()) or name)
 
 
 def work_root() -> Path:
@@ -46,7 +100,8 @@ def check_prefix(prefix: str, folder: str = "loras") -> None:
     """Refuse a file name prefix that points outside its subfolder of the output folder.
 
     Raises:
-        ZipLoRAError: the prefix is empty, absolute, or contains `..`.
+        ZipLoRAError: the prefix is empty, absolute, contains `..`, leads through a link out of the
+            folder, or has a part that is too long for the file system.
     """
     paths = (PurePosixPath(prefix), PureWindowsPath(prefix))
     outside = any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in paths)
@@ -57,6 +112,55 @@ def check_prefix(prefix: str, folder: str = "loras") -> None:
             expected=f"a name inside output/{folder}, e.g. my_merge or merges/my_merge",
             advice="Remove '..' and any leading '/' or drive letter.",
         )
+    _refuse_long(_slashed(prefix))
+    _refuse_link(_slashed(prefix), folder)
+
+
+def _refuse_link(prefix: str, folder: str) -> None:
+    """Refuse a prefix whose folder is a link out of `folder`: ComfyUI saves nowhere else."""
+    root = Path(folder_paths.get_output_directory()) / folder
+    inside = PurePosixPath(prefix).parent
+    place = (root / inside).resolve()
+    if not place.is_relative_to(root.resolve()):
+        raise problem(
+            "filename_prefix",
+            found=f"{inside}, a link to {place}",
+            expected=f"a folder that is inside output/{folder}",
+            advice=f"Choose another folder, or make output/{folder} itself the link.",
+        )
+
+
+def _refuse_long(prefix: str) -> None:
+    """Refuse a prefix with a part that is too long for a name on the output folder's disk."""
+    *folders, stem = PurePosixPath(prefix).parts
+    for part, ending in [*((name, "") for name in folders), (stem, _NUMBERED)]:
+        size, limit = _name_size(part), _name_limit() - len(ending)
+        if size > limit:
+            rest = f" and {len(ending)} more for the number and ending" if ending else ""
+            raise problem(
+                f"filename_prefix, its part {part[:12]}…{part[-12:]}",
+                found=f"a name of {len(part)} letters, {size} bytes{rest}",
+                expected=f"at most {limit} bytes, as a name on this disk has {limit + len(ending)}",
+                advice=f"Shorten this part by {size - limit} bytes or more: a letter of English is "
+                "one byte, others are two to four.",
+            )
+
+
+def _name_size(name: str) -> int:
+    """Return the length of a file name as the system counts it."""
+    return len(name.encode("utf-16-le")) // 2 if os.name == "nt" else len(os.fsencode(name))
+
+
+def _name_limit() -> int:
+    """Return the longest name in the output folder; encrypted folders allow less than others."""
+    if not hasattr(os, "pathconf"):
+        return _NAME_BYTES
+    return os.pathconf(folder_paths.get_output_directory(), "PC_NAME_MAX")
+
+
+def _slashed(name: str) -> str:
+    """Write a path with `/`."""
+    return name.replace("\\", "/")
 
 
 def save_lora(
@@ -97,6 +201,7 @@ def save_numbered(prefix: str, folder: str, write: Callable[[Path], WrittenFile]
         ZipLoRAError: the prefix is invalid, or no free number was found; `write` may raise others.
     """
     check_prefix(prefix, folder)
+    prefix = _slashed(prefix)
     root = Path(folder_paths.get_output_directory()) / folder
     for _ in range(_TRIES):
         try:

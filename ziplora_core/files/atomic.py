@@ -22,7 +22,7 @@ def write_bytes(path: Path, *parts: Part, replace: bool = False) -> None:
         FileExistsError: `path` exists and `replace` is false.
         OSError: no space, no permission, …; no temporary file is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:16]}.tmp")  # shorter than any name
     try:
         with open(temporary, "xb") as file:
             file.writelines(parts)

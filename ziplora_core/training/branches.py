@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -166,22 +167,37 @@ class Branches:
 
 
 def repeat_tokens(prompts: Tensor, tokens: int) -> Tensor:
-    """Repeat prompts `(…, token, width)` to the number of tokens in the layer's own input.
+    """Repeat prompts `(…, token, width)` to a number of tokens that is a multiple of theirs.
 
     ComfyUI repeats prompts in the same way: repeated tokens do not change the attention.
 
     Raises:
-        ZipLoRAError: that number is not a multiple of the prompts' length.
+        ZipLoRAError: it is no multiple, as another node has added tokens inside the network.
     """
     times, rest = divmod(tokens, prompts.shape[-2])
     if rest or not times:
         raise problem(
-            "prompts of content and style",
-            found=f"{prompts.shape[-2]} tokens beside {tokens} of the joint prompt",
-            expected="a joint prompt that is as long, or a multiple of it",
-            advice="Shorten them to the joint prompt's length; up to about 75 words are one piece.",
+            "cross-attention",
+            found=f"{tokens} tokens where content and style read {prompts.shape[-2]}",
+            expected="the tokens of the prompt, and no others",
+            advice="Remove the node that adds tokens to the prompt inside the UNet (attn2 patch).",
         )
     return prompts if times == 1 else prompts.repeat(*(1,) * (prompts.ndim - 2), times, 1)
+
+
+def lengthened(context: Tensor, prompts: Tensor | None) -> Tensor:
+    """Repeat the model's own prompt to the least length that the branches' prompts fit into, too.
+
+    As where ComfyUI puts prompts of different lengths into one batch (`CONDCrossAttn`), 3 pieces
+    of 77 tokens beside 2 become 6 each.
+
+    Args:
+        context: the prompts that the model reads, `(sample, token, width)`.
+        prompts: the branches' prompts `(sample, branch, token, width)`, or None.
+    """
+    if prompts is None:
+        return context
+    return repeat_tokens(context, math.lcm(context.shape[-2], prompts.shape[-2]))
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import comfy.conds
 import comfy.controlnet
 import comfy.model_management
 import comfy.sample
@@ -39,7 +40,8 @@ from ..helpers import Conditioning, StateDict
 from ..train.unziplora_task import TEXTS
 
 JOINT, CONTENT, STYLE = TEXTS
-LONG = " ".join(["many words of a long prompt about a cat"] * 12)  # two pieces of 77 tokens
+WORDS = "many words of a long prompt about a cat"
+LONG, LONGER = (" ".join([WORDS] * n) for n in (12, 20))  # two and three pieces of 77 tokens
 CFG, SIGMA = 4.0, 3.0
 CLOSE = 2e-4
 
@@ -86,7 +88,7 @@ def by_hand(
             layer = comfy.utils.get_attr(model.model, targets[name].removesuffix(".weight"))
 
             def add(_m: Any, _x: Any, out: Tensor, k: int = k, update: Tensor = update) -> Any:
-                return out + read[k].repeat(1, out.shape[1] // read[k].shape[1], 1) @ update.T
+                return out + read[k] @ update.T
 
             if k in read:
                 handles.append(layer.register_forward_hook(add))
@@ -107,6 +109,8 @@ def reference(
 ) -> Tensor:
     """Compute the same with the stock loader for everything but keys and values.
 
+    ComfyUI's own batching pads the three prompts to one length.
+
     Args:
         texts: joint, content, style and negative prompts.
         loras: other LoRAs on the model.
@@ -119,7 +123,9 @@ def reference(
     model = helpers.stock(base, *other, *loras)
     x = SIGMA * helpers.noise(samples, 4, 8, 8)
     comfy.model_management.load_models_gpu([model], force_full_load=True)
-    own = {0: content[0][0], 1: style[0][0]}
+    first, *others = (comfy.conds.CONDCrossAttn(c[0][0]) for c in (joint, content, style))
+    padded, *read = first.concat(others).split(1)
+    joint, own = [[padded, joint[0][1]]], dict(enumerate(read))
     with torch.inference_mode():
         with by_hand(model, own, strengths):
             positive = x - SIGMA * tiny.predict(model, x, SIGMA, joint)
@@ -141,8 +147,25 @@ def encoded(clip: comfy.sd.CLIP, *texts: str) -> Any:
         ((1.0, 1.0), (LONG, CONTENT, STYLE, LONG)),
         ((1.0, 1.0), (LONG, CONTENT, LONG, "")),
         ((1.0, 1.0), (JOINT, CONTENT, STYLE, LONG)),
+        ((1.0, 1.0), (LONGER, CONTENT, LONG, "")),
+        ((1.0, 1.0), (LONGER, LONG, LONG, "")),
+        ((0.7, -0.4), (LONGER, LONG, LONG, LONG)),
+        ((1.0, 1.0), (JOINT, LONG, CONTENT, "")),
+        ((1.0, 1.0), (LONG, CONTENT, LONGER, LONGER)),
     ],
-    ids=["plain", "strengths", "style only", "long joint", "long style", "long negative"],
+    ids=[
+        "plain",
+        "strengths",
+        "style only",
+        "long joint",
+        "long style",
+        "long negative",
+        "3/1/2 pieces",
+        "3/2/2",
+        "3/2/2 beside 2",
+        "1/2/1",
+        "2/1/3 beside 3",
+    ],
 )
 def test_sampled_with_own_prompts_equals_keys_and_values_made_by_hand(
     samples: int,
@@ -268,19 +291,6 @@ def test_strengths_of_zero_return_the_model_as_it_came(
 ) -> None:
     prompts = encoded(clip, CONTENT, STYLE)
     assert with_unziplora(model, merge(), prompts, (0.0, 0.0))[0] is model
-
-
-@pytest.mark.parametrize("place", [0, 1])
-def test_prompt_longer_than_the_joint_one_is_refused_while_sampling(
-    place: int, model: ModelPatcher, clip: comfy.sd.CLIP
-) -> None:
-    joint, short, long = encoded(clip, JOINT, CONTENT, LONG)
-    own = (long, short) if place == 0 else (short, long)
-    ours, _ = with_unziplora(model, merge(), own)
-    with pytest.raises(ZipLoRAError, match="found 154 tokens beside 77 of the joint prompt"):
-        sampled(ours, joint, joint)
-    unload_all_models()
-    assert not any(module._forward_hooks for module in model.model.modules())
 
 
 def test_guidance_of_three_prompts_is_refused(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:

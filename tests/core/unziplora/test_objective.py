@@ -12,7 +12,7 @@ from torch import Tensor
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.coefficients import CONTENT, STYLE
 from ziplora_core.lora.factors import LoraFactors
-from ziplora_core.training.branches import Branches, Gates
+from ziplora_core.training.branches import Branches, Gates, lengthened
 from ziplora_core.training.checkpoint import CheckpointFolder
 from ziplora_core.training.interface import LoopCallbacks, TrainingRecord
 from ziplora_core.training.loop import train
@@ -81,15 +81,23 @@ def test_branches_of_other_layers_pay_no_attention_to_prompts() -> None:
                        Branches(halves()).delta(x, Gates(), LINEAR))  # fmt: skip
 
 
-def test_branches_repeat_prompts_to_the_joint_ones_length_or_refuse() -> None:
+def test_branches_repeat_prompts_to_their_inputs_length_or_refuse() -> None:
     branches = Branches(halves(), reads_prompt=True)
     gates = Gates(prompts=prompts("content", "style"))
     one = branches.delta(text("joint")[None], gates, LINEAR)
     two = branches.delta(text("joint").repeat(2, 1)[None], gates, LINEAR)
     torch.testing.assert_close(two, one.repeat(1, 2, 1))
     for tokens in (1, 4):
-        with pytest.raises(ZipLoRAError, match=f"found 3 tokens beside {tokens}"):
+        with pytest.raises(ZipLoRAError, match=f"found {tokens} tokens where content and style"):
             branches.delta(torch.zeros(1, tokens, WIDTH), gates, LINEAR)
+
+
+def test_a_joint_prompt_is_lengthened_until_the_own_ones_fit_into_it() -> None:
+    own, joint = prompts("content", "style"), text("joint")[None]
+    assert lengthened(joint, None) is joint and lengthened(joint, own) is joint
+    assert torch.equal(lengthened(joint[:, :2], own), joint[:, :2].repeat(1, 3, 1))
+    longer = joint.repeat(1, 3, 1)
+    assert lengthened(longer, own) is longer
 
 
 def test_gates_for_guidance_read_nothing_in_the_second_half() -> None:
@@ -108,7 +116,7 @@ def test_gates_of_samples_that_read_nothing_go_with_any_length() -> None:
     both = Gates(prompts=prompts("content", "style")).for_guidance(1)
     short = torch.zeros(1, 2, WIDTH)
     assert torch.count_nonzero(branches.delta(short, both.of([1]), LINEAR)) == 0
-    with pytest.raises(ZipLoRAError, match="found 3 tokens beside 2"):
+    with pytest.raises(ZipLoRAError, match="found 2 tokens where content and style read 3"):
         branches.delta(short, both.of([0]), LINEAR)
 
 

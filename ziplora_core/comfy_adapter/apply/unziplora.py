@@ -13,7 +13,7 @@ from torch import Tensor
 from ...lora.factors import LoRA, LoraFactors
 from ...lora.layers import reads_prompt
 from ...lora.merged import MergedLoRA
-from ...training.branches import Branches, Gates
+from ...training.branches import Branches, Gates, lengthened
 from ...unziplora.objective import CONCEPTS
 from ...unziplora.separate_prompts import refuse_other_merges
 from ..model import conditioning as cond
@@ -29,7 +29,8 @@ def with_unziplora(
 
         K|V = W0 x + w_c ΔW_c x_c + w_s ΔW_s x_s        in attn2; every other layer reads its input
 
-    x is the sampler's prompt (UnZipLoRA, arXiv:2412.04465). The unconditional half of guidance has
+    x is the sampler's prompt (UnZipLoRA, arXiv:2412.04465). Prompts of different lengths are
+    repeated to a common one, as ComfyUI does in a batch. The unconditional half of guidance has
     no positive prompt: there K and V are those of the base model.
 
     Args:
@@ -90,6 +91,7 @@ def _reading(hooks: SamplingHooks, prompts: Tensor) -> Callable[..., Any]:
             placed[place] = prompts.to(*place)
         halves = conditional(transformer_options, len(x), "Apply UnZipLoRA")
         hooks.gates = Gates(prompts=_by_sample(placed[place], halves))
+        c_crossattn = lengthened(c_crossattn, hooks.gates.prompts)
         try:
             with uncompiled():
                 return executor(

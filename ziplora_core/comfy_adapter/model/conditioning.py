@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,6 @@ import comfy.samplers
 import torch
 
 from ...errors import problem
-from ...training.branches import repeat_tokens
 
 _SIZES = {"width", "height", "crop_w", "crop_h", "target_width", "target_height"}
 _KNOWN = {"pooled_output", *_SIZES}
@@ -112,7 +110,7 @@ def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning
 
 
 def own_prompts(conditionings: Sequence[Any], joint: Any) -> torch.Tensor:
-    """Stack the branches' own prompts, repeated to the joint prompt's length.
+    """Stack the branches' own prompts, repeated to a length that the joint prompt's fits into.
 
     Args:
         conditionings: checked CONDITIONING, one for each branch.
@@ -120,18 +118,19 @@ def own_prompts(conditionings: Sequence[Any], joint: Any) -> torch.Tensor:
 
     Returns:
         a float32 tensor `(branch, token, width)`.
-
-    Raises:
-        ZipLoRAError: the joint prompt's length is not a multiple of theirs.
     """
-    return repeat_tokens(contexts(conditionings), joint[0][0].shape[1])
+    return contexts([*conditionings, joint])[:-1]
 
 
 def contexts(conditionings: Sequence[Any]) -> torch.Tensor:
-    """Stack checked CONDITIONING to `(branch, token, width)`, float32, repeated to one length."""
-    read = [context.clone().float() for [[context, _]] in conditionings]  # (1, token, width)
-    tokens = math.lcm(*(context.shape[1] for context in read))
-    return torch.cat([repeat_tokens(context, tokens) for context in read])
+    """Stack checked CONDITIONING to `(branch, token, width)`, float32, as ComfyUI batches prompts.
+
+    It repeats each to the least length that all fit into.
+    """
+    first, *others = (
+        comfy.conds.CONDCrossAttn(context.clone().float()) for [[context, _]] in conditionings
+    )
+    return first.concat(others)
 
 
 def zeroed(conditioning: Any) -> Any:

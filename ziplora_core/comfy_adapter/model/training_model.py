@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
 from ...training.activations import ActivationRecorder
-from ...training.branches import Branches, Gates
+from ...training.branches import Branches, Gates, lengthened
 from ...training.framing import latent_size
 from . import conditioning as cond
 from .block_checkpointing import checkpointed_blocks
@@ -206,11 +206,13 @@ class TrainingModel:
         self.evaluations += len(x)
         self.on_evaluation(self.evaluations)
         self.hooks.gates = gates and gates.each(lambda t: self.place(t.to(self.dtype)))
+        parts = cond.batch(list(conditioning))
+        parts["c_crossattn"] = lengthened(parts["c_crossattn"], gates and gates.prompts)
         try:
             return self.model.apply_model(
                 x,
                 sigma,
-                **cond.batch(list(conditioning)),
+                **parts,
                 transformer_options={"optimized_attention_override": _differentiable_attention},
             )
         finally:

@@ -1,0 +1,39 @@
+"""Names are found in lists of the other system, on every system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+import pytest
+
+from ziplora_core.comfy_adapter.folders import find_lora, listed
+
+NAMES = ("a.safetensors", "sub/b.safetensors", "sub/deep er/c.safetensors")
+
+
+@pytest.mark.parametrize("own", "/\\")
+@pytest.mark.parametrize("theirs", "/\\")
+def test_listed_finds_every_name_however_both_are_written(own: str, theirs: str) -> None:
+    options = [name.replace("/", own) for name in NAMES]
+    for name, option in zip(NAMES, options, strict=True):
+        assert listed(name.replace("/", theirs), options) == option
+    assert listed("b.safetensors", options) is None is listed("", options)
+
+
+def test_listed_prefers_the_name_as_it_is() -> None:
+    assert listed("a\\b", ["a/b", "a\\b"]) == "a\\b"
+
+
+def test_find_lora_stays_inside_the_loras_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "loras"
+    (inside / "sub").mkdir(parents=True)
+    for path in (inside / "sub" / "b.safetensors", tmp_path / "outside.safetensors"):
+        path.touch()
+    known = {"loras": ([str(inside)], {".safetensors"})}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    assert find_lora("sub\\b.safetensors") == inside / "sub" / "b.safetensors"
+    for name in ("..\\outside.safetensors", "../outside.safetensors", "sub\\c.safetensors"):
+        assert find_lora(name) is None
