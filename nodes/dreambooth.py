@@ -62,7 +62,8 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                     optional=True,
                     force_input=True,
                     tooltip="One caption per image, as a list or one per line. An empty caption "
-                    "stands for the prompt.",
+                    "stands for the prompt. Captions are learned as they are written, see "
+                    "literal_captions.",
                 ),
                 io.Image.Input(
                     "class_images",
@@ -132,6 +133,15 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                     advanced=True,
                     tooltip="Number of class images to generate if none are connected. They are "
                     "kept and reused.",
+                ),
+                io.Boolean.Input(
+                    "literal_captions",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Learn captions as they are written: 'miku (vocaloid)' is a name in "
+                    "brackets. Off: captions are prompts in ComfyUI's syntax, with (emphasis:1.2) "
+                    "and embedding:name. The prompts typed on nodes always are.",
                 ),
             ],
             outputs=[

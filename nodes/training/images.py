@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ...ziplora_core.comfy_adapter.data.picture_folder import (
-    caption_file,
-    picture_files,
-    read_pictures,
-)
+from ...ziplora_core.comfy_adapter.data.picture_folder import files_of, read_pictures
 from ...ziplora_core.comfy_adapter.folders import input_subfolder, input_subfolders
 from ..shared.outputs import report_output
 from ..shared.picked import picked_names
+from ..shared.progress import log_warnings
 
 
 class LoadTrainingImages(io.ComfyNode):
@@ -22,14 +19,20 @@ class LoadTrainingImages(io.ComfyNode):
             display_name="Load Training Images (folder)",
             category="ZipLoRA/train",
             description="Reads all images of a folder in ComfyUI's input folder, each in its own "
-            "size, and their captions from .txt files of the same name.",
+            "size, and their captions from text files of the same name or from a table.",
             search_aliases=["ziplora", "load folder", "dataset", "captions", "training images"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=input_subfolders(),
                     tooltip="A folder in ComfyUI's input folder. Press R after adding one.",
-                )
+                ),
+                io.Color.Input(
+                    "background",
+                    default="#ffffff",
+                    optional=True,
+                    tooltip="The colour under transparent parts of images.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -49,21 +52,16 @@ class LoadTrainingImages(io.ComfyNode):
         return picked_names(input_subfolders(), "ComfyUI's input folder", {"folder": folder})
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str = "") -> list[object]:
-        files = picture_files(input_subfolder(folder))
-        beside = [path for f in files if (path := caption_file(f)).exists()]
-        stats = [(path.name, path.stat()) for path in (*files, *beside)]
+    def fingerprint_inputs(cls, folder: str = "", background: str = "") -> list[object]:
+        stats = [(path.name, path.stat()) for path in files_of(input_subfolder(folder))]
         return [[name, stat.st_mtime_ns, stat.st_size] for name, stat in stats]
 
     @classmethod
-    def execute(cls, folder: str) -> io.NodeOutput:
-        read = read_pictures(input_subfolder(folder))
-        sizes = sorted({f"{p.shape[2]} × {p.shape[1]}" for p in read.pictures})
-        count = "1 picture" if len(read.pictures) == 1 else f"{len(read.pictures)} pictures"
-        captions = "one caption each" if read.captions else "no captions: the prompt is used"
-        report = f"{count} of {', '.join(sizes)}\n{captions}"
+    def execute(cls, folder: str, background: str = "#ffffff") -> io.NodeOutput:
+        read = read_pictures(input_subfolder(folder), background)
+        log_warnings("LoadTrainingImages", read.report)
         captions = read.captions or [""] * len(read.pictures)
-        return io.NodeOutput(read.pictures, captions, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(read.pictures, captions, read.report, ui=ui.PreviewText(read.report))
 
 
 NODES = [LoadTrainingImages]

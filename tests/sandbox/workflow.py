@@ -14,7 +14,7 @@ from typing import Any
 Json = dict[str, Any]
 Overrides = Mapping[str, Mapping[str, Any]]
 
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}
 NOTES = {"Note", "MarkdownNote"}
 VIRTUAL = {"Reroute", "PrimitiveNode", *NOTES}
 ACTIVE, MUTED, BYPASSED = 0, 2, 4

@@ -26,6 +26,8 @@ class DreamBoothSettings:
         text_encoder_learning_rate: the learning rate of the text encoders' factors.
         mirror: whether the mirror image of every picture is used too.
         class_count: the number of class pictures to draw where none are given.
+        literal_captions: whether captions are learned as they are written, and not in ComfyUI's
+            prompt syntax.
         options: the options of the training loop.
     """
 
@@ -44,6 +46,7 @@ class DreamBoothSettings:
     text_encoder_learning_rate: float = 5e-6
     mirror: bool = False
     class_count: int = 50
+    literal_captions: bool = True
     options: TrainingOptions = field(default_factory=TrainingOptions)
 
     @property

@@ -32,11 +32,12 @@ WITHOUT_EFFECT = frozenset(
     (
         *("resume", "checkpoint_every", "held_out_draws", "sample_every", "sample_prompts"),
         *("images_per_validation", "saves_per_validation", "validation_steps"),
-        *("range", "start_percent", "memory", "early_stop"),
+        *("range", "start_percent", "memory", "early_stop", "literal_captions"),
     )
 )
 """Settings and options of all trainers that do not affect a result (`early_stop`: see below).
-`memory` changes the order of sums, as another card does: only their rounding."""
+`memory` changes the order of sums, as another card does: only their rounding. `literal_captions`
+has its effect on the captions, which count."""
 SAME_WEIGHT, TINY = 2.0**-8, 2.0**-24
 """Largest relative difference of a weight that counts as rounding to fp16 or bf16; TINY allows for
 the smallest ones in fp16. All sampled weights must agree: where one checkpoint was fine-tuned from

@@ -243,7 +243,7 @@ def animated(place: Path) -> None:
 
 
 def deep(place: Path) -> None:
-    Image.new("I;16", (64, 64), 40000).save(place / "b.png")
+    Image.new("F", (64, 64), 0.5).save(place / "b.tif")
 
 
 def half_captioned(place: Path) -> None:
@@ -260,7 +260,7 @@ def empty(place: Path) -> None:
     [
         (broken, "b.png: found an unreadable file"),
         (animated, "b.gif: found an animation of 2 pictures"),
-        (deep, "b.png: found a picture of more than 8 bits a channel (I;16)"),
+        (deep, "b.tif: found a picture of 32 bits a channel (F)"),
         (half_captioned, "folder 'half_captioned': found no caption for 1 of 2 pictures (b.png)"),
         (empty, "folder 'empty': found no pictures"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,14 +12,25 @@ from ...errors import problem
 from ...training.framing import Framing, latent_size
 from ..model import conditioning as cond
 
+_EMBEDDING = re.compile(r"(?<!\S)embedding(?=:)")
+_SYNTAX = re.compile(rf"\([^()]+:\s*[\d.]+\s*\)|{_EMBEDDING.pattern}")
+"""What is hardly meant as it is written: (a dog:1.2) and embedding:name."""
 
-def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[str]:
+
+def match_captions(
+    captions: Sequence[str], prompt: str, pictures: int, literal: bool = True
+) -> list[str]:
     """Match captions to pictures; an empty caption becomes the prompt.
 
     Args:
         captions: one text per picture, one text with a line per picture, or none.
-        prompt: the prompt of every picture without a caption.
+        prompt: the prompt of every picture without a caption, in ComfyUI's prompt syntax.
         pictures: the number of pictures.
+        literal: whether captions are learned as they are written, see `as_prompt`; otherwise
+            they are in ComfyUI's prompt syntax too.
+
+    Returns:
+        one text per picture, in ComfyUI's prompt syntax.
 
     Raises:
         ZipLoRAError: another number of captions than pictures, or neither caption nor prompt.
@@ -38,7 +50,10 @@ def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[
             advice="Give a list of texts or one text with a line for each picture; an empty line "
             "stands for the prompt.",
         )
-    matched = [" ".join(line.split()) or prompt.strip() for line in lines]
+    captions = [" ".join(line.split()) for line in lines]
+    if literal:
+        captions = [as_prompt(caption) for caption in captions]
+    matched = [caption or prompt.strip() for caption in captions]
     if not all(matched):
         raise problem(
             "prompt",
@@ -47,6 +62,27 @@ def match_captions(captions: Sequence[str], prompt: str, pictures: int) -> list[
             advice="Write a prompt with a rare word for your subject or style.",
         )
     return matched
+
+
+def as_prompt(caption: str) -> str:
+    """Write a literal text in ComfyUI's prompt syntax: no emphasis, no embeddings.
+
+    Brackets are escaped; those that a tagger has escaped already stay so. The space keeps
+    `embedding:` from being ComfyUI's word for a file, and is none of CLIP's tokens.
+    """
+    plain = caption.replace("\\(", "(").replace("\\)", ")")
+    escaped = plain.replace("(", "\\(").replace(")", "\\)")
+    return _EMBEDDING.sub("embedding ", escaped)
+
+
+def literal_note(captions: Iterable[str]) -> list[str]:
+    """Name a caption that looks as if it were not meant literally."""
+    meant = [caption for caption in captions if _SYNTAX.search(caption)]
+    return [
+        f"caption {caption!r} is learned as it is written: turn literal_captions off if it is in "
+        "ComfyUI's prompt syntax"
+        for caption in meant[:1]
+    ]
 
 
 def encode_captions(clip: Any, captions: Iterable[str], model: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ...training.framing import Framing
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainedLoRA, TrainingRecord
 from ...training.protection import attempt, composed, forgiving
 from ...training.validation import refuse_below_minimum
-from ..data.caption_encoding import Conditioner, encode_captions, match_captions
+from ..data.caption_encoding import Conditioner, encode_captions, literal_note, match_captions
 from ..data.class_pictures import draw_class_pictures
 from ..data.pictures import encode_pictures, split_pictures
 from ..data.samples import draw_samples
@@ -81,7 +81,11 @@ class DreamBoothSession:
         refuse_untrainable(inputs.model, inputs.vae)
         refuse_below_minimum(settings)
         self.pictures = split_pictures(inputs.images, "images")
-        self.captions = match_captions(inputs.captions, settings.prompt, len(self.pictures))
+        self.captions = match_captions(
+            inputs.captions, settings.prompt, len(self.pictures), settings.literal_captions
+        )
+        if settings.literal_captions:
+            self.notes += literal_note(inputs.captions)
         self.class_prompt = settings.class_prompt.strip()
         self.class_pictures = split_class_pictures(inputs, self.class_prompt)
         self.targets = unet_targets(inputs.model.model)

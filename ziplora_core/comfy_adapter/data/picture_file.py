@@ -1,0 +1,139 @@
+"""One picture file: turned upright, in sRGB, on a background."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
+from torch import Tensor
+
+from ...errors import ZipLoRAError, problem
+from .colour_profile import to_srgb
+from .deep_pixels import deep_pixels, grey_pixels, is_cut_to_8_bits
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_PHOTOGRAPHS = ("MPO", "HEIF")
+"""Formats whose further pictures are thumbnails, depth maps, or the other eye's view."""
+
+
+def _load_plugins() -> None:
+    """Let Pillow read HEIC and JPEG XL where the packages that can are installed."""
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
+    with suppress(ImportError):
+        import_module("pillow_jxl")
+
+
+_load_plugins()
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture as it is trained on.
+
+    Args:
+        pixels: the picture `(1, h, w, 3)` in 0…1.
+        profile: the name of the colour profile from which it was converted; empty for sRGB.
+        ignored: why its colour profile was not used; empty if it was.
+        is_transparent: whether the background shows.
+        is_cut: whether 16 bits a channel were cut to 8.
+    """
+
+    pixels: Tensor
+    profile: str = ""
+    ignored: str = ""
+    is_transparent: bool = False
+    is_cut: bool = False
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """Read a colour such as `#ff8800` or `white`.
+
+    Raises:
+        ZipLoRAError: no colour.
+    """
+    try:
+        return ImageColor.getrgb(text)[:3]
+    except ValueError as error:
+        raise problem(
+            "background",
+            found=repr(text),
+            expected="a colour as #rrggbb, or its English name",
+            advice="Write #ffffff for white.",
+        ) from error
+
+
+def read_picture(path: Path, background: tuple[int, int, int]) -> PictureFile:
+    """Read a picture and turn it upright; of several photographs in one file, the first.
+
+    Args:
+        path: the file.
+        background: the colour, of 255, under transparent parts.
+
+    Raises:
+        ZipLoRAError: an unreadable file, an animation, or 32 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            _refuse_several(path, image)
+            is_deep = is_cut_to_8_bits(image)  # before EXIF: a PNG is loaded for that
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+            flat = upright.convert("RGBA")
+    except UNREADABLE as error:
+        raise _unusable(path, f"an unreadable file ({error})") from error
+    deep = None
+    profile = upright.info.get("icc_profile")
+    if upright.mode.startswith("I;16"):
+        deep = grey_pixels(upright)
+        upright = Image.fromarray((deep[..., 0] * 255).round().astype(np.uint8))
+    elif upright.mode.startswith(("I", "F")):
+        raise _unusable(path, f"a picture of 32 bits a channel ({upright.mode})")
+    elif is_deep:
+        deep = deep_pixels(path, orientation)
+    rgba = np.array(flat, np.float32) / 255 if deep is None else _with_alpha(deep)
+    name, ignored = "", ""
+    try:
+        converted = to_srgb(upright, profile) if profile else None
+    except ImageCms.PyCMSError as error:
+        converted, ignored = None, str(error)
+    if converted:
+        rgba[..., :3] = np.asarray(converted[0], np.float32) / 255
+        name = converted[1]
+    rgb, alpha = rgba[..., :3], rgba[..., 3:]
+    pixels = rgb * alpha + np.asarray(background, np.float32) / 255 * (1 - alpha)
+    return PictureFile(
+        torch.from_numpy(pixels)[None], name, ignored, bool(alpha.min() < 1),
+        is_deep and deep is None,
+    )  # fmt: skip
+
+
+def _refuse_several(path: Path, image: Image.Image) -> None:
+    """Refuse an animation, and a file of several pages."""
+    pictures = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
+    if pictures > 1 and image.format not in _PHOTOGRAPHS:
+        kind = "a file of {} pages" if image.format == "TIFF" else "an animation of {} pictures"
+        raise _unusable(path, kind.format(pictures))
+
+
+def _with_alpha(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Extend `(h, w, channel)` of grey, colour, or colour and alpha to `(h, w, 4)`."""
+    colour = pixels[..., :3] if pixels.shape[-1] > 1 else pixels.repeat(3, -1)
+    alpha = pixels[..., 3:] if pixels.shape[-1] == 4 else np.ones_like(pixels[..., :1])
+    return np.concatenate([colour, alpha], -1)
+
+
+def _unusable(path: Path, found: str) -> ZipLoRAError:
+    return problem(
+        path.name,
+        found=found,
+        expected="a still picture of 8 or 16 bits a channel",
+        advice="Save it again as .png or .jpg, or take it out of the folder.",
+    )
