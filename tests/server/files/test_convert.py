@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 
 from sandbox.server import ComfyServer, PromptRejected
@@ -26,28 +24,6 @@ from ..graph import (
 )
 
 Write = Callable[[str, Any], str]
-
-
-@pytest.fixture
-def put(server: ComfyServer) -> Iterator[Write]:
-    """Put a file into the server's loras folder for one test: tensors, a list, or a copy."""
-    written: list[Path] = []
-
-    def write(name: str, content: Any) -> str:
-        path = server.models / "loras" / name
-        if isinstance(content, Path):
-            shutil.copyfile(content, path)
-        elif path.suffix == ".safetensors":
-            safetensors.torch.save_file(content, path)
-        else:
-            torch.save(content, path)
-        written.append(path)
-        server.object_info()  # as a person's refresh does
-        return name
-
-    yield write
-    for path in written:
-        path.unlink(missing_ok=True)
 
 
 def imported(graph: Graph, name: str) -> str:
@@ -93,7 +69,7 @@ def test_exported_lora_in_the_stock_loader_equals_its_source(
     assert_close(saved_latent(server, second, rendered), saved_latent(server, first, source))
 
 
-@pytest.mark.parametrize("spelling", ["peft", "diffusers"])
+@pytest.mark.parametrize("spelling", ["peft", "diffusers", "ziplora"])
 def test_export_for_another_program_is_listed_by_no_loader_and_imports_again(
     spelling: str, server: ComfyServer, put: Write
 ) -> None:
@@ -118,6 +94,23 @@ def test_export_for_another_program_is_listed_by_no_loader_and_imports_again(
     rendered = graph.render(loaded, graph.clip, "again")
     second = succeeded(server, graph)
     (server.models / "loras" / "adapter_config.json").unlink(missing_ok=True)
+    assert_close(saved_latent(server, second, rendered), saved_latent(server, first, source))
+
+
+def test_exported_slider_in_the_stock_loader_equals_its_source(server: ComfyServer) -> None:
+    graph = Graph()
+    saved = exported(graph, imported(graph, SUBJECT), "sliders", "age")
+    stock = graph.stock_lora(graph.model, graph.clip, SUBJECT)
+    source = graph.render([stock, 0], graph.clip, "source")
+    first = succeeded(server, graph)
+    path = saved_path(first, saved)
+    assert path.suffix == ".pt" and "alpha1.0_rank" in path.name
+    assert "for LoRANetwork(unet, rank=" in report(first, saved)
+
+    graph = Graph()
+    again = graph.stock_lora(graph.model, graph.clip, path.name)
+    rendered = graph.render([again, 0], graph.clip, "again")
+    second = succeeded(server, graph)
     assert_close(saved_latent(server, second, rendered), saved_latent(server, first, source))
 
 
@@ -172,7 +165,7 @@ def test_import_of_a_file_that_does_not_fit_is_named_with_what_to_do(
 
 def test_pair_of_a_numbered_file_advises_import_lora(server: ComfyServer, put: Write) -> None:
     graph = Graph()
-    graph.save(graph.direct(graph.pair(style=put("old.safetensors", numbered(768)))), "never")
+    graph.save(graph.direct(graph.pair(style=put("new.safetensors", numbered(2048)))), "never")
     assert "Read it with Import LoRA" in message_of(server, graph)
 
 
