@@ -94,7 +94,7 @@ def export_lora(
         metadata = {**metadata, "lora_adapter_metadata": json.dumps(fields, sort_keys=True)}
     parts = file_parts(tensors, metadata)  # refuses what is not finite
     if spelling == "sliders":
-        parts = [_pickled(tensors)]
+        parts[:] = [_pickled(tensors)]
     if spelling != "peft":
         return write_checked(path, parts, read_back, dtype)
     path.mkdir()
