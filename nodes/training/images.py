@@ -53,7 +53,8 @@ class LoadTrainingImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", background: str = "") -> list[object]:
-        stats = [(path.name, path.stat()) for path in files_of(input_subfolder(folder))]
+        files = [path for path in files_of(input_subfolder(folder)) if path.is_file()]
+        stats = [(path.name, path.stat()) for path in files]
         return [[name, stat.st_mtime_ns, stat.st_size] for name, stat in stats]
 
     @classmethod

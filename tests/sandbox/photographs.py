@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pillow_heif
 import skimage
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
+
+pillow_heif.register_heif_opener()  # writes .heic
 
 FOLDER = Path(skimage.__file__).parent / "data"
 DISPLAY_P3 = {
@@ -34,7 +37,8 @@ def display_p3() -> bytes:
         tag, offset, _ = struct.unpack_from(">4sII", profile, entry)
         if xyz := DISPLAY_P3.get(tag.decode()):
             struct.pack_into(">3i", profile, offset + 8, *(round(65536 * x) for x in xyz))
-    return bytes(profile)
+    name, other = (text.encode("utf-16-be") for text in ("sRGB built-in", "Display P3   "))
+    return bytes(profile).replace(name, other)
 
 
 def adobe_rgb() -> bytes:

@@ -175,7 +175,7 @@ def test_photograph_in_display_p3_is_converted_to_srgb(name: str, tmp_path: Path
     with Image.open(path) as image:
         raw = pixels_of(image.convert("RGB"))
     found = read_picture(path, WHITE)
-    assert found.profile
+    assert found.profile == "Display P3"
     expected = to_srgb(raw, None, DISPLAY_P3)
     assert difference(found.pixels, expected) < 0.6 and difference(raw, expected) > 3
 
@@ -204,6 +204,15 @@ def test_scan_in_grey_with_a_printers_profile_stays_grey_and_is_converted() -> N
         raw = pixels_of(image.convert("RGB"))
     assert found.profile == "Dot Gain 20%" and difference(found.pixels, raw) > 1
     assert torch.equal(found.pixels[..., 0], found.pixels[..., 2])
+
+
+def test_scan_of_16_bits_in_grey_is_converted_too(tmp_path: Path) -> None:
+    path = photographs.FOLDER / "page.png"
+    with Image.open(path) as image:
+        deep, profile = np.asarray(image, np.uint16) * 257, image.info["icc_profile"]
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="minisblack", iccprofile=profile)
+    found = read_picture(tmp_path / "a.tif", WHITE)
+    assert found.profile == "Dot Gain 20%" and torch.equal(found.pixels, read(path))
 
 
 @pytest.mark.parametrize("profile", ["grey", "damaged"])
@@ -247,10 +256,10 @@ def test_pictures_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     Image.new("F", (16, 16)).save(tmp_path / "b.tif")
     (tmp_path / "a.png").write_bytes(b"not a picture")
     messages = {
-        "a.gif": "a.gif: found an animation of 2 pictures",
-        "a.tif": "a.tif: found a file of 2 pages",
-        "b.tif": r"b.tif: found a picture of 32 bits a channel \(F\)",
-        "a.png": "a.png: found an unreadable file",
+        "a.gif": "^a.gif: found an animation of 2 pictures",
+        "a.tif": "^a.tif: found a file of 2 pages",
+        "b.tif": r"^b.tif: found a picture of 32 bits a channel \(F\)",
+        "a.png": "^a.png: found an unreadable file",
     }
     for name, message in messages.items():
         with pytest.raises(ZipLoRAError, match=message):

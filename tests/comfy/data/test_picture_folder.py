@@ -28,6 +28,7 @@ def test_folder_of_every_kind_of_file_names_all_that_is_not_used(tmp_path: Path)
     shutil.copy(photographs.FOLDER / "rocket.jpg", folder / "saved_without_ending")
     (folder / "notes.txt").write_text("mine")
     (folder / "phone.npz").write_bytes(b"latents")
+    (folder / "moved.jpg").symlink_to(tmp_path / "elsewhere.jpg")
     for name in (".DS_Store", "._phone.JPG", "Thumbs.db"):
         (folder / name).write_bytes(b"of the system")
     read = read_pictures(folder)
@@ -35,9 +36,9 @@ def test_folder_of_every_kind_of_file_names_all_that_is_not_used(tmp_path: Path)
     assert read.report.splitlines() == [
         "WARNING: left out, though it looks like a picture: camera.dng (.dng is not read: save it "
         "as .jpg or .png), drawing.svg (.svg is not read: save it as .jpg or .png), "
-        "saved_without_ending (JPEG by its content: give it that ending), screen.jxl (save it as "
-        ".jpg, or install the Python package pillow-jxl-plugin)",
-        "2 pictures of 120 × 80; 7 files left out",
+        "moved.jpg (a link to nothing), saved_without_ending (JPEG by its content: give it that "
+        "ending), screen.jxl (save it as .jpg, or install the Python package pillow-jxl-plugin)",
+        "2 pictures of 120 × 80; 8 files left out",
         "left out: notes.txt (no picture has this name), phone.npz (not a picture), screen.txt "
         "(its picture is left out)",
         "folders inside are not read: masks",

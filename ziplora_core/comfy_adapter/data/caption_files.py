@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,10 @@ def find_captions(folder: Path, pictures: Sequence[Path], others: Sequence[Path]
     """
     texts = [path for path in others if path.suffix.lower() in _ENDINGS]
     tables = [path for name in TABLES for path in others if path.name.lower() == name]
-    beside = {picture: _beside(picture, texts) for picture in pictures}
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for path in texts:
+        by_name[folded(path.name)].append(path)
+    beside = {picture: _beside(picture, by_name) for picture in pictures}
     own = {picture: found[0] for picture, found in beside.items() if found}
     used = tables[:1] if len(own) < len(pictures) else []
     read = read_texts([*dict.fromkeys(own.values()), *used])
@@ -72,17 +75,16 @@ def find_captions(folder: Path, pictures: Sequence[Path], others: Sequence[Path]
     return FolderCaptions(captions, sources, absent, left_out, read)
 
 
-def _beside(picture: Path, texts: Sequence[Path]) -> list[Path]:
+def _beside(picture: Path, texts: Mapping[str, Sequence[Path]]) -> list[Path]:
     """List the caption files of a picture, the first choice first.
 
     An exact name comes before one that differs in capitals, or in how accents are stored.
     """
     found: dict[Path, None] = {}
     for ending in _ENDINGS:
-        ended = [path for path in texts if path.suffix.lower() == ending]
         for name in (picture.name, picture.stem):
-            found |= {path: None for path in ended if path.stem == name}
-            found |= {path: None for path in ended if folded(path.stem) == folded(name)}
+            alike = texts.get(folded(name + ending), ())
+            found |= dict.fromkeys(sorted(alike, key=lambda path: path.stem != name))
     return list(found)
 
 

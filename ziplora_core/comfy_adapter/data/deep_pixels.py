@@ -35,6 +35,13 @@ def grey_pixels(image: Image.Image) -> NDArray[np.float32]:
     return np.divide(np.asarray(image)[..., None], _WHITE, dtype=np.float32)
 
 
+def cut_grey(image: Image.Image) -> Image.Image:
+    """Convert a picture of mode I;16 to 8 bits; Pillow's own conversion makes most of it white."""
+    cut = Image.fromarray((grey_pixels(image)[..., 0] * 255).round().astype(np.uint8))
+    cut.info = image.info
+    return cut
+
+
 def deep_pixels(path: Path, orientation: int) -> NDArray[np.float32] | None:
     """Read a PNG or TIFF of 16 bits a channel with PyAV, as ComfyUI's Load Image does.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import ZipLoRAError, problem
 from .colour_profile import to_srgb
-from .deep_pixels import deep_pixels, grey_pixels, is_cut_to_8_bits
+from .deep_pixels import cut_grey, deep_pixels, grey_pixels, is_cut_to_8_bits
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _PHOTOGRAPHS = ("MPO", "HEIF")
@@ -79,48 +79,47 @@ def read_picture(path: Path, background: tuple[int, int, int]) -> PictureFile:
     Raises:
         ZipLoRAError: an unreadable file, an animation, or 32 bits a channel.
     """
+    upright, deep, is_cut = _load(path)
+    rgba = np.asarray(upright.convert("RGBA"), np.float32) / 255 if deep is None else deep
+    rgb, alpha = rgba[..., :3], rgba[..., 3:]
+    name, ignored = "", ""
+    if profile := upright.info.get("icc_profile"):
+        try:
+            if converted := to_srgb(upright, profile):
+                rgb, name = np.asarray(converted[0], np.float32) / 255, converted[1]
+        except ImageCms.PyCMSError as error:
+            ignored = str(error)
+    pixels = rgb * alpha + np.asarray(background, np.float32) / 255 * (1 - alpha)
+    is_transparent = bool(alpha.min() < 1)
+    return PictureFile(torch.from_numpy(pixels)[None], name, ignored, is_transparent, is_cut)
+
+
+def _load(path: Path) -> tuple[Image.Image, NDArray[np.float32] | None, bool]:
+    """Load a picture upright.
+
+    Returns:
+        the picture of 8 bits a channel, with its profile; if the file has 16, these as
+        `(h, w, 4)` in 0…1, else None; and whether it has 16 that could not be read.
+    """
     try:
         with Image.open(path) as image:
-            _refuse_several(path, image)
+            pictures = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
+            kind = image.format
             is_deep = is_cut_to_8_bits(image)  # before EXIF: a PNG is loaded for that
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             upright = ImageOps.exif_transpose(image)
             upright.load()
-            flat = upright.convert("RGBA")
     except UNREADABLE as error:
         raise _unusable(path, f"an unreadable file ({error})") from error
-    deep = None
-    profile = upright.info.get("icc_profile")
+    if pictures > 1 and kind not in _PHOTOGRAPHS:
+        several = "a file of {} pages" if kind == "TIFF" else "an animation of {} pictures"
+        raise _unusable(path, several.format(pictures))
     if upright.mode.startswith("I;16"):
-        deep = grey_pixels(upright)
-        upright = Image.fromarray((deep[..., 0] * 255).round().astype(np.uint8))
-    elif upright.mode.startswith(("I", "F")):
+        return cut_grey(upright), _with_alpha(grey_pixels(upright)), False
+    if upright.mode.startswith(("I", "F")):
         raise _unusable(path, f"a picture of 32 bits a channel ({upright.mode})")
-    elif is_deep:
-        deep = deep_pixels(path, orientation)
-    rgba = np.array(flat, np.float32) / 255 if deep is None else _with_alpha(deep)
-    name, ignored = "", ""
-    try:
-        converted = to_srgb(upright, profile) if profile else None
-    except ImageCms.PyCMSError as error:
-        converted, ignored = None, str(error)
-    if converted:
-        rgba[..., :3] = np.asarray(converted[0], np.float32) / 255
-        name = converted[1]
-    rgb, alpha = rgba[..., :3], rgba[..., 3:]
-    pixels = rgb * alpha + np.asarray(background, np.float32) / 255 * (1 - alpha)
-    return PictureFile(
-        torch.from_numpy(pixels)[None], name, ignored, bool(alpha.min() < 1),
-        is_deep and deep is None,
-    )  # fmt: skip
-
-
-def _refuse_several(path: Path, image: Image.Image) -> None:
-    """Refuse an animation, and a file of several pages."""
-    pictures = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
-    if pictures > 1 and image.format not in _PHOTOGRAPHS:
-        kind = "a file of {} pages" if image.format == "TIFF" else "an animation of {} pictures"
-        raise _unusable(path, kind.format(pictures))
+    deep = deep_pixels(path, orientation) if is_deep else None
+    return upright, None if deep is None else _with_alpha(deep), is_deep and deep is None
 
 
 def _with_alpha(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -55,10 +55,10 @@ def read_pictures(folder: Path, background: str = "#ffffff") -> PictureFolder:
         ZipLoRAError: no pictures, an unreadable or animated one, or captions for only some.
     """
     colour = parse_colour(background)
-    files = [path for path in files_of(folder) if path.is_file()]
-    pictures = [path for path in files if is_read(path)]
-    others = [path for path in files if not is_read(path)]
-    found = find_captions(folder, pictures, others)
+    files = [path for path in files_of(folder) if not path.is_dir()]
+    pictures = [path for path in files if is_read(path) and path.exists()]
+    others = sorted({*files} - {*pictures})
+    found = find_captions(folder, pictures, [path for path in others if path.exists()])
     unread = {path: why_no_picture(path) for path in others if path not in found.texts.by_file}
     lookalikes = {path: why for path, (looks, why) in unread.items() if looks}
     left_out = {path: found.left_out.get(path, why) for path, (_, why) in unread.items()}

@@ -34,6 +34,8 @@ def is_read(path: Path) -> bool:
 def why_no_picture(path: Path) -> tuple[bool, str]:
     """Tell whether a file that is not read looks like a picture, and why it is not read."""
     ending = path.suffix.lower()
+    if not path.exists():
+        return ending in _READ, "a link to nothing"
     if package := _PACKAGES.get(ending):
         return True, f"save it as .jpg, or install the Python package {package}"
     if ending in _READ:
