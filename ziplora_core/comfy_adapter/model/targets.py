@@ -12,6 +12,7 @@ from torch import nn
 
 from ...errors import problem
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
+from .bases import Place, clip_place, unet_place
 
 _UNET = "diffusion_model."
 
@@ -69,8 +70,7 @@ def resolve_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
         ZipLoRAError: a module has no weight in this model or does not fit it.
     """
     key_map = comfy.lora.model_lora_keys_unet(model, {})
-    place = f"this {type(model).__name__} model"
-    return _resolve(lora, lora.unet(), key_map, weight_shapes(model), place, _sgm_name)
+    return _resolve(lora, lora.unet(), key_map, weight_shapes(model), unet_place(model), _sgm_name)
 
 
 def resolve_some_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
@@ -99,7 +99,7 @@ def resolve_text_encoder(lora: LoRA, clip: Any) -> dict[str, LoraFactors]:
     encoder = clip.cond_stage_model
     key_map = comfy.lora.model_lora_keys_clip(encoder, {})
     shapes = weight_shapes(encoder)
-    return _resolve(lora, lora.text_encoder(), key_map, shapes, "this CLIP", None)
+    return _resolve(lora, lora.text_encoder(), key_map, shapes, clip_place(clip), None)
 
 
 def _resolve(
@@ -107,7 +107,7 @@ def _resolve(
     modules: Mapping[str, LoraFactors],
     key_map: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-    place: str,
+    place: Place,
     rename: Any,
 ) -> dict[str, LoraFactors]:
     lost = [name for name in modules if key_map.get(name) not in shapes]
@@ -115,14 +115,14 @@ def _resolve(
         base = f"; the file looks like a LoRA for {lora.base}" if lora.base else ""
         raise problem(
             f"{lora.name}, {len(lost)} of {len(modules)} modules (e.g. {lost[0]})",
-            found=f"no such weight in {place}{base}",
+            found=f"no such weight in {place.name}{base}",
             expected="a LoRA trained for the connected checkpoint's architecture",
-            advice="Pick a LoRA for this base model, or load the checkpoint it was trained on.",
+            advice=place.advice,
         )
     resolved: dict[str, LoraFactors] = {}
     for name, factors in modules.items():
         key = key_map[name]
-        fitted = _fit(lora.name, name, factors, shapes[key])
+        fitted = _fit(lora.name, name, factors, shapes[key], place)
         new_name = rename(key) if rename else name
         if new_name in resolved:
             raise problem(
@@ -135,7 +135,9 @@ def _resolve(
     return resolved
 
 
-def _fit(file: str, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> LoraFactors:
+def _fit(
+    file: str, name: str, factors: LoraFactors, shape: tuple[int, ...], place: Place
+) -> LoraFactors:
     """Check factors against a weight `(out, in, *k)`, and reshape them for it.
 
     Some writers store a convolution's down flat, `(rank, in·k·k)`, or a linear's with two extra
@@ -159,8 +161,8 @@ def _fit(file: str, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> 
     raise problem(
         f"{file}, module {name}",
         found=f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}",
-        expected=f"factors of a weight {shape}",
-        advice="The LoRA was trained for another architecture; pick one for this checkpoint.",
+        expected=f"factors of a weight {shape} of {place.name}",
+        advice=f"The LoRA was trained for another architecture. {place.advice}",
     )
 
 
