@@ -72,10 +72,10 @@ def inputs(model: ModelPatcher, clip: comfy.sd.CLIP | None = None) -> TrainingIn
     return TrainingInputs(model, clip or tiny.tiny_clip(), tiny.tiny_vae(), [picture()])
 
 
-def loras_of(model: ModelPatcher) -> LoRAPair:
-    """Return two LoRAs of this model's attention."""
+def loras_of(model: ModelPatcher, layers: str = "attention") -> LoRAPair:
+    """Return two LoRAs of this model."""
     targets = unet_targets(model.model)
-    drawn = [new_lora(model, targets, "attention", DREAMBOOTH).parameters for _ in range(2)]
+    drawn = [new_lora(model, targets, layers, DREAMBOOTH).parameters for _ in range(2)]
     return LoRAPair(*(LoRA(f"LoRA {n}", started(lora, n)) for n, lora in enumerate(drawn)))
 
 
@@ -230,6 +230,19 @@ def test_slider_of_the_refiners_own_equals_the_stock_loader_and_others_are_refus
             with_slider(refiner, lora, 1.0)
     with pytest.raises(ZipLoRAError, match=r"no such weight in this SDXL model.* Pick a LoRA"):
         with_slider(base, own, 1.0)
+
+
+def test_lora_of_the_first_layer_fits_only_checkpoints_that_take_as_many_channels() -> None:
+    inpaint, base = tiny_relative("inpaint"), tiny.tiny_sdxl()
+    for model, other, found in (
+        (inpaint, base, "trained on an inpainting checkpoint, and this is one that is not"),
+        (base, inpaint, "trained on one that is not for inpainting, and this is an inpainting"),
+    ):
+        lora = loras_of(model, "all").content
+        assert "lora_unet_input_blocks_0_0" in lora.modules
+        with_slider(model, lora, 1.0)
+        with pytest.raises(ZipLoRAError, match=f"module lora_unet_input_blocks_0_0: .*{found}"):
+            with_slider(other, lora, 1.0)
 
 
 def drawn(model: ModelPatcher, prompt: Any) -> Tensor:

@@ -15,6 +15,8 @@ from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
 from .bases import Place, clip_place, unet_place
 
 _UNET = "diffusion_model."
+_INPUTS = {4, 9}
+"""The channels that ordinary and inpainting UNets take."""
 
 
 def weight_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -162,8 +164,17 @@ def _fit(
         f"{file}, module {name}",
         found=f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}",
         expected=f"factors of a weight {shape} of {place.name}",
-        advice=f"The LoRA was trained for another architecture. {place.advice}",
+        advice=f"{_reason(factors, shape)} {place.advice}",
     )
+
+
+def _reason(factors: LoraFactors, shape: tuple[int, ...]) -> str:
+    """Say why factors do not fit a weight."""
+    if {factors.down.shape[1], shape[1]} == _INPUTS:
+        kinds = "an inpainting checkpoint", "one that is not for inpainting"
+        made, here = kinds if factors.down.shape[1] > shape[1] else kinds[::-1]
+        return f"The LoRA was trained on {made}, and this is {here}."
+    return "The LoRA was trained for another architecture."
 
 
 def _sgm_name(key: str) -> str:
