@@ -51,12 +51,12 @@ class ApplyUnZipLoRA(io.ComfyNode):
                 io.Conditioning.Input(
                     "content_conditioning",
                     tooltip="The image's prompt without the style words, e.g. “a monadikos cat on "
-                    "a skateboard”. It must not be longer than the sampler's prompt.",
+                    "a skateboard”.",
                 ),
                 io.Conditioning.Input(
                     "style_conditioning",
                     tooltip="The image's prompt without the rare word, e.g. “a cat on a skateboard "
-                    "in sketch style”. It must not be longer than the sampler's prompt.",
+                    "in sketch style”.",
                 ),
                 _strength_input("content", "subject"),
                 _strength_input("style", "style"),

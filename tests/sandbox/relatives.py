@@ -5,16 +5,19 @@ Call `paths.use_comfyui()` before importing this.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import comfy.sd
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.supported_models_base import BASE
+from comfy.sdxl_clip import SDXLTokenizer
+from comfy.supported_models_base import BASE, ClipTarget
 
-from .tiny import PASS_THROUGH
-from .tiny_pack.models import CLIP_WIDTH, UNET_CONFIG
-from .tiny_weights import initialise_unet
+from .tiny import PASS_THROUGH, save_checkpoint, tiny_clip
+from .tiny_pack.models import REFINER_DIFFERENCES, UNET_CONFIG, TinyRefinerClip
+from .tiny_weights import initialise, initialise_unet
 
 _ONE_RES_BLOCK = {
     "num_res_blocks": [1, 1, 1],
@@ -33,17 +36,7 @@ KINDS: dict[str, tuple[type[BASE], dict[str, Any]]] = {
         comfy.supported_models.KOALA_700M, {**_ONE_RES_BLOCK, "transformer_depth_middle": -2}
     ),
     "koala_1b": (comfy.supported_models.KOALA_1B, _ONE_RES_BLOCK),
-    "refiner": (
-        comfy.supported_models.SDXLRefiner,
-        {
-            "num_res_blocks": [2, 2, 2, 2],
-            "channel_mult": [1, 2, 4, 4],
-            "transformer_depth": [0, 0, 1, 1, 1, 1, 0, 0],
-            "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-            "context_dim": CLIP_WIDTH,
-            "adm_in_channels": CLIP_WIDTH + 5 * 256,
-        },
-    ),
+    "refiner": (comfy.supported_models.SDXLRefiner, REFINER_DIFFERENCES),
 }  # fmt: skip
 """ComfyUI's configuration of each variant, and the differences of its UNet from the tiny SDXL's. A
 middle block of depth -1 has no transformer; with -2 there is no middle block."""
@@ -60,3 +53,18 @@ def tiny_relative(kind: str, seed: int = 0) -> ModelPatcher:
     patcher = ModelPatcher(model, load_device=cpu, offload_device=cpu)
     patcher.cached_patcher_init = (lambda disable_dynamic=False: tiny_relative(kind, seed), ())
     return patcher
+
+
+def refiner_clip(seed: int = 0) -> comfy.sd.CLIP:
+    """Build the refiner's one text encoder."""
+    clip = comfy.sd.CLIP(
+        ClipTarget(SDXLTokenizer, TinyRefinerClip), model_options={"dtype": torch.float32}
+    )
+    initialise(clip.cond_stage_model, seed)
+    return clip
+
+
+def save_relative(path: Path, kind: str) -> None:
+    """Write one of `KINDS` as a checkpoint that `CheckpointLoaderSimple` loads."""
+    clip = refiner_clip() if kind == "refiner" else tiny_clip()
+    save_checkpoint(path, tiny_relative(kind), clip)

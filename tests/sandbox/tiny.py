@@ -106,9 +106,17 @@ def save_tiny_checkpoint(
     path: Path, prediction: Prediction = "eps", zsnr: bool = False, seed: int = 0
 ) -> None:
     """Write MODEL, CLIP and VAE as one file that `CheckpointLoaderSimple` loads."""
+    model, clip = tiny_sdxl(prediction, zsnr, seed), tiny_clip(seed)
+    save_checkpoint(path, model, clip, prediction_keys(prediction, zsnr))
+
+
+def save_checkpoint(
+    path: Path, model: ModelPatcher, clip: comfy.sd.CLIP, others: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a MODEL and a CLIP with the tiny VAE, and `others`, as a checkpoint."""
     parts = {
-        "model.diffusion_model.": tiny_sdxl(prediction, zsnr, seed).model.diffusion_model,
-        CLIP_PREFIX: tiny_clip(seed).cond_stage_model,
+        "model.diffusion_model.": model.model.diffusion_model,
+        CLIP_PREFIX: clip.cond_stage_model,
         "first_stage_model.": averaging_vae(),
     }
     tensors = {
@@ -116,7 +124,7 @@ def save_tiny_checkpoint(
         for prefix, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
-    safetensors.torch.save_file({**tensors, **prediction_keys(prediction, zsnr)}, path)
+    safetensors.torch.save_file({**tensors, **(others or {})}, path)
 
 
 def attention_linears(model: comfy.model_base.BaseModel) -> list[str]:

@@ -18,10 +18,10 @@ SUBJECT, STYLE = "my_subject.safetensors", "my_style.safetensors"
 class Graph:
     """A prompt under construction: `node` adds one and returns its id, `out` links to an output."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: str = CHECKPOINT) -> None:
         self.prompt: dict[str, Any] = {}
-        checkpoint = self.node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
-        self.model, self.clip, self.vae = ([checkpoint, slot] for slot in range(3))
+        loader = self.node("CheckpointLoaderSimple", ckpt_name=checkpoint)
+        self.model, self.clip, self.vae = ([loader, slot] for slot in range(3))
 
     def node(self, class_type: str, **inputs: Any) -> str:
         node_id = str(len(self.prompt) + 1)

@@ -14,14 +14,11 @@ import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sdxl_clip import SDXLRefinerClipModel, SDXLTokenizer
-from comfy.supported_models_base import ClipTarget
 from torch import Tensor
 
 from sandbox import tiny
-from sandbox.relatives import KINDS, tiny_relative
-from sandbox.tiny_pack.models import CLIP_CONFIG
-from sandbox.tiny_weights import initialise
+from sandbox.relatives import KINDS, refiner_clip, tiny_relative
+from ziplora_core.comfy_adapter.apply.slider import with_slider
 from ziplora_core.comfy_adapter.data.caption_encoding import Conditioner
 from ziplora_core.comfy_adapter.model.sampler import GUIDANCE, sample_latents
 from ziplora_core.comfy_adapter.model.targets import unet_targets
@@ -43,6 +40,7 @@ from ziplora_core.comfy_adapter.train.ziplora import train_ziplora
 from ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt
 from ziplora_core.dreambooth.options import DreamBoothSettings
 from ziplora_core.errors import ZipLoRAError
+from ziplora_core.files.writer import kohya_tensors
 from ziplora_core.lora.factors import LoRA
 from ziplora_core.lora.pair import LoRAPair
 from ziplora_core.sliders.options import PairSliderSettings, TextSliderSettings
@@ -74,10 +72,10 @@ def inputs(model: ModelPatcher, clip: comfy.sd.CLIP | None = None) -> TrainingIn
     return TrainingInputs(model, clip or tiny.tiny_clip(), tiny.tiny_vae(), [picture()])
 
 
-def loras_of(model: ModelPatcher) -> LoRAPair:
-    """Return two LoRAs of this model's attention."""
+def loras_of(model: ModelPatcher, layers: str = "attention") -> LoRAPair:
+    """Return two LoRAs of this model."""
     targets = unet_targets(model.model)
-    drawn = [new_lora(model, targets, "attention", DREAMBOOTH).parameters for _ in range(2)]
+    drawn = [new_lora(model, targets, layers, DREAMBOOTH).parameters for _ in range(2)]
     return LoRAPair(*(LoRA(f"LoRA {n}", started(lora, n)) for n, lora in enumerate(drawn)))
 
 
@@ -211,35 +209,68 @@ def test_trainers_work_on_distilled_models_with_blocks_missing(
 def test_every_trainer_refuses_the_refiner_by_name(trainer: str, tmp_path: Path) -> None:
     with (
         torch.inference_mode(),
-        pytest.raises(ZipLoRAError, match="found a SDXLRefiner model"),
+        pytest.raises(ZipLoRAError, match=r"found the SDXL refiner, .* Connect the SDXL base"),
     ):
         TRAINERS[trainer](tiny_relative("refiner"), tmp_path)
+
+
+def test_slider_of_the_refiners_own_equals_the_stock_loader_and_others_are_refused() -> None:
+    """The stock loader puts such a LoRA on; of another one, it leaves out what does not fit."""
+    refiner, base = tiny_relative("refiner"), tiny.tiny_sdxl()
+    [own, sdxls] = (loras_of(model).content for model in (refiner, base))
+    on, _ = with_slider(refiner, own, 0.7)
+    stock = helpers.stock(refiner, (kohya_tensors(dict(own.modules)), 0.7))
+    prompt = helpers.encode(refiner_clip(), "a dog")
+    got, want, without = (drawn(model, prompt) for model in (on, stock, refiner))
+    assert helpers.relative(got, want) < 1e-4 < helpers.relative(got, without)
+    shared = {name: f for name, f in sdxls.modules.items() if name in own.modules}
+    wider = LoRA("wider", {name: replace(f, up=f.up[1:]) for name, f in shared.items()})
+    for lora, found in ((sdxls, "no such weight in"), (wider, "down .* factors of a weight .* of")):
+        with pytest.raises(ZipLoRAError, match=f"{found} the SDXL refiner.* Connect the SDXL base"):
+            with_slider(refiner, lora, 1.0)
+    with pytest.raises(ZipLoRAError, match=r"no such weight in this SDXL model.* Pick a LoRA"):
+        with_slider(base, own, 1.0)
+
+
+def test_lora_of_the_first_layer_fits_only_checkpoints_that_take_as_many_channels() -> None:
+    inpaint, base = tiny_relative("inpaint"), tiny.tiny_sdxl()
+    for model, other, found in (
+        (inpaint, base, "trained on an inpainting checkpoint, and this is one that is not"),
+        (base, inpaint, "trained on one that is not for inpainting, and this is an inpainting"),
+    ):
+        lora = loras_of(model, "all").content
+        assert "lora_unet_input_blocks_0_0" in lora.modules
+        with_slider(model, lora, 1.0)
+        with pytest.raises(ZipLoRAError, match=f"module lora_unet_input_blocks_0_0: .*{found}"):
+            with_slider(other, lora, 1.0)
+
+
+def drawn(model: ModelPatcher, prompt: Any) -> Tensor:
+    """Draw with ComfyUI's sampler, without guidance."""
+    x = helpers.noise(1, 4, 8, 8)
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, x, 2, 1.0, "euler", "normal", prompt, prompt, torch.zeros_like(x),
+            disable_pbar=True,
+        )  # fmt: skip
 
 
 def test_extract_refuses_an_inpainting_model_beside_an_ordinary_one_and_two_refiners() -> None:
     with pytest.raises(ZipLoRAError, match=r"input_blocks\.0\.0\.weight .* two models of one arch"):
         two_unets(tiny_relative("inpaint"), tiny.tiny_sdxl(), "all")
     refiner = tiny_relative("refiner")
-    with pytest.raises(ZipLoRAError, match="found a SDXLRefiner model"):
+    with pytest.raises(ZipLoRAError, match=r"found the SDXL refiner, .* Connect the SDXL base"):
         two_unets(refiner, refiner, "all")
-
-
-class TinyRefinerClip(SDXLRefinerClipModel):
-    """The refiner's CLIP, with only the second of SDXL's text encoders."""
-
-    def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
-        own = {"clip_g_model_config": CLIP_CONFIG}
-        super().__init__(device=device, dtype=dtype, model_options={**(model_options or {}), **own})
 
 
 @pytest.mark.parametrize("text_encoder", [False, True])
 def test_dreambooth_refuses_the_refiners_clip(text_encoder: bool, tmp_path: Path) -> None:
-    clip = comfy.sd.CLIP(
-        ClipTarget(SDXLTokenizer, TinyRefinerClip), model_options={"dtype": torch.float32}
-    )
-    initialise(clip.cond_stage_model, seed=0)
+    clip = refiner_clip()
     settings = replace(DREAMBOOTH, train_text_encoder=text_encoder)
-    with torch.inference_mode(), pytest.raises(ZipLoRAError, match=r"^clip: found .* Connect"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(ZipLoRAError, match=r"^clip: found the CLIP of the SDXL refiner"),
+    ):
         train_dreambooth(inputs(tiny.tiny_sdxl(), clip), settings, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A test-only node pack with which ComfyUI's stock loaders recognise the two small SDXLs.
+"""A test-only node pack with which ComfyUI's stock loaders recognise the small SDXLs.
 
 It also has a node that simulates a fast training, and one that makes small vision encoders.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import comfy.supported_models
 
 from .mini import MiniSDXL
-from .models import TinySDXL
+from .models import TinyRefiner, TinySDXL
 from .pace import PacedTraining
 from .vision import SandboxVision
 
@@ -19,4 +19,4 @@ NODE_CLASS_MAPPINGS: dict[str, Any] = {
     "SandboxVision": SandboxVision,
 }
 
-comfy.supported_models.models[:0] = [TinySDXL, MiniSDXL]
+comfy.supported_models.models[:0] = [TinySDXL, TinyRefiner, MiniSDXL]

@@ -44,7 +44,7 @@ def separated(graph: Graph, name: str) -> str:
 
 
 def slid(graph: Graph, name: str) -> str:
-    window = {"scale": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    window: dict[str, Any] = {"scale": 1.0, "start_percent": 0.0, "end_percent": 1.0}
     model = graph.out("ConceptSlider", model=graph.model, slider=name, **window)
     return graph.render(model, graph.clip, "paths_slider")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -21,7 +22,17 @@ from ..graph import (
     succeeded,
 )
 from ..test_bad_input import message_of
-from .unziplora_graph import STEPS, STYLED, apply, draw, picture, save, unzip
+from .unziplora_graph import (
+    CONTENT,
+    JOINT,
+    STEPS,
+    STYLED,
+    apply,
+    draw,
+    picture,
+    save,
+    unzip,
+)
 
 
 def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -> None:
@@ -40,6 +51,31 @@ def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -
     final = safetensors.torch.load_file(saved_path(result, content))
     on_the_way = safetensors.torch.load_file(files[0])
     assert set(on_the_way) == set(final)
+
+
+@pytest.mark.parametrize("pieces", [(3, 1, 2), (3, 2, 2), (1, 2, 1)])
+def test_prompts_of_any_lengths_are_trained_on_shown_and_applied(
+    pieces: tuple[int, int, int], server: ComfyServer
+) -> None:
+    """ComfyUI encodes a prompt in pieces of 77 tokens, 75 of them of words."""
+    texts = (JOINT, CONTENT, STYLED)
+    joint, *own = (f"{t} {'cat ' * 75 * (n - 1)}" for t, n in zip(texts, pieces, strict=True))
+    graph = Graph()
+    node = unzip(
+        graph, prompt=joint, content_prompt=own[0], style_prompt=own[1], validation_steps=2,
+        images_per_validation=True,
+    )  # fmt: skip
+    read = {
+        f"{c}_conditioning": graph.text(t) for c, t in zip(("content", "style"), own, strict=True)
+    }
+    applied = apply(graph, [node, 0], **read)
+    drawn = [draw(graph, m, "any", joint=joint) for m in ([applied, 0], graph.model)]
+    result = succeeded(server, graph)
+    assert f"{STEPS} of {STEPS} steps" in report(result, node)
+    assert f"prompts of {math.lcm(*pieces[1:]) * 77} tokens each" in report(result, applied)
+    assert server.get(f"/ziplora/training/{node}/samples/{STEPS}")[:2] == b"\xff\xd8"
+    with_loras, without = (saved_latent(server, result, n) for n in drawn)
+    assert torch.isfinite(with_loras).all() and not torch.allclose(with_loras, without, atol=1e-3)
 
 
 def test_both_loras_feed_ziplora(server: ComfyServer) -> None:

@@ -41,10 +41,13 @@ def apply(graph: Graph, merged: Link, model: Link | None = None, **inputs: Any) 
     )
 
 
-def draw(graph: Graph, model: Link, name: str, cfg: float = 5.0, negative: str = "blurry") -> str:
+def draw(
+    graph: Graph, model: Link, name: str, cfg: float = 5.0, negative: str = "blurry",
+    joint: str = JOINT,
+) -> str:  # fmt: skip
     sampled = graph.out(
         "KSampler", model=model, seed=3, steps=4, cfg=cfg, sampler_name="euler",
-        scheduler="normal", denoise=1.0, positive=graph.text(JOINT),
+        scheduler="normal", denoise=1.0, positive=graph.text(joint),
         negative=graph.text(negative),
         latent_image=graph.out("EmptyLatentImage", width=64, height=64, batch_size=2),
     )  # fmt: skip

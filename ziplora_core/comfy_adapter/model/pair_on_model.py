@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import comfy.model_base
-
 from ...errors import problem
 from ...files.metadata import source_metadata
 from ...lora.comparison import (
@@ -23,23 +21,9 @@ from ...lora.norms import kept_norm_lines, overlap_line
 from ...lora.pair import LoRAPair, ModulePair, pair_modules, scaled
 from ...merging import CALIBRATED, MergeSettings, merge, weighted
 from ...training.report import compose
+from .bases import refuse_other_than_sdxl
 from .memory_advice import memory_advice
 from .targets import resolve_unet, sgm_named
-
-
-def refuse_other_than_sdxl(model: Any) -> None:
-    """Refuse a `BaseModel` that is not of the SDXL family, for which all files are written.
-
-    Raises:
-        ZipLoRAError: the model is of another family.
-    """
-    if not isinstance(model, comfy.model_base.SDXL):
-        raise problem(
-            "model",
-            found=f"a {type(model).__name__} model",
-            expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
-            advice="Load an SDXL checkpoint; the files are written for SDXL.",
-        )
 
 
 def pair_on_model(

@@ -13,6 +13,7 @@ from torch import nn
 from ...errors import problem
 from ...files.base_model import refuse_other_base
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
+from .bases import Place, clip_place, unet_place
 
 _UNET = "diffusion_model."
 SDXL_LAYOUT = {
@@ -23,6 +24,8 @@ SDXL_LAYOUT = {
     "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
 }
 """The block layout of SDXL's UNet, as in ComfyUI's configurations."""
+_INPUTS = {4, 9}
+"""The channels that ordinary and inpainting UNets take."""
 
 
 def weight_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -87,8 +90,7 @@ def resolve_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
         ZipLoRAError: a module has no weight in this model or does not fit it.
     """
     key_map = comfy.lora.model_lora_keys_unet(model, {})
-    place = f"this {type(model).__name__} model"
-    return _resolve(lora, lora.unet(), key_map, weight_shapes(model), place, _sgm_name)
+    return _resolve(lora, lora.unet(), key_map, weight_shapes(model), unet_place(model), _sgm_name)
 
 
 def resolve_some_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
@@ -117,7 +119,7 @@ def resolve_text_encoder(lora: LoRA, clip: Any) -> dict[str, LoraFactors]:
     encoder = clip.cond_stage_model
     key_map = comfy.lora.model_lora_keys_clip(encoder, {})
     shapes = weight_shapes(encoder)
-    return _resolve(lora, lora.text_encoder(), key_map, shapes, "this CLIP", None)
+    return _resolve(lora, lora.text_encoder(), key_map, shapes, clip_place(clip), None)
 
 
 def _resolve(
@@ -125,24 +127,24 @@ def _resolve(
     modules: Mapping[str, LoraFactors],
     key_map: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-    place: str,
+    place: Place,
     rename: Any,
 ) -> dict[str, LoraFactors]:
     lost = [name for name in modules if key_map.get(name) not in shapes]
     if lost:
         count = f"{len(lost)} of {len(modules)} modules, e.g. {lost[0]}"
-        refuse_other_base(lora.name, lora.base, f"{count}: no such weight in {place}")
+        refuse_other_base(lora.name, lora.base, f"{count}: no such weight in {place.name}")
         base = f"; the file looks like a LoRA for {lora.base}" if lora.base else ""
         raise problem(
             f"{lora.name}, {len(lost)} of {len(modules)} modules (e.g. {lost[0]})",
-            found=f"no such weight in {place}{base}",
+            found=f"no such weight in {place.name}{base}",
             expected="a LoRA trained for the connected checkpoint's architecture",
-            advice="Pick a LoRA for this base model, or load the checkpoint it was trained on.",
+            advice=place.advice,
         )
     resolved: dict[str, LoraFactors] = {}
     for name, factors in modules.items():
         key = key_map[name]
-        fitted = _fit(lora, name, factors, shapes[key])
+        fitted = _fit(lora, name, factors, shapes[key], place)
         new_name = rename(key) if rename else name
         if new_name in resolved:
             raise problem(
@@ -155,7 +157,9 @@ def _resolve(
     return resolved
 
 
-def _fit(lora: LoRA, name: str, factors: LoraFactors, shape: tuple[int, ...]) -> LoraFactors:
+def _fit(
+    lora: LoRA, name: str, factors: LoraFactors, shape: tuple[int, ...], place: Place
+) -> LoraFactors:
     """Check factors against a weight `(out, in, *k)`, and reshape them for it.
 
     Some writers store a convolution's down flat, `(rank, in·k·k)`, or a linear's with two extra
@@ -181,9 +185,18 @@ def _fit(lora: LoRA, name: str, factors: LoraFactors, shape: tuple[int, ...]) ->
     raise problem(
         f"{lora.name}, module {name}",
         found=found,
-        expected=f"factors of a weight {shape}",
-        advice="The LoRA was trained for another architecture; pick one for this checkpoint.",
+        expected=f"factors of a weight {shape} of {place.name}",
+        advice=f"{_reason(factors, shape)} {place.advice}",
     )
+
+
+def _reason(factors: LoraFactors, shape: tuple[int, ...]) -> str:
+    """Say why factors do not fit a weight."""
+    if {factors.down.shape[1], shape[1]} == _INPUTS:
+        kinds = "an inpainting checkpoint", "one that is not for inpainting"
+        made, here = kinds if factors.down.shape[1] > shape[1] else kinds[::-1]
+        return f"The LoRA was trained on {made}, and this is {here}."
+    return "The LoRA was trained for another architecture."
 
 
 def _sgm_name(key: str) -> str:

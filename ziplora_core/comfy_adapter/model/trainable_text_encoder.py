@@ -29,7 +29,7 @@ def text_encoder_targets(clip: Any) -> dict[str, str]:
     diffusers trains the same ones: 48 and 128 on SDXL.
 
     Raises:
-        ZipLoRAError: the CLIP has none of them, e.g. the refiner's.
+        ZipLoRAError: the CLIP has none of them.
     """
     encoder = clip.cond_stage_model
     weights = weight_shapes(encoder)

@@ -18,8 +18,9 @@ from ...training.interface import NO_CALLBACKS, ProgressCallbacks
 from ...training.noisy_samples import TEACHERS, Teacher
 from ...training.random import generator
 from ..model import conditioning as cond
+from ..model.bases import refuse_other_than_sdxl
 from ..model.memory_advice import memory_advice
-from ..model.pair_on_model import pair_on_model, refuse_other_than_sdxl
+from ..model.pair_on_model import pair_on_model
 from ..model.private_copy import refuse_patched
 from ..model.sampler import sample_latents
 from ..model.targets import unet_targets

@@ -15,7 +15,7 @@ from ...files.refusals import BiasAndNorm
 from ...files.writer import WrittenFile
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
 from ..folders import save_lora, save_numbered
-from ..model.pair_on_model import refuse_other_than_sdxl
+from ..model.bases import refuse_other_than_sdxl
 from ..model.targets import SDXL_LAYOUT, diffusers_paths, diffusers_shapes, resolve_unet
 
 FORMATS = {

@@ -19,8 +19,8 @@ from ...lora.factors import LoraFactors
 from ...lora.layers import choose_layers
 from ...lora.svd import Approximation, approximate_dense, overall_error
 from ..apply.pruned import refuse_pruned
+from ..model.bases import refuse_other_than_sdxl
 from ..model.memory_advice import memory_advice, run_or_free_memory
-from ..model.pair_on_model import refuse_other_than_sdxl
 from ..model.private_copy import refuse_patched
 from ..model.targets import unet_targets
 

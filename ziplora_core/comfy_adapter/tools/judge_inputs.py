@@ -16,7 +16,7 @@ from ...training.framing import PIXELS_PER_LATENT
 from ..apply.sweep import Sampling
 from ..data.pictures import refuse_other_vae
 from ..model import conditioning as cond
-from ..model.pair_on_model import refuse_other_than_sdxl
+from ..model.bases import refuse_other_than_sdxl
 from ..model.private_copy import refuse_patched
 from ..model.targets import resolve_some_unet
 

@@ -14,7 +14,7 @@ from ...lora.factors import LoRA
 from ...lora.merged import MergedLoRA
 from ...unziplora.objective import CONCEPTS
 from ...unziplora.separate_prompts import fold_mergers, merge_from_files
-from ..model.pair_on_model import refuse_other_than_sdxl
+from ..model.bases import refuse_other_than_sdxl
 from ..model.targets import resolve_unet
 
 

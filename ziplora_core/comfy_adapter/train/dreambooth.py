@@ -78,7 +78,7 @@ class DreamBoothSession:
     def __init__(self, inputs: TrainingInputs, settings: DreamBoothSettings) -> None:
         self.inputs, self.settings = inputs, settings
         self.notes: list[str] = []
-        refuse_untrainable(inputs.model, inputs.vae)
+        refuse_untrainable(inputs.model, inputs.vae, inputs.clip)
         refuse_below_minimum(settings)
         self.pictures = split_pictures(inputs.images, "images")
         self.captions = match_captions(

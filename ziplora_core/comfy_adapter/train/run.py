@@ -23,9 +23,9 @@ from ...training.lora_objective import LoRAObjective
 from ...training.options import TrainingOptions
 from ...training.protection import attempt
 from ..data.pictures import refuse_other_vae
+from ..model.bases import refuse_other_than_sdxl, refuse_refiners_clip
 from ..model.memory import PeakMemory, plan_memory
 from ..model.memory_advice import free_memory, memory_advice
-from ..model.pair_on_model import refuse_other_than_sdxl
 from ..model.private_copy import refuse_patched, source_name
 from ..model.training_model import TrainingModel
 from .save_now import save_so_far
@@ -48,8 +48,8 @@ def training_mode(advice: str) -> Iterator[None]:
         yield
 
 
-def refuse_untrainable(model: Any, vae: Any | None = None) -> None:
-    """Refuse a MODEL that is patched or not SDXL, and a VAE that is not the model's.
+def refuse_untrainable(model: Any, vae: Any | None = None, clip: Any | None = None) -> None:
+    """Refuse a MODEL that is patched or not SDXL, and a VAE or CLIP that is not the model's.
 
     Raises:
         ZipLoRAError: one of these is the case; the message names it.
@@ -58,6 +58,8 @@ def refuse_untrainable(model: Any, vae: Any | None = None) -> None:
     refuse_other_than_sdxl(model.model)
     if vae is not None:
         refuse_other_vae(vae, model.model)
+    if clip is not None:
+        refuse_refiners_clip(clip)
 
 
 def run_loop(

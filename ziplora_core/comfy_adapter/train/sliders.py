@@ -74,7 +74,7 @@ class SliderSession:
 
     def __init__(self, inputs: SliderInputs, task: SliderTask) -> None:
         settings = task.settings
-        refuse_untrainable(inputs.model, inputs.vae)
+        refuse_untrainable(inputs.model, inputs.vae, inputs.clip)
         refuse_below_minimum(settings)
         self.inputs, self.task, self.settings = inputs, task, settings
         self.notes: list[str] = []

@@ -95,7 +95,7 @@ class UnZipLoRASession:
     """
 
     def __init__(self, inputs: TrainingInputs, settings: UnZipLoRASettings) -> None:
-        refuse_untrainable(inputs.model, inputs.vae)
+        refuse_untrainable(inputs.model, inputs.vae, inputs.clip)
         refuse_below_minimum(settings)
         schedule(settings)
         self.notes: list[str] = []
