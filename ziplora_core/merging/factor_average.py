@@ -45,7 +45,7 @@ def factor_average(sources: MergedLoRA, settings: MergeSettings) -> Merged:
     )
     merged, lines = to_rank(averaged, settings.rank)
     if abs(total - 1) > 1e-6:
-        lines = ["weights divided by their sum, unlike cloneofsimo's lpl", *lines]
+        lines = [*lines, "weights divided by their sum, unlike cloneofsimo's lpl"]
     line = f"({a:.3g} up_c + {1 - a:.3g} up_s)({a:.3g} down_c + {1 - a:.3g} down_s), not the sum"
     return merged, [line, *lines]
 

@@ -98,7 +98,7 @@ def test_svd_reports_the_error_over_all_modules() -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (1.0, -0.5)])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (1.0, -0.5), (0.3, 0.7)])
 def test_factor_average_equals_its_formula(kernel: int, weights: tuple[float, float]) -> None:
     pair = make_pair(kernel)
     merged, lines = METHODS["factor_average"](sources(a=pair), MergeSettings(*weights))
@@ -114,6 +114,7 @@ def test_factor_average_equals_its_formula(kernel: int, weights: tuple[float, fl
     want = a**2 * dense(pair.content) + b**2 * dense(pair.style) + a * b * root_c * root_s * cross
     assert_close(dense(factors), want)
     assert not merged.separable and "not the sum" in lines[0]
+    assert ("unlike cloneofsimo's lpl" in lines[-1]) is (sum(weights) != 1)
     assert not any(p.style for p in (*merged.pairs.values(), *merged.text_encoder.values()))
 
 
