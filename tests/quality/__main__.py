@@ -97,7 +97,8 @@ def halves_test() -> int:
 def made() -> int:
     """Merge LoRAs that were trained in other ways."""
     plan = {
-        "made": (made_run.TRIED_ON, tuple(made_run.TRIED)),
+        "made tries": (made_run.TRIED_ON, tuple(made_run.TRIED)),
+        "made": (made_run.CHOSEN_ON, made_run.CHOSEN),
         "made test": (TEST, made_run.CHOSEN),
     }
     document.require(list(plan))

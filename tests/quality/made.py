@@ -66,9 +66,10 @@ TRIED: dict[str, Training] = {
         style={"class_prompt": "a star in desert striped style", **_OTHERS}
     ),
 }
-TRIED_ON = (TUNING[0], TUNING[2])
+TRIED_ON = TUNING[:1]
 CHOSEN = (AS_IS, FEWER)
 """What is drawn on the test pairs."""
+CHOSEN_ON = (TUNING[0], TUNING[2], TUNING[4])
 DRAWN = {
     "direct": (DIRECT, Halves(negative=1.0)),
     "direct, 0.9 / 0.7, negative 0": (DIRECT, Halves(0.9, 0.7)),
