@@ -19,7 +19,7 @@ const LINES = new Map([
   ["TrainConceptSlider", 14],
   ["TrainConceptSliderFromImages", 14],
   ["ConceptSlider", 5],
-  ["UnZipLoRATrain", 18],
+  ["UnZipLoRATrain", 20],
   ["ApplyUnZipLoRA", 5],
   ["RecombineUnZipLoRA", 5],
   ["ImportUnZipLoRA", 8],

@@ -192,8 +192,15 @@ def rows(found: Sequence[Mapping[str, State]]) -> dict[str, table.Row]:
             ours, first = ([cells[n][way] for cells in found] for n in (name, AS_IS))
             row |= {
                 way: mean(map(table.both, ours)),
-                f"{way}, difference": None if name == AS_IS else str(table.difference(ours, first)),
+                f"{way}, difference": None if name == AS_IS else _difference(ours, first),
                 f"{way}, right": table.mean_of(ours, "both right"),
             }
         made[name] = row
     return made
+
+
+def _difference(ours: Sequence[State], first: Sequence[State]) -> str:
+    """Compare cells of the same pairs; one pair has no interval."""
+    if len(ours) == 1:
+        return f"{table.both(ours[0]) - table.both(first[0]):+.2f}"
+    return str(table.difference(ours, first))
