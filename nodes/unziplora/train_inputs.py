@@ -157,7 +157,7 @@ def optional_inputs() -> list[Any]:
             optional=True,
             advanced=True,
             tooltip="Share of the samples that one LoRA learns without the other, at its own "
-            "prompt: content and style in turn. Then each LoRA draws its half when used alone, "
-            "too. 0 is as published: both learn every sample together.",
+            "prompt: half of them content, half style. Then each LoRA draws its half when used "
+            "alone, too. 0 is as published: both learn every sample together.",
         ),
     ]

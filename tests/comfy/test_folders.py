@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 
-from ziplora_core.comfy_adapter.folders import find_lora, listed
+from ziplora_core.comfy_adapter.folders import find_lora, input_subfolders, listed
 
 NAMES = ("a.safetensors", "sub/b.safetensors", "sub/deep er/c.safetensors")
 
@@ -37,3 +37,13 @@ def test_find_lora_stays_inside_the_loras_folders(
     assert find_lora("sub\\b.safetensors") == inside / "sub" / "b.safetensors"
     for name in ("..\\outside.safetensors", "../outside.safetensors", "sub\\c.safetensors"):
         assert find_lora(name) is None
+
+
+def test_links_to_nothing_or_to_themselves_leave_the_other_folders_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dog" / "more").mkdir(parents=True)
+    for link, target in (("itself", "itself"), ("nothing", "gone"), ("dog/up", "..")):
+        (tmp_path / link).symlink_to(target)
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
+    assert input_subfolders() == ["dog", "dog/more"]

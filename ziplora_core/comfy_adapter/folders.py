@@ -66,14 +66,14 @@ def input_subfolders() -> list[str]:
     found: list[str] = []
 
     def look_into(folder: Path, name: str, around: frozenset[Path]) -> None:
-        around |= {folder.resolve()}
         try:
             with os.scandir(folder) as entries:
-                inside = [entry.name for entry in entries if entry.is_dir()]
+                inside = sorted(entry.name for entry in entries)
         except OSError:
             return
+        around |= {folder.resolve()}
         for below in inside:
-            if (folder / below).resolve() not in around:
+            if _is_folder_outside(folder / below, around):
                 found.append(f"{name}{below}")
                 look_into(folder / below, f"{name}{below}/", around)
 
@@ -81,9 +81,20 @@ def input_subfolders() -> list[str]:
     return sorted(found)
 
 
+def _is_folder_outside(path: Path, around: frozenset[Path]) -> bool:
+    """Tell whether this is a folder that can be read, and none of those around it."""
+    try:
+        return path.is_dir() and path.resolve() not in around
+    except (OSError, RuntimeError):  # a link to itself, or into a folder without permission
+        return False
+
+
 def input_subfolder(name: str) -> Path:
     """Return the path of a folder inside ComfyUI's input folder; see `listed`."""
-    return Path(folder_paths.get_input_directory()) / (listed(name, input_subfolders()) or name)
+    root = Path(folder_paths.get_input_directory())
+    return (
+        root / name if (root / name).is_dir() else root / (listed(name, input_subfolders()) or name)
+    )
 
 
 def work_root() -> Path:
@@ -153,9 +164,11 @@ def _name_size(name: str) -> int:
 
 def _name_limit() -> int:
     """Return the longest name in the output folder; encrypted folders allow less than others."""
-    if not hasattr(os, "pathconf"):
+    try:
+        limit = os.pathconf(folder_paths.get_output_directory(), "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or a folder that is still to be made
         return _NAME_BYTES
-    return os.pathconf(folder_paths.get_output_directory(), "PC_NAME_MAX")
+    return limit if limit > 0 else _NAME_BYTES
 
 
 def _slashed(name: str) -> str:

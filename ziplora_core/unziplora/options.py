@@ -35,8 +35,8 @@ class UnZipLoRASettings:
         mergers: `learned` weighs the LoRAs where both have a feature; with `disjoint` the owner of
             a block has its features alone.
         importance_samples: the number of noisy pictures by which features are chosen.
-        alone_share: the share of the samples that one LoRA learns alone, content and style in turn;
-            0 is as published.
+        alone_share: the share of the samples that one LoRA learns alone, half of them content and
+            half style; 0 is as published.
         layers: one of `LAYER_CHOICES`.
         class_prompt: the prompt of the class pictures.
         prior_weight: the weight of the class pictures' error.

@@ -88,11 +88,8 @@ def _warnings(unzipped: UnZipLoRATrained, settings: UnZipLoRASettings) -> list[s
 def _alone_line(settings: UnZipLoRASettings) -> str:
     if not settings.alone_share:
         return "both LoRAs learn every sample, as published (alone_share is 0)"
-    each = settings.alone_share / 2
-    return (
-        f"of the samples, content alone learns {each:.0%} and style alone {each:.0%}, each at its "
-        "own prompt"
-    )
+    each = f"{50 * settings.alone_share:.3g}%"
+    return f"content alone learns {each} of the samples and style alone {each}, each its own prompt"
 
 
 def _mask_lines(masks: FeatureMasks, settings: UnZipLoRASettings) -> list[str]:

@@ -151,6 +151,11 @@ def test_captions_beside_the_pictures_come_before_the_table(folder: Path) -> Non
         ("metadata.csv", "file_name,x,y\na.png,1,2\n", "metadata.csv: found the columns x, y"),
         ("metadata.csv", "image,text\na.png,1\n", "metadata.csv: found a line without"),
         (
+            "metadata.csv",
+            "file_name,text\na.png,a dog, on grass\n",
+            "metadata.csv, line 2: found more values",
+        ),
+        (
             "metadata.jsonl",
             '{"file_name": "a.png", "text": ["a", "b"]}',
             "metadata.jsonl, a.png: found ['a', 'b'] as 'text'",

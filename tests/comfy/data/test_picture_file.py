@@ -180,13 +180,17 @@ def test_photograph_in_display_p3_is_converted_to_srgb(name: str, tmp_path: Path
     assert difference(found.pixels, expected) < 0.6 and difference(raw, expected) > 3
 
 
-def test_photograph_of_16_bits_in_adobe_rgb_is_converted_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_photograph_of_16_bits_in_adobe_rgb_is_converted_too(planes: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    profile = photographs.adobe_rgb()
-    tifffile.imwrite(path, deep_photograph(), photometric="rgb", iccprofile=profile)
+    pixels = deep_photograph() if planes == "contig" else deep_photograph().transpose(2, 0, 1)
+    tifffile.imwrite(
+        path, np.ascontiguousarray(pixels), photometric="rgb", planarconfig=planes,
+        iccprofile=photographs.adobe_rgb(),
+    )  # fmt: skip
     deep = torch.from_numpy(deep_photograph() / 65535)[None]
     found = read_picture(path, WHITE)
-    assert found.profile == "Adobe RGB (1998)"
+    assert found.profile == "Adobe RGB (1998)" and found.is_cut
     assert difference(found.pixels, to_srgb(deep, 563 / 256, ADOBE_RGB)) < 1
 
 

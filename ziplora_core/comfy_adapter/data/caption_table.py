@@ -32,7 +32,8 @@ def read_table(table: Path, text: str) -> dict[str, str]:
     Raises:
         ZipLoRAError: a damaged table, or one without pictures or captions.
     """
-    rows = _json_lines(table, text) if table.suffix.lower() == ".jsonl" else _values(text)
+    read = _json_lines if table.suffix.lower() == ".jsonl" else _values
+    rows = read(table, text)
     if not all(isinstance(row, dict) and isinstance(row.get(_PICTURE), str) for row in rows):
         raise problem(
             table.name,
@@ -57,8 +58,20 @@ def _name(path: str) -> str:
     return folded(path.replace("\\", "/").removeprefix("./"))
 
 
-def _values(text: str) -> list[Any]:
-    return list(csv.DictReader(StringIO(text, newline=""), skipinitialspace=True))
+def _values(table: Path, text: str) -> list[Any]:
+    reader = csv.DictReader(StringIO(text, newline=""), skipinitialspace=True)
+    rows = []
+    for row in reader:
+        if None in row:
+            raise problem(
+                f"{table.name}, line {reader.line_num}",
+                found="more values than names in the head line",
+                expected="a caption with commas in double quotes",
+                advice='Write dog.jpg,"a dog, on grass", or remove the file to train without its '
+                "captions.",
+            )
+        rows.append(row)
+    return rows
 
 
 def _json_lines(table: Path, text: str) -> list[Any]:

@@ -84,10 +84,12 @@ def read_picture(path: Path, background: tuple[int, int, int]) -> PictureFile:
     rgb, alpha = rgba[..., :3], rgba[..., 3:]
     name, ignored = "", ""
     if profile := upright.info.get("icc_profile"):
+        shown = upright if deep is None else _of_8_bits(deep, upright.mode)
         try:
-            if converted := to_srgb(upright, profile):
+            if converted := to_srgb(shown, profile):
                 rgb, name = np.asarray(converted[0], np.float32) / 255, converted[1]
-        except ImageCms.PyCMSError as error:
+                is_cut = is_cut or deep is not None
+        except (ImageCms.PyCMSError, ImportError) as error:  # some builds of Pillow lack LittleCMS
             ignored = str(error)
     pixels = rgb * alpha + np.asarray(background, np.float32) / 255 * (1 - alpha)
     is_transparent = bool(alpha.min() < 1)
@@ -120,6 +122,12 @@ def _load(path: Path) -> tuple[Image.Image, NDArray[np.float32] | None, bool]:
         raise _unusable(path, f"a picture of 32 bits a channel ({upright.mode})")
     deep = deep_pixels(path, orientation) if is_deep else None
     return upright, None if deep is None else _with_alpha(deep), is_deep and deep is None
+
+
+def _of_8_bits(deep: NDArray[np.float32], mode: str) -> Image.Image:
+    """Cut `(h, w, 4)` of 16 bits to 8: what Pillow itself reads of planes is another picture."""
+    pixels = (deep[..., :3] * 255).round().astype(np.uint8)
+    return Image.fromarray(pixels).convert("L" if mode in ("L", "LA") else "RGB")
 
 
 def _with_alpha(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,23 +16,31 @@ _REFINER = "Connect the SDXL base checkpoint; the refiner can draw the last step
 
 @dataclass(frozen=True)
 class Place:
-    """What a LoRA is put on: its name in messages, and what to do if the LoRA does not fit."""
+    """What a LoRA is put on.
+
+    Args:
+        name: its name in messages.
+        advice: what to do if the LoRA does not fit.
+        is_sdxl: whether LoRAs for SDXL belong there.
+    """
 
     name: str
     advice: str = _OTHER
+    is_sdxl: bool = True
 
 
 def unet_place(model: Any) -> Place:
     """Name a `BaseModel`."""
     if isinstance(model, comfy.model_base.SDXLRefiner):
-        return Place("the SDXL refiner", _REFINER)
-    return Place(f"this {type(model).__name__} model")
+        return Place("the SDXL refiner", _REFINER, is_sdxl=False)
+    is_sdxl = isinstance(model, comfy.model_base.SDXL)
+    return Place(f"this {type(model).__name__} model", is_sdxl=is_sdxl)
 
 
 def clip_place(clip: Any) -> Place:
     """Name a CLIP."""
     if _is_refiners(clip):
-        return Place("the CLIP of the SDXL refiner", _REFINER)
+        return Place("the CLIP of the SDXL refiner", _REFINER, is_sdxl=False)
     return Place("this CLIP")
 
 

@@ -132,8 +132,9 @@ def _resolve(
 ) -> dict[str, LoraFactors]:
     lost = [name for name in modules if key_map.get(name) not in shapes]
     if lost:
-        count = f"{len(lost)} of {len(modules)} modules, e.g. {lost[0]}"
-        refuse_other_base(lora.name, lora.base, f"{count}: no such weight in {place.name}")
+        if place.is_sdxl:
+            count = f"{len(lost)} of {len(modules)} modules, e.g. {lost[0]}"
+            refuse_other_base(lora.name, lora.base, f"{count}: no such weight in {place.name}")
         base = f"; the file looks like a LoRA for {lora.base}" if lora.base else ""
         raise problem(
             f"{lora.name}, {len(lost)} of {len(modules)} modules (e.g. {lost[0]})",
@@ -181,7 +182,9 @@ def _fit(
                 up=factors.up.reshape(out, rank, *ones),
             )
     found = f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}"
-    refuse_other_base(lora.name, lora.base, f"{name} does not fit: {found} for a weight {shape}")
+    if place.is_sdxl:
+        why = f"{name} does not fit: {found} for a weight {shape}"
+        refuse_other_base(lora.name, lora.base, why)
     raise problem(
         f"{lora.name}, module {name}",
         found=found,
