@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from . import dreambooth, ziplora
 from .files import convert, load, save
+from .merging import apply as apply_merge
 from .merging import find, merge, resize_extract
 from .plots import figures, grids, judge, scores
 from .sliders import apply as apply_slider
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     *train_unziplora.NODES,
     *apply_unziplora.NODES,
     *merge.NODES,
+    *apply_merge.NODES,
     *find.NODES,
     *save.NODES,
     *resize_extract.NODES,
