@@ -123,7 +123,9 @@ def test_counted_has_one_rule_for_all_trainers(settings: Any) -> None:
 
 
 def test_without_effect_names_settings_that_there_are() -> None:
-    kinds = (TrainingOptions, ZipLoRASettings, UnZipLoRASettings, TextSliderSettings)
+    kinds = (
+        TrainingOptions, ZipLoRASettings, DreamBoothSettings, UnZipLoRASettings, TextSliderSettings
+    )  # fmt: skip
     assert {field.name for kind in kinds for field in fields(kind)} >= WITHOUT_EFFECT
 
 
