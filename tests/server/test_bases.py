@@ -165,10 +165,16 @@ TASKS: dict[str, Task] = {
 @pytest.fixture(scope="module")
 def checkpoints(server: ComfyServer) -> Iterator[ComfyServer]:
     """A server with an inpainting checkpoint and the refiner."""
-    for kind in ("inpaint", "refiner"):
-        save_relative(server.models / "checkpoints" / f"{kind}.safetensors", kind)
+    files = {
+        kind: server.models / "checkpoints" / f"{kind}.safetensors"
+        for kind in ("inpaint", "refiner")
+    }
+    for kind, path in files.items():
+        save_relative(path, kind)
     server.object_info()
     yield server
+    for path in files.values():
+        path.unlink()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
