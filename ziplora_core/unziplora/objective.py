@@ -104,7 +104,7 @@ class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
         if all(_alone(draw) is None for draw in draws):
             return Gates(prompts=prompts)
         on = [[_alone(draw) in (None, half) for half in (CONTENT, STYLE)] for draw in draws]
-        return Gates(prompts.new_tensor(on), prompts=prompts)
+        return Gates(torch.tensor(on, dtype=prompts.dtype), prompts=prompts)
 
     def alike(self, draw: Draw) -> tuple[Any, ...]:
         """Return the batch key of a sample: with its prompts' length, and whether it is alone."""
