@@ -68,7 +68,7 @@ TRIED: dict[str, Training] = {
 }
 TRIED_ON = TUNING[:1]
 CHOSEN = (AS_IS, FEWER)
-"""What is drawn on the test pairs."""
+"""The trainings that are drawn on the test pairs."""
 CHOSEN_ON = (TUNING[0], TUNING[2], TUNING[4])
 DRAWN = {
     "direct": (DIRECT, Halves(negative=1.0)),
@@ -76,7 +76,7 @@ DRAWN = {
     "closed form, taught": (TAUGHT, Halves()),
 }
 ALONE = {"content": f"{SUBJECT} in candy striped style", "style": f"a key in {STYLE_WORD} style"}
-"""What each LoRA is drawn with alone: words that its training has not seen."""
+"""The prompt of each LoRA alone: words that its training has not seen."""
 FIGURES = ROOT / "docs" / "quality_made.json"
 COLUMNS = {
     "content": "subject alone, another style",

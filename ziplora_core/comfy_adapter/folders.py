@@ -15,7 +15,7 @@ from ..lora.factors import LoraFactors
 
 _TRIES = 20
 _NUMBERED = "_00001_.safetensors"
-"""What a saved file's name has after its prefix."""
+"""The end of a saved file's name, after its prefix."""
 _NAME_BYTES = 255
 """The longest name of most file systems."""
 
@@ -91,10 +91,10 @@ def _is_folder_outside(path: Path, around: frozenset[Path]) -> bool:
 
 def input_subfolder(name: str) -> Path:
     """Return the path of a folder inside ComfyUI's input folder; see `listed`."""
-    root = Path(folder_paths.get_input_directory())
-    return (
-        root / name if (root / name).is_dir() else root / (listed(name, input_subfolders()) or name)
-    )
+    place = Path(folder_paths.get_input_directory())
+    if (place / name).is_dir():  # which spares the walk through all folders
+        return place / name
+    return place / (listed(name, input_subfolders()) or name)
 
 
 def work_root() -> Path:

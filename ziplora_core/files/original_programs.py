@@ -1,4 +1,4 @@
-"""What the public programs of Concept Sliders and ZipLoRA need of a file, beside its spelling.
+"""The needs of the public Concept Sliders and the public ZipLoRA, beside a file's spelling.
 
 Both expect certain modules of SDXL: Concept Sliders loads with torch's strict rules (LoRANetwork in
 github.com/rohitgandikota/sliders, lora.py), ZipLoRA looks up every attention linear

@@ -1,4 +1,4 @@
-"""What the updates of two LoRAs say about their merge before anything is merged."""
+"""The updates of two LoRAs compared before they are merged: size, angle, and none at all."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_slider_file_that_the_program_cannot_load_says_why(unet: UNet2DCondition
 
 
 def weights_of_ziplora(path: Path, unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """What the public ZipLoRA computes from a file: `get_lora_weights`, `merge_lora_weights`."""
+    """Compute what the public ZipLoRA makes of a file: `get_lora_weights`, `merge_lora_weights`."""
     tensors = {}
     with safe_open(path, framework="pt", device="cpu") as f:
         for key in f.keys():  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""What a pair says about its merge: the same LoRA, very unequal ones, one that does nothing."""
+"""A pair's warnings before its merge: the same LoRA, very unequal ones, one that does nothing."""
 
 from __future__ import annotations
 

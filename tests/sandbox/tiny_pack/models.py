@@ -44,7 +44,7 @@ REFINER_DIFFERENCES: dict[str, Any] = {
     "context_dim": CLIP_WIDTH,
     "adm_in_channels": CLIP_WIDTH + 5 * 256,
 }
-"""What the refiner's UNet has in place of the tiny SDXL's."""
+"""The refiner's UNet configuration, where it is not the tiny SDXL's."""
 
 CLIP_CONFIG = {
     "hidden_size": CLIP_WIDTH,

@@ -14,7 +14,7 @@ from ..model import conditioning as cond
 
 _EMBEDDING = re.compile(r"(?<!\S)embedding(?=:)")
 _SYNTAX = re.compile(rf"\([^()]+:\s*[\d.]+\s*\)|{_EMBEDDING.pattern}")
-"""What is hardly meant as it is written: (a dog:1.2) and embedding:name."""
+"""Syntax that is hardly meant as it is written: (a dog:1.2) and embedding:name."""
 
 
 def match_captions(

@@ -20,7 +20,7 @@ _SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """What was read from a folder.
+    """The pictures and captions that were read from a folder.
 
     Args:
         pictures: the pictures `(1, h, w, 3)` in 0…1, by name.

@@ -16,7 +16,7 @@ _REFINER = "Connect the SDXL base checkpoint; the refiner can draw the last step
 
 @dataclass(frozen=True)
 class Place:
-    """What a LoRA is put on.
+    """The network that a LoRA is put on.
 
     Args:
         name: its name in messages.
