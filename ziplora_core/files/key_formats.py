@@ -82,7 +82,7 @@ SKIPPED = ("bundle_emb.", "_aux.")
 """Prefixes of keys that do not belong to the LoRA: embeddings, a trainer's own state."""
 
 WRAPPER = re.compile(r"(^|(?<=[._]))(_orig_mod|module|base_model\.model)[._]")
-"""The names that torch.compile, data parallelism and PEFT put before a module's path, or into it."""
+"""The names that torch.compile, data parallelism and PEFT put before a module's path or in it."""
 BARE_TEXT_MODULE = re.compile(r"(text_model\.)?encoder\.layers\.(\d+)\.|text_(model|projection)\b")
 """A text encoder's module by itself, as in the folder that PEFT writes for that network alone."""
 CLIP_L_LAYERS, CLIP_G_WIDTH = 12, 1280
