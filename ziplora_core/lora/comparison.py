@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from ..errors import problem
 from .factors import LoRA, LoraFactors
 from .pair import LoRAPair, ModulePair
@@ -36,12 +38,12 @@ def compare(pairs: Mapping[str, ModulePair]) -> Comparison:
     """Compare the two LoRAs of `pairs`; modules whose shapes differ count as not shared."""
     whole, shared, dot = [0.0, 0.0], [0.0, 0.0], 0.0
     for pair in pairs.values():
-        squares = [max(inner_product(f, f), 0.0) if f else 0.0 for f in pair.factors]
+        squares = [max(_product(f, f), 0.0) if f else 0.0 for f in pair.factors]
         whole = [total + square for total, square in zip(whole, squares, strict=True)]
         if pair.content and pair.style and _same_shape(pair.content, pair.style):
             shared = [total + square for total, square in zip(shared, squares, strict=True)]
-            dot += inner_product(pair.content, pair.style)
-    norms = math.sqrt(shared[0] * shared[1])
+            dot += _product(pair.content, pair.style)
+    norms = math.sqrt(shared[0]) * math.sqrt(shared[1])
     return Comparison(math.sqrt(whole[0]), math.sqrt(whole[1]), dot / norms if norms else 0.0)
 
 
@@ -126,6 +128,12 @@ def idle_unets(pair: LoRAPair) -> list[str]:
         for lora, concept in ((pair.content, "content"), (pair.style, "style"))
         if lora.unet() and not with_update(lora.unet())
     ]
+
+
+def _product(left: LoraFactors, right: LoraFactors) -> float:
+    """Compute the inner product in float32, unless its numbers are too large for that."""
+    quick = inner_product(left, right, torch.float32)
+    return quick if math.isfinite(quick) else inner_product(left, right)
 
 
 def _same_shape(content: LoraFactors, style: LoraFactors) -> bool:

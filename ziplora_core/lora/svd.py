@@ -47,11 +47,19 @@ def squared_norm(delta: Tensor) -> float:
     return float(torch.linalg.vector_norm(rows)) ** 2
 
 
-def inner_product(left: LoraFactors, right: LoraFactors) -> float:
-    """Compute ⟨delta_left, delta_right⟩_F = tr(down_lᵀ up_lᵀ up_r down_r) in float64."""
-    ups = left.up.flatten(1).double().T @ right.up.flatten(1).double()
-    downs = left.down.flatten(1).double() @ right.down.flatten(1).double().T
-    return left.scale * right.scale * float((ups * downs).sum())
+def inner_product(
+    left: LoraFactors, right: LoraFactors, dtype: torch.dtype = torch.float64
+) -> float:
+    """Compute ⟨delta_left, delta_right⟩_F = tr(down_lᵀ up_lᵀ up_r down_r).
+
+    Args:
+        left, right: updates of one layer.
+        dtype: that of the two products of factors; float32 takes a third of the time, and has
+            errors of about 1e-6 ‖delta_left‖ ‖delta_right‖.
+    """
+    ups = left.up.flatten(1).to(dtype).T @ right.up.flatten(1).to(dtype)
+    downs = left.down.flatten(1).to(dtype) @ right.down.flatten(1).to(dtype).T
+    return left.scale * right.scale * float((ups.double() * downs.double()).sum())
 
 
 def svd_of_factors(factors: LoraFactors) -> SVD:

@@ -86,6 +86,7 @@ def as_jpeg(path: Path) -> None:
         ("a.jp2", as_pillow),
         ("a.avif", as_pillow),
         ("a.heic", as_pillow),
+        ("a.jxl", as_pillow),
         ("a.HEIF", as_pillow),
         ("a.apng", as_apng),
         ("a.png", as_apng_with_default_image),
