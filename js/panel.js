@@ -115,6 +115,30 @@ export function nodeOfRun(id) {
 }
 
 /**
+ * Returns the frontend's key of a node's output: `12`, or `<id of the subgraph>:12`.
+ * @param {Node} node
+ */
+export function placeOf({ graph, id }) {
+  return graph === app.rootGraph ? String(id) : `${graph?.id}:${id}`;
+}
+
+/**
+ * Checks whether a node is one of this pack's.
+ * @param {any} node
+ */
+export function isOurs({ constructor: { nodeData } }) {
+  return Boolean(nodeData?.category?.startsWith("ZipLoRA/"));
+}
+
+/**
+ * Checks whether a node shows results on an element of ours.
+ * @param {any} node
+ */
+export function hasPanel({ widgets }) {
+  return Boolean(widgets?.some((/** @type {any} */ w) => w.element?.dataset?.ziploraWidget));
+}
+
+/**
  * Checks whether a node is still in the workflow or one of its subgraphs.
  * @param {Node} node
  */

@@ -6,8 +6,11 @@
  * renderers show it; it is not part of the workflow file or the prompt. A report longer than its area
  * scrolls, as in the frontend's own text nodes.
  */
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { also, classOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
+import { AGED } from "./origin.js";
+import { also, classOf, isOurs, nodeOfRun, placeOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
+import { addStyle } from "./style.js";
 import { say } from "./translations.js";
 
 /** The nodes with a report, and the number of lines visible at their smallest size. */
@@ -44,6 +47,11 @@ const PADDING = 2; // the frontend's padding above and below the text
 /** Shades the last line while there is more text below: many systems hide their scroll bars. */
 const MORE = "inset 0 -12px 8px -8px color-mix(in srgb, var(--fg-color) 45%, transparent)";
 const WIDGET_NAME = "report";
+/** How long an error's toast stays, in milliseconds; the report keeps it. */
+const TOAST = 20_000;
+
+/** @type {Map<string, string>} the errors of nodes that failed in their last run, by workflow and place */
+const errors = new Map();
 
 /** @typedef {{ text?: string | string[] }} NodeOutput */
 
@@ -52,6 +60,7 @@ const WIDGET_NAME = "report";
  * @param {import("./panel.js").Node} node
  */
 function addReport(node) {
+  addStyle();
   const lines = LINES.get(classOf(node)) ?? 0;
   const height = Math.round(lines * LINE_HEIGHT * FONT_SIZE) + 2 * PADDING;
   const element = document.createElement("textarea");
@@ -63,11 +72,18 @@ function addReport(node) {
   element.addEventListener("wheel", (event) => scrollOrZoom(event, element));
   element.addEventListener("scroll", () => showMore(element));
   new ResizeObserver(() => showMore(element)).observe(element);
+  let text = "";
+  const write = () => {
+    const isOld = text && "ziploraOld" in element.dataset;
+    element.value = isOld ? `${say("Of other inputs than the present ones:")}\n${text}` : text;
+    showMore(element);
+  };
+  element.addEventListener(AGED, write);
   showOnNode(node, WIDGET_NAME, "Report of {title}", element, height, {
-    getValue: () => element.value,
+    getValue: () => text,
     setValue: (/** @type {string} */ value) => {
-      element.value = value;
-      showMore(element);
+      text = value;
+      write();
     },
   });
 }
@@ -95,22 +111,51 @@ function scrollOrZoom(event, element) {
 }
 
 /**
- * Fills the report of a node; outputs without text do not change it.
+ * Fills the report of a node; outputs without text do not change it. A node that failed in its last
+ * run shows why.
  * @param {import("./panel.js").Node} node
  * @param {NodeOutput} output
  */
 function showReport(node, output) {
   const widget = node.widgets?.find((w) => w.name === WIDGET_NAME);
-  if (!widget || output?.text === undefined) return;
-  widget.value = [output.text].flat().join("\n\n");
+  const error = errors.get(keyOf(node));
+  if (!widget || (error === undefined && output?.text === undefined)) return;
+  /** @type {any} */ (widget).element.toggleAttribute("data-failed", error !== undefined);
+  widget.value = error ?? [output.text].flat().join("\n\n");
+}
+
+/** @param {import("./panel.js").Node} node */
+function keyOf(node) {
+  return `${app.rootGraph.id}/${placeOf(node)}`;
+}
+
+/**
+ * Shows the error of one of our nodes in its report and in a toast: the frontend's own says only that
+ * there is one.
+ * @param {any} event
+ */
+function showError({ detail: { node_id, node_type, exception_message } }) {
+  const node = nodeOfRun(String(node_id));
+  if (!node || classOf(node) !== node_type || !isOurs(node)) return;
+  const detail = exception_message.trim();
+  errors.set(keyOf(node), detail);
+  showReport(node, {});
+  const summary = say("{title} did not run", { title: node.title });
+  app.extensionManager.toast.add({ severity: "error", summary, detail, life: TOAST });
 }
 
 app.registerExtension({
   name: "ziplora.report",
+  setup() {
+    api.addEventListener("execution_error", showError);
+  },
   nodeCreated(node) {
     if (!LINES.has(classOf(node))) return;
     addReport(node);
-    also(node, "onExecuted", (output) => showReport(node, output));
+    also(node, "onExecuted", (output) => {
+      errors.delete(keyOf(node));
+      showReport(node, output);
+    });
   },
   ...showsOutputs((node, output) => {
     if (LINES.has(classOf(node))) showReport(node, output);

@@ -1,7 +1,9 @@
 // @ts-check
-/** The style sheet of all panels. Its rules apply inside panels only. */
+/** The style sheet of all panels and reports. Its rules apply inside these only. */
 
 const STYLE = `
+.ziplora-panel[data-ziplora-old], .ziplora-report[data-ziplora-old] { opacity: 0.6; }
+.ziplora-report[data-failed] { outline: 1px solid #e0524f; outline-offset: -1px; }
 .ziplora-panel {
   --ziplora-accent: #3b9eff;
   box-sizing: border-box; display: flex; flex-direction: column; gap: 4px; height: 100%;

@@ -18,6 +18,8 @@ const CHINESE = {
   "End now and keep what was learned so far": "现在结束，保留目前学到的内容",
   "Save now": "立即保存",
   "Save the current LoRA and continue": "保存当前的 LoRA，然后继续",
+  "Of other inputs than the present ones:": "以下属于其他输入，而非当前输入：",
+  "{title} did not run": "{title} 未能运行",
   "log": "对数",
   "Logarithmic or linear scale": "对数或线性坐标",
   "step {step}": "第 {step} 步",

@@ -6,6 +6,8 @@ from __future__ import annotations
 class ZipLoRAError(ValueError):
     """An error that the user can fix; its message is written for the user."""
 
+    __module__ = "ziplora"  # which ComfyUI shows before the message
+
 
 def problem(subject: str, *, found: object, expected: str, advice: str) -> ZipLoRAError:
     """Build the error "`subject`: found `found`, expected `expected`. `advice`".
