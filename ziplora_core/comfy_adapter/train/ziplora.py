@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ class ZipLoRASession:
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")
         measured = (before, after[0]) if before and after[0] else None
-        merged = self._merged(task, measured)
+        merged = replace(self._merged(task, measured), origin=record.origin)
 
         def write() -> str:
             return ziplora_report(
@@ -251,7 +251,8 @@ class ZipLoRASession:
     def _checkpoint_folder(self, root: Path) -> CheckpointFolder:
         pairs = {**self.pairs, **self.text_encoder}
         inputs = merge_inputs(self.model, pairs, self.prompts, self.latents, self.settings)
-        return CheckpointFolder.of(inputs, root)
+        title = f"{self.pair.content.name} + {self.pair.style.name}"
+        return CheckpointFolder.of(inputs, root, "ZipLoRA", title)
 
 
 def by_teacher(samples: list[list[NoisySample]]) -> list[list[NoisySample]]:
