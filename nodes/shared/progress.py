@@ -67,9 +67,13 @@ def followed(node: type[io.ComfyNode], steps: int) -> Iterator[ProgressCallbacks
     run = Run(str(node.hidden.unique_id), steps, _workflow_id(node.hidden.extra_pnginfo))
     progress = TrainingProgress(run)
     trained: list[CheckpointFolder] = []
+
+    def keep(folder: CheckpointFolder, record: TrainingRecord) -> None:
+        trained.append(folder)
+
     try:
         with registry.registered(run):
-            yield replace(progress.callbacks(), on_trained=trained.append)
+            yield replace(progress.callbacks(), on_trained=keep)
     except BaseException:
         for folder in trained:
             folder.say_kept()

@@ -147,6 +147,12 @@ class TrainedLoRA:
     checkpoint: str
 
 
+def remove_if_spent(folder: CheckpointFolder, record: TrainingRecord) -> None:
+    """Remove the checkpoint of a training that has ended; keep that of a stopped one."""
+    if not record.asked_to_stop:
+        folder.remove()
+
+
 @dataclass(frozen=True)
 class ProgressCallbacks:
     """The user's view and control of a training.
@@ -161,7 +167,8 @@ class ProgressCallbacks:
         on_solved: called after each pass of the closed form with the layers' remaining errors:
             1 for the direct merge, then one for each pass.
         on_saved: called with the names, as LoRA loaders list them, of files written on the way.
-        on_trained: called with the checkpoint folder when the steps are done; the state stays
+        on_trained: called with the checkpoint folder and the record when the steps are done. By
+            default a spent checkpoint is removed, as the caller has the result; a node leaves it
             there until the result is in a file.
     """
 
@@ -173,7 +180,7 @@ class ProgressCallbacks:
     on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
     on_saved: Callable[[Sequence[str]], None] = lambda names: None
-    on_trained: Callable[[CheckpointFolder], None] = lambda folder: None
+    on_trained: Callable[[CheckpointFolder, TrainingRecord], None] = remove_if_spent
 
 
 @dataclass(frozen=True)

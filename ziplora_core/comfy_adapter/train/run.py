@@ -103,7 +103,7 @@ def run_loop(
     )
     record = train(task, steps, options, loop_callbacks, folder)
     if folder:
-        callbacks.on_trained(folder)
+        callbacks.on_trained(folder, record)
         record.origin = folder.origin(record.step)
         record.notes += kept_line(record)
     return record
