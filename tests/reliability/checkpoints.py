@@ -12,7 +12,7 @@ from sandbox.server import fresh_base
 
 from .promise import Promise
 
-MUTATIONS, FEW = 6000, 270
+MUTATIONS, FEW = 3600, 270
 
 
 def measure(short: bool) -> list[Promise]:

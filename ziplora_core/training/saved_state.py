@@ -131,7 +131,7 @@ def check_fit(
     Raises:
         UnusableStateError: it cannot; the message says what differs.
     """
-    if not 0 < state.step <= steps or state.steps != steps:
+    if not min(1, steps) <= state.step <= steps or state.steps != steps:
         raise UnusableStateError(f"it is of step {state.step} of {state.steps}, not of {steps}")
     if (state.failed and not state.ended) or not 0 <= state.seconds < math.inf:
         raise UnusableStateError("its record contradicts itself")

@@ -8,6 +8,8 @@ from typing import Any
 import folder_paths
 import pytest
 import safetensors
+import torch
+from torch import Tensor
 
 from .training_nodes import STEPS, TRAINERS, Trained, Trainer, pack_module
 
@@ -22,6 +24,10 @@ def save(lora: Any, prefix: str = "mine") -> Path:
     """Save with Save Trained LoRA; return the file."""
     output = execute("files.save", "SaveTrainedLoRA", lora=lora, filename_prefix=prefix, **DTYPE)
     return Path(folder_paths.get_output_directory(), "loras", output.args[0])
+
+
+def equal(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def save_merge(found: Trained, rank: int = 0) -> None:
@@ -50,6 +56,28 @@ def test_state_stays_until_everything_is_saved_and_no_file_says_where_it_was(
     save(found.loras[0])  # from the cache, when the state is gone
 
 
+@pytest.mark.parametrize("trainer", ["closed_form"], indirect=True)
+def test_solution_of_the_closed_form_stays_until_it_is_saved_and_is_not_solved_again(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = trainer.run(saved=False)
+    (kept,) = trainer.checkpoints()
+    solve = trainer.session.solve_on_model
+    monkeypatch.delattr(trainer.session, "solve_on_model")
+    again = trainer.run(saved=False)
+    monkeypatch.setattr(trainer.session, "solve_on_model", solve, raising=False)
+    assert f"the solution was taken from {kept.name}" in again.report
+    assert all(map(equal, found.loras, again.loras))
+    data = bytearray((kept / "state.safetensors").read_bytes())
+    data[-40] ^= 1
+    (kept / "state.safetensors").write_bytes(data)
+    anew = trainer.run(saved=False)
+    assert anew.report.startswith(f"WARNING: the checkpoint {kept.name}/state.safetensors was not")
+    assert all(map(equal, found.loras, anew.loras))
+    save_merge(anew)
+    assert trainer.checkpoints() == []
+
+
 @pytest.mark.parametrize("trainer", ["merge", "unzip"], indirect=True)
 def test_merge_counts_when_it_is_saved_exactly_and_not_at_a_lower_rank(trainer: Trainer) -> None:
     found = trainer.run(saved=False)
@@ -65,9 +93,7 @@ def test_smaller_lora_does_not_count_and_an_exported_one_does(trainer: Trainer) 
     settings = {"rank": 1, "method": "rank", "threshold": 0.9}
     save(execute("merging.resize_extract", "ResizeLoRA", lora=lora, **settings).args[0])
     assert len(trainer.checkpoints()) == 1
-    execute(
-        "files.convert", "ExportLoRA", lora=lora, filename_prefix="out", format="peft", **DTYPE
-    )
+    execute("files.convert", "ExportLoRA", lora=lora, filename_prefix="out", format="peft", **DTYPE)
     assert trainer.checkpoints() == []
 
 
@@ -98,5 +124,4 @@ def test_damaged_state_is_named_on_top_of_the_report_and_the_training_starts_ane
         f"WARNING: the checkpoint {kept.name}/state.safetensors was not resumed: it is damaged"
     )
     assert "resumed at" not in again.report and (kept / "state.set_aside").exists()
-    for lora, other in zip(whole.loras, again.loras, strict=True):
-        assert all((lora[key] == other[key]).all() for key in lora)
+    assert all(map(equal, whole.loras, again.loras))

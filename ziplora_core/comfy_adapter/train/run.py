@@ -103,10 +103,17 @@ def run_loop(
     )
     record = train(task, steps, options, loop_callbacks, folder)
     if folder:
-        callbacks.on_trained(folder, record)
-        record.origin = folder.origin(record.step)
-        record.notes += kept_line(record)
+        hand_over(folder, record, callbacks)
     return record
+
+
+def hand_over(
+    folder: CheckpointFolder, record: TrainingRecord, callbacks: ProgressCallbacks
+) -> None:
+    """Let the caller keep or remove the last state, and put into the record where it is."""
+    callbacks.on_trained(folder, record)
+    record.origin = folder.origin(record.step)
+    record.notes += kept_line(record)
 
 
 def train_lora(
