@@ -170,7 +170,7 @@ class TrainDreamBoothLoRA(io.ComfyNode):
             result = train_dreambooth(inputs, settings, work_root(), callbacks)
             log_warnings("TrainDreamBoothLoRA", result.report)
             return io.NodeOutput(
-                lora_model(result.modules, result.metadata),
+                lora_model(result.modules, result.metadata, result.record.origin),
                 {"loss": [], **result.record.history},
                 result.report,
                 ui=ui.PreviewText(result.report),

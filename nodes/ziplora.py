@@ -247,7 +247,7 @@ class ZipLoRAOptimize(io.ComfyNode):
             log_warnings("ZipLoRAOptimize", report)
             return io.NodeOutput(
                 result.merged,
-                lora_model(result.merged.modules(), result.merged.metadata),
+                lora_model(result.merged.modules(), result.merged.metadata, result.merged.origin),
                 {**result.record.history, "loss": result.loss},
                 report,
                 ui=ui.PreviewText(report).as_dict() | drawn,

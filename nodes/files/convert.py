@@ -8,11 +8,17 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.folders import check_prefix, lora_path
-from ...ziplora_core.comfy_adapter.tools.convert import FORMATS, import_lora, save_export
+from ...ziplora_core.comfy_adapter.tools.convert import (
+    FORMATS,
+    UNET_ONLY,
+    import_lora,
+    save_export,
+)
 from ...ziplora_core.errors import ZipLoRAError
 from ...ziplora_core.files import lora_from_tensors
 from ...ziplora_core.files.metadata import inherited
 from ...ziplora_core.files.writer import lora_model
+from ...ziplora_core.training.checkpoint import mark_saved
 from ..shared.lora_inputs import bias_and_norm_input, file_fingerprint, picked_files
 from ..shared.outputs import lora_output, report_output
 from ..shared.types import describe_lora
@@ -124,6 +130,8 @@ class ExportLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         read = lora_from_tensors(lora, bias_and_norm=bias_and_norm)
         written, notes = save_export(read, filename_prefix, format, dtype, inherited(read.metadata))
+        if format not in UNET_ONLY or not read.text_encoder():  # the file has all of it
+            mark_saved(lora, written.path.name)
         path = written.path.parent if format == "peft" else written.path
         return saved(str(path), written, [*notes, *read.notes])
 

@@ -14,6 +14,7 @@ from ...ziplora_core.files.metadata import inherited
 from ...ziplora_core.files.writer import DTYPES, WrittenFile
 from ...ziplora_core.lora.merged import MergedLoRA, truncated
 from ...ziplora_core.merging.report import truncation_line
+from ...ziplora_core.training.checkpoint import mark_saved
 from ..shared.lora_inputs import bias_and_norm_input
 from ..shared.outputs import lora_name_output
 from ..shared.types import merged_input
@@ -107,6 +108,7 @@ class SaveMergedLoRA(io.ComfyNode):
         name, written = save_lora(
             merged.modules(), filename_prefix, dtype, description, merged_metadata(merged)
         )
+        mark_saved(merged, name)
         return saved(name, written, lines)
 
 
@@ -146,6 +148,7 @@ class SaveTrainedLoRA(io.ComfyNode):
         name, written = save_lora(
             read.modules, filename_prefix, dtype, description, inherited(read.metadata)
         )
+        mark_saved(lora, name)
         return saved(name, written, list(read.notes))
 
 

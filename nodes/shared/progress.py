@@ -21,7 +21,7 @@ from torch import Tensor
 from ...ziplora_core.comfy_adapter.train.save_now import NOT_SAVED
 from ...ziplora_core.training import registry
 from ...ziplora_core.training.checkpoint import CheckpointFolder
-from ...ziplora_core.training.interface import ProgressCallbacks, TrainingRecord, remove_if_spent
+from ...ziplora_core.training.interface import ProgressCallbacks, TrainingRecord
 from ...ziplora_core.training.protection import attempt
 from ...ziplora_core.training.run_history import Run
 
@@ -57,8 +57,8 @@ def progress_bar(total: int) -> Callable[[int, int], None]:
 def followed(node: type[io.ComfyNode], steps: int) -> Iterator[ProgressCallbacks]:
     """Register a node's training and yield the callbacks for its loop.
 
-    The node must create its output inside the context. Until then, a training that has done all
-    its steps keeps its checkpoint, and queueing the same inputs continues from it.
+    The node must create its output inside the context: when that fails, the log says where the
+    state of the training is kept.
 
     Args:
         node: needs the hidden inputs `unique_id` and `extra_pnginfo`.
@@ -66,22 +66,20 @@ def followed(node: type[io.ComfyNode], steps: int) -> Iterator[ProgressCallbacks
     """
     run = Run(str(node.hidden.unique_id), steps, _workflow_id(node.hidden.extra_pnginfo))
     progress = TrainingProgress(run)
-    trained: list[tuple[CheckpointFolder, TrainingRecord]] = []
+    trained: list[CheckpointFolder] = []
 
     def keep(folder: CheckpointFolder, record: TrainingRecord) -> None:
-        trained.append((folder, record))
+        trained.append(folder)
 
     try:
         with registry.registered(run):
             yield replace(progress.callbacks(), on_trained=keep)
     except BaseException:
-        for folder, _ in trained:
+        for folder in trained:
             folder.say_kept()
         raise
     finally:
         attempt("telling the page how the training ended", progress.tell, [], None)
-    for folder, record in trained:
-        remove_if_spent(folder, record)
 
 
 class TrainingProgress:

@@ -203,7 +203,7 @@ def _train(node: type[io.ComfyNode], inputs: SliderInputs, task: SliderTask) -> 
         report = composed(lambda: result.report, notes)
         log_warnings(node.__name__, report)
         return io.NodeOutput(
-            lora_model(result.modules, result.metadata),
+            lora_model(result.modules, result.metadata, result.record.origin),
             {"loss": [], **result.record.history},
             report,
             nothing if effect is None else effect,

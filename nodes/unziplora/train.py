@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.folders import checkpoint_root
 from ...ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
-from ...ziplora_core.comfy_adapter.train.unziplora import train_unziplora
+from ...ziplora_core.comfy_adapter.train.unziplora import UnZipLoRAResult, train_unziplora
 from ...ziplora_core.files.writer import lora_model
+from ...ziplora_core.lora.factors import LoraModel
 from ...ziplora_core.unziplora.options import UnZipLoRASettings
 from ..shared.outputs import loss_output, report_output, unziplora_output
 from ..shared.progress import followed, log_warnings
@@ -115,12 +117,20 @@ class UnZipLoRATrain(io.ComfyNode):
             log_warnings("UnZipLoRATrain", result.report)
             return io.NodeOutput(
                 result.merged,
-                lora_model(result.content.modules, result.content.metadata),
-                lora_model(result.style.modules, result.style.metadata),
+                *_halves(result),
                 {"loss": [], **result.record.history},
                 result.report,
                 ui=ui.PreviewText(result.report),
             )
+
+
+def _halves(result: UnZipLoRAResult) -> list[LoraModel]:
+    """The content LoRA and the style LoRA; both files together contain the training's result."""
+    origin = result.record.origin
+    return [
+        lora_model(lora.modules, lora.metadata, origin and replace(origin, part=part))
+        for part, lora in (("content", result.content), ("style", result.style))
+    ]
 
 
 NODES = [UnZipLoRATrain]

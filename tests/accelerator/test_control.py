@@ -33,7 +33,7 @@ def test_training_cancelled_and_queued_again_learns_what_it_would_have(
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         train(models, name, "low", STEPS, tmp_path / "cut", on_step=cancel)
-    assert list((tmp_path / "cut").rglob("state.pt"))
+    assert list((tmp_path / "cut").rglob("state.safetensors"))
     assert list((tmp_path / "cut").rglob("*.safetensors"))
     assert_untouched(models, before)
 

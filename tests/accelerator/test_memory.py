@@ -77,7 +77,7 @@ def test_one_allocation_that_is_refused_anywhere_loses_nothing(
         except ZipLoRAError as error:
             outcomes.append(f"stopped: {error}")
             assert "memory: found none left" in str(error) and "close other programs" in str(error)
-            saved = list((tmp_path / str(place)).rglob("state.pt"))
+            saved = list((tmp_path / str(place)).rglob("state.safetensors"))
             assert bool(saved) == bool(steps), "what was learned is to be kept"
         device.refuse(NEVER, NEVER)
         assert device.counts()["allocations"] > refused
@@ -112,7 +112,7 @@ def test_card_that_shrinks_keeps_the_steps_and_a_larger_one_resumes(
     before = weights(models)
     with pytest.raises(ZipLoRAError, match="memory: found none left at step 3, in memory=low"):
         train(models, name, "low", STEPS, tmp_path, on_step=shrink)
-    assert list(tmp_path.rglob("state.pt")) and list(tmp_path.rglob("lora.safetensors"))
+    assert list(tmp_path.rglob("state.safetensors")) and list(tmp_path.rglob("lora.safetensors"))
     assert_untouched(models, before)
     device.set_limit(NEVER)
     result = train(models, name, "low", STEPS, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 Part = bytes | memoryview
@@ -21,6 +22,16 @@ def write_bytes(path: Path, *parts: Part, replace: bool = False) -> None:
     Raises:
         FileExistsError: `path` exists and `replace` is false.
         OSError: no space, no permission, …; no temporary file is left behind.
+    """
+    write_stream(path, parts, replace=replace)
+
+
+def write_stream(path: Path, parts: Iterable[Part], *, replace: bool = False) -> None:
+    """Write as `write_bytes` does, with parts that are made one after the other.
+
+    Raises:
+        FileExistsError, OSError: as `write_bytes`; whatever `parts` raises. No temporary file is
+            left behind.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex[:16]}.tmp")  # shorter than any name
     try:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import problem
 from ..lora.factors import LoraFactors, LoraModel
+from ..lora.origin import Origin
 from .atomic import Part, write_bytes
 from .compare import all_finite, relative_error
 from .half_precision import comparable, within_fp16
@@ -88,9 +89,11 @@ def kohya_tensors(
     return tensors
 
 
-def lora_model(modules: Mapping[str, LoraFactors], metadata: Mapping[str, str]) -> LoraModel:
-    """Make the LORA_MODEL of a LoRA: kohya's layout, float32, with metadata."""
-    return LoraModel(kohya_tensors(modules), metadata)
+def lora_model(
+    modules: Mapping[str, LoraFactors], metadata: Mapping[str, str], origin: Origin | None = None
+) -> LoraModel:
+    """Make the LORA_MODEL of a LoRA: kohya's layout, float32, with metadata and its origin."""
+    return LoraModel(kohya_tensors(modules), metadata, origin)
 
 
 def lora_bytes(

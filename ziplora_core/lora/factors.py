@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .origin import Origin
+
 UNET_PREFIX = "lora_unet_"
 """Prefix of the diffusion model's module names; all others belong to a text encoder."""
 
@@ -85,8 +87,14 @@ class LoraModel(dict[str, Tensor]):
     Args:
         tensors: the tensors, by the keys of a file.
         metadata: strings for a file's header; Save Trained LoRA writes them.
+        origin: the training that it is the result of.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        origin: Origin | None = None,
+    ) -> None:
         super().__init__(tensors)
-        self.metadata = dict(metadata)
+        self.metadata, self.origin = dict(metadata), origin

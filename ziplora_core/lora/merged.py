@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import problem
 from .blocks import Blocks, network_order, weights_of
 from .factors import LoraFactors
+from .origin import Origin
 from .pair import ModulePair, pair_modules, scaled
 from .svd import Approximation, inner_product, overall_error, truncate
 
@@ -33,6 +34,7 @@ class MergedLoRA:
         metadata: strings for the file: `ziplora.*` and those of the sources.
         separable: whether content and style can have different strengths.
         prompt_separated: whether UnZipLoRA made it, so that each half needs its own prompt.
+        origin: the training that it is the result of.
     """
 
     pairs: Mapping[str, ModulePair]
@@ -41,6 +43,7 @@ class MergedLoRA:
     metadata: Mapping[str, str] = field(default_factory=dict)
     separable: bool = True
     prompt_separated: bool = False
+    origin: Origin | None = None
 
     @property
     def negative_strength(self) -> float | None:
@@ -88,6 +91,7 @@ class MergedLoRA:
             pairs=_at(self.pairs, *strengths),
             text_encoder=_at(self.text_encoder, *strengths),
             metadata={**self.metadata, _STRENGTHS: f"{before}, then {said}" if before else said},
+            origin=None if strengths != (1.0, 1.0) else self.origin,
         )
 
     def check_strengths(self, strengths: Sequence[tuple[float, float]]) -> None:

@@ -15,6 +15,7 @@ from ..training.lora_parameters import LearnedLoRA
 from ..training.losses import mean_squared_error, min_snr_weight
 from ..training.noisy_samples import Denoise
 from ..training.random import draw_index, generator
+from ..training.saved_state import Layout
 from .options import TextSliderSettings
 
 DENOISING_STEPS = 50
@@ -108,6 +109,11 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
     def extra_state(self) -> dict[str, Tensor]:
         """The latents that later updates take from the current trajectory."""
         return {} if self._buffer is None else {_BUFFER: self._buffer}
+
+    def extra_layout(self, step: int) -> dict[str, Layout]:
+        if self.settings.trajectory != "reused":
+            return {}
+        return {_BUFFER: ((SHARED, self.options.batch, *self.size), torch.float32)}
 
     def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
         self._buffer = tensors.get(_BUFFER)

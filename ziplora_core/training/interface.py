@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..lora.factors import LoRA
+from ..lora.origin import Origin
 from .checkpoint import CheckpointFolder
+from .saved_state import Layout
 
 
 class TrainingTask(Protocol):
@@ -49,6 +51,10 @@ class TrainingTask(Protocol):
         """
         ...
 
+    def extra_layout(self, step: int) -> Mapping[str, Layout]:
+        """Return the shape and dtype of each tensor in `extra_state` after `step` steps."""
+        ...
+
     def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the `extra_state` of an interrupted run, or from before a failure."""
         ...
@@ -84,6 +90,9 @@ class PlainTask:
     def extra_state(self) -> dict[str, Tensor]:
         return {}
 
+    def extra_layout(self, step: int) -> Mapping[str, Layout]:
+        return {}
+
     def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore nothing."""
 
@@ -102,6 +111,7 @@ class TrainingRecord:
 
     A run with `asked_to_stop` keeps a checkpoint and can continue; any other ending is final.
     `failed`: the loss diverged or was not finite, and an earlier state was kept.
+    `origin`: where the last state is kept, once the run has ended.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -112,6 +122,7 @@ class TrainingRecord:
     failed: bool = False
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -156,9 +167,9 @@ class ProgressCallbacks:
         on_solved: called after each pass of the closed form with the layers' remaining errors:
             1 for the direct merge, then one for each pass.
         on_saved: called with the names, as LoRA loaders list them, of files written on the way.
-        on_trained: called with the checkpoint folder and the record when the steps are done. A
-            caller that hands on the result may remove a spent checkpoint later; by default it is
-            removed at once.
+        on_trained: called with the checkpoint folder and the record when the steps are done. By
+            default a spent checkpoint is removed, as the caller has the result; a node leaves it
+            there until the result is in a file.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None

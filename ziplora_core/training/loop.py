@@ -90,7 +90,9 @@ class _Loop:
         )
         self.record = TrainingRecord()
         self.good = [self._copy()]
-        self.checkpoints = RunCheckpoints(checkpoints, task, self.optimiser, self.record, callbacks)
+        self.checkpoints = RunCheckpoints(
+            checkpoints, task, self.optimiser, self.record, steps, callbacks
+        )
 
     def run(self) -> TrainingRecord:
         """Run the remaining steps, until the last one or an early end."""
@@ -196,11 +198,8 @@ class _Loop:
 
     def resume(self) -> None:
         """Continue from a checkpoint of the same inputs, if there is one."""
-        if not self.checkpoints.resume():
-            return
-        self.good = [self._copy()]
-        if self.options.early_stop and not self.record.failed:
-            self.record.stopped = self.task.finished(self.record.history)
+        if self.checkpoints.resume():
+            self.good = [self._copy()]
 
     def _copy(self) -> _Good:
         """Copy the parameters to the CPU, as they may have hundreds of megabytes."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _foreach_utils
 
 from ..errors import problem
+from .saved_state import Layout, layout_of
 
 _SMALLEST_8BIT = 4096
 """Smallest number of elements for which bitsandbytes keeps 8-bit state."""
@@ -58,6 +60,25 @@ def make_optimiser(
     if name == "adamw_8bit":
         return _adamw_8bit(groups, weight_decay, parameters[0].device)
     return torch.optim.SGD(groups)
+
+
+def state_layout(optimiser: torch.optim.Optimizer, number: int) -> dict[str, Layout | type]:
+    """Return what an optimiser keeps of a parameter between two steps.
+
+    It is found by an update of another optimiser of the same kind, on a tensor of the same form:
+    names, shapes and dtypes differ between the kinds, and between releases of PyTorch.
+
+    Args:
+        optimiser: the optimiser, which is not changed.
+        number: number of the parameter, which has a group of its own.
+    """
+    group = optimiser.param_groups[number]
+    probe = torch.zeros_like(group["params"][0], requires_grad=True)
+    probe.grad = torch.zeros_like(probe)
+    other: Any = type(optimiser)
+    update = other([{**group, "params": [probe]}], lr=group["base"])
+    update.step()
+    return {name: layout_of(value) for name, value in update.state[probe].items()}
 
 
 def _fused_devices() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from .interface import TrainingRecord
 
@@ -20,6 +21,19 @@ def steps_line(record: TrainingRecord, steps: int) -> str:
     if record.asked_to_stop:
         line += "; to continue, choose Edit → Unload Models and Execution Cache, then Run"
     return f"{line}; {record.stopped}" if record.stopped else line
+
+
+def kept_line(record: TrainingRecord) -> list[str]:
+    """Report where the last state of a training is kept, and for how long."""
+    if record.origin is None:
+        return []
+    place = Path(*record.origin.folder.parts[-4:]).as_posix()
+    until = (
+        "to continue from"
+        if record.asked_to_stop
+        else "until Save Trained LoRA, Save Merged LoRA or Export LoRA has written the LoRA in full"
+    )
+    return [f"its state is kept in {place} {until}, within the limits for kept trainings"]
 
 
 def loss_line(

@@ -26,8 +26,10 @@ from ..files.atomic import write_bytes
 
 logger = logging.getLogger(__name__)
 
-VERSION = 5
-"""Version of the training procedure; other versions do not resume this one's checkpoints."""
+VERSION = 6
+"""Version of the training procedure and of its checkpoints; others are named and not resumed."""
+_FOLDERS = 5
+"""Part of a folder's name. It stays, so that the checkpoint of another version is found."""
 WITHOUT_EFFECT = frozenset(
     (
         *("resume", "checkpoint_every", "held_out_draws", "sample_every", "sample_prompts"),
@@ -96,7 +98,7 @@ class Inputs:
     @property
     def key(self) -> str:
         """The hash of the exact inputs."""
-        text = json.dumps([VERSION, self.exact], sort_keys=True, default=str)
+        text = json.dumps([_FOLDERS, self.exact], sort_keys=True, default=str)
         return hashlib.blake2b(text.encode()).hexdigest()[:16]
 
     @property
@@ -127,14 +129,18 @@ class Inputs:
             logger.info("ZipLoRA: not resumed: %s has the same settings but other %s", path, other)
         return own
 
+    def unreadable_folders(self, root: Path) -> list[Path]:
+        """Return the folders of these exact inputs whose other inputs cannot be read."""
+        return [path for path in root.glob(f"{self.key}-*") if _read(path / _FILE) is None]
+
     def remember(self, folder: Path) -> None:
-        """Write the compared tensors into a folder, unless they are there already.
+        """Write the compared tensors into a folder, unless they can be read there already.
 
         Raises:
             OSError: the disk is full or not writable.
         """
         file = folder / _FILE
-        if not file.exists():
+        if _read(file) is None:
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(file, safetensors.torch.save(self.numbers), replace=True)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 import torch
 
-from .checkpoint import CheckpointFolder
+from .checkpoint import CheckpointFolder, FoundState
 from .interface import LoopCallbacks, TrainingRecord, TrainingTask
+from .optimisers import state_layout
 from .out_of_memory import is_out_of_memory
 from .protection import attempt
+from .saved_state import Layout, SavedState, check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class RunCheckpoints:
         task: the parameters and the extra state.
         optimiser: the optimiser, whose state goes along.
         record: the record of the run, which a resumed run continues.
+        steps: number of steps of the whole training.
         callbacks: for the LoRA so far.
     """
 
@@ -36,39 +38,54 @@ class RunCheckpoints:
         task: TrainingTask,
         optimiser: torch.optim.Optimizer,
         record: TrainingRecord,
+        steps: int,
         callbacks: LoopCallbacks,
     ) -> None:
         self.folder, self.task, self.optimiser = folder, task, optimiser
-        self.record, self.callbacks = record, callbacks
+        self.record, self.steps, self.callbacks = record, steps, callbacks
         self.planned_low = task.low_memory
         self.next = 0.0  # when the next one may be written
         self.written: tuple[int, bool] | None = None  # the last one's step, and whether it failed
 
     def resume(self) -> bool:
-        """Load a checkpoint of the same inputs; return whether there is one."""
-        state = self.folder.load() if self.folder else None
+        """Load a checkpoint of the same inputs; return whether there is one.
+
+        Nothing is changed before all of it is known to fit.
+        """
+        found = FoundState() if self.folder is None else self.folder.load(self._check)
+        state, record = found.state, self.record
         if state is None:
+            record.notes += found.notes
             return False
         with torch.no_grad():
-            for parameter, saved in zip(self.task.parameters, state["parameters"], strict=True):
+            for parameter, saved in zip(self.task.parameters, state.parameters, strict=True):
                 parameter.copy_(saved)
-        saved_groups = state["optimiser"]["param_groups"]
-        for group, own in zip(saved_groups, self.optimiser.param_groups, strict=True):
-            if "fused" in group:  # as on this device, not as where it was saved
-                group["fused"] = own["fused"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.task.load_extra_state(state["extra_state"])
-        self.record.step = self.record.resumed_at = state["step"]
-        self.record.history = state["history"]
-        self.record.seconds = state["seconds"]
-        self.record.notes = state["notes"]
-        if state["low_memory"]:
+        if not state.has_ended:
+            groups = self.optimiser.state_dict()["param_groups"]  # as on this device
+            self.optimiser.load_state_dict({"state": state.optimiser, "param_groups": groups})
+        self.task.load_extra_state(state.extra_state)
+        record.step = record.resumed_at = state.step
+        record.history = {name: [*values] for name, values in state.history.items()}
+        record.seconds = state.seconds
+        record.notes += [*state.notes, *found.notes]
+        if state.low_memory:
             self.task.save_memory()
-        self.written = (state["step"], bool(state["failed"]))
-        if state["failed"]:
-            self.record.failed, self.record.stopped = True, state["failed"]
-        logger.info("ZipLoRA: resumed at step %d from %s", state["step"], self.folder)
+        record.failed, record.stopped = state.failed, state.ended or None
+        self.written = (state.step, state.failed)
+        logger.info(
+            "ZipLoRA: resumed at step %d from %s", state.step, self.folder and self.folder.path
+        )
         return True
+
+    def _check(self, state: SavedState) -> None:
+        """Check that the run can go on from a state; see `check_fit`."""
+        layouts = {} if state.has_ended else self._optimiser_layouts()
+        extra = self.task.extra_layout(state.step)
+        check_fit(state, self.steps, self.task.parameters, extra, layouts)
+
+    def _optimiser_layouts(self) -> dict[int, dict[str, Layout | type]]:
+        kept = {n: state_layout(self.optimiser, n) for n in range(len(self.task.parameters))}
+        return {number: layout for number, layout in kept.items() if layout}
 
     def write(self) -> bool:
         """Write a checkpoint unless it exists; return whether there is one of this step.
@@ -121,16 +138,21 @@ class RunCheckpoints:
         for name, lora in loras.items():
             folder.save_lora(lora, name)
 
-    def _state(self) -> dict[str, Any]:
-        """Copy everything that a resumed run needs."""
-        return {
-            "parameters": [p.detach().cpu() for p in self.task.parameters],
-            "optimiser": self.optimiser.state_dict(),
-            "extra_state": dict(self.task.extra_state),
-            "step": self.record.step,
-            "history": self.record.history,
-            "seconds": self.record.seconds,
-            "notes": self.record.notes,
-            "low_memory": self.task.low_memory and not self.planned_low,  # since memory ran out
-            "failed": self.record.stopped if self.record.failed else "",
-        }
+    def _state(self) -> SavedState:
+        """Collect everything that a resumed run needs."""
+        record = self.record
+        ended = "" if record.asked_to_stop else record.stopped or ""
+        going = not ended and record.step < self.steps
+        return SavedState(
+            parameters=self.task.parameters,
+            extra_state=self.task.extra_state,
+            history=record.history,
+            step=record.step,
+            steps=self.steps,
+            optimiser=self.optimiser.state_dict()["state"] if going else {},
+            seconds=record.seconds,
+            notes=record.notes,
+            low_memory=self.task.low_memory and not self.planned_low,  # since memory ran out
+            ended=ended,
+            failed=record.failed,
+        )

@@ -18,6 +18,7 @@ from ..training.branches import Gates
 from ..training.framing import Framing
 from ..training.losses import similarity_penalty
 from ..training.random import Stream, generator
+from ..training.saved_state import Layout
 from .feature_masks import FeatureMasks, Schedule, importance, schedule
 from .options import UnZipLoRASettings
 from .parameters import UnZipLoRAParameters
@@ -88,6 +89,9 @@ class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
     def extra_state(self) -> dict[str, Tensor]:
         """The feature masks so far."""
         return {_MASKS: self.masks.flat}
+
+    def extra_layout(self, step: int) -> dict[str, Layout]:
+        return {_MASKS: (tuple(self.masks.flat.shape), torch.bool)}
 
     def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
         self.masks.set(tensors[_MASKS].to(self.masks.flat.device))

@@ -169,7 +169,7 @@ def test_memory_that_runs_out_between_the_steps_keeps_them(tmp_path: Path) -> No
     with pytest.raises(ZipLoRAError, match=r"memory: found none left.*Lower the resolution"):
         run(tmp_path, should_stop=run_out)
     (kept,) = (tmp_path / "checkpoints").iterdir()
-    assert {path.name for path in kept.iterdir()} >= {"state.pt", "lora.safetensors"}
+    assert {path.name for path in kept.iterdir()} >= {"state.safetensors", "lora.safetensors"}
     assert run(tmp_path).record.resumed_at == 1
 
 

@@ -276,7 +276,7 @@ def test_export_that_fails_leaves_the_checkpoint_and_queueing_again_takes_it_fro
         with caplog.at_level(logging.ERROR), pytest.raises(FaultError, match="out of order"):
             trainer.run()
     (kept,) = trainer.checkpoints()
-    assert (kept / "state.pt").exists()
+    assert (kept / "state.safetensors").exists()
     assert f"the training state is kept in {kept}; queue the same inputs to go on" in caplog.text
     again = trainer.run()
     assert f"{STEPS} of {STEPS} steps" in again.report
@@ -292,7 +292,9 @@ def test_checkpoint_is_there_until_the_output_is_made(
     real = trainer.node.lora_model
 
     def watched(*args: Any) -> Any:
-        seen.append([(kept / "state.pt").exists() for kept in trainer.checkpoints()] == [True])
+        seen.append(
+            [(kept / "state.safetensors").exists() for kept in trainer.checkpoints()] == [True]
+        )
         return real(*args)
 
     monkeypatch.setattr(trainer.node, "lora_model", watched)
@@ -327,7 +329,7 @@ def test_cancel_after_the_last_step_is_no_failure_and_keeps_the_steps(
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             trainer.run(options={"sample_every": 0})
     (kept,) = trainer.checkpoints()
-    assert {"state.pt", "lora.safetensors"} <= {path.name for path in kept.iterdir()}
+    assert {"state.safetensors", "lora.safetensors"} <= {path.name for path in kept.iterdir()}
     assert f"resumed at {STEPS}" in trainer.run(options={"sample_every": 0}).report
 
 

@@ -101,7 +101,7 @@ def test_train_same_seed_bit_identical_and_leaves_everything_untouched(tmp_path:
     assert torch.equal(everything(first), everything(second))
     assert first.merged.metadata == second.merged.metadata and first.report[:200] in second.report
     assert not torch.equal(everything(first), everything(other))
-    assert not any(path.name == "state.pt" for path in tmp_path.rglob("*"))
+    assert not any(path.name == "state.safetensors" for path in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("at", [1, 2, 4])

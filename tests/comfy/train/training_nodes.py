@@ -58,8 +58,11 @@ class Trainer:
         self.takes_lists = kind.GET_SCHEMA().is_input_list
         self.prepared = kind.PREPARE_CLASS_CLONE({"hidden_inputs": hidden})
 
-    def run(self, **changed: Any) -> Trained:
-        """Execute the node; `options` are TrainingOptions' fields, the others the node's own."""
+    def run(self, saved: bool = True, **changed: Any) -> Trained:
+        """Execute the node; `options` are TrainingOptions' fields, the others the node's own.
+
+        With `saved`, its checkpoint is told that the result is in a file.
+        """
         inputs = INPUTS[self.name]() | {"model": tiny.tiny_sdxl(), "seed": 0}
         options = {"sample_every": 1, "held_out_draws": 2, "checkpoint_every": 0}
         options |= changed.pop("options", {})
@@ -71,6 +74,8 @@ class Trainer:
             output = self.prepared.EXECUTE_NORMALIZED(**inputs)
         loras = [value for value in output.args if isinstance(value, dict) and _is_lora(value)]
         (report,) = (value for value in output.args if isinstance(value, str))
+        for lora in loras if saved else []:
+            pack_module("ziplora_core.training.checkpoint").mark_saved(lora, "a_file")
         return Trained(loras, report, output)
 
     def checkpoints(self) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ziplora_core.dreambooth.options import DreamBoothSettings
 from ziplora_core.sliders.options import PairSliderSettings, TextSliderSettings
-from ziplora_core.training.checkpoint import STATE, CheckpointFolder
+from ziplora_core.training.checkpoint import CheckpointFolder
 from ziplora_core.training.options import TrainingOptions
 from ziplora_core.training.resume_key import (
     WITHOUT_EFFECT,
@@ -22,15 +22,16 @@ from ziplora_core.training.resume_key import (
     sampled,
     settings_that_count,
 )
+from ziplora_core.training.saved_state import SavedState
 from ziplora_core.unziplora.options import UnZipLoRASettings
 from ziplora_core.ziplora.options import ZipLoRASettings
 
-STATES: dict[str, Any] = dict.fromkeys(STATE, 0)
+STATE = SavedState([torch.zeros(3)], {}, {"loss": [1.0]}, step=1, steps=2)
 
 
 def kept(root: Path, inputs: Inputs) -> CheckpointFolder:
     folder = CheckpointFolder.of(inputs, root)
-    folder.save(STATES)
+    folder.save(STATE)
     return folder
 
 

@@ -116,7 +116,7 @@ def test_train_damaged_checkpoint_starts_anew_and_says_so(
     folder.path.mkdir()
     folder.state_file.write_bytes(b"not a checkpoint")
     assert run(objective(), folder).resumed_at == 0
-    assert "starting anew" in caplog.text
+    assert "started anew" in caplog.text
 
 
 def test_train_stop_request_keeps_what_was_learned(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_train_without_memory_for_an_update_goes_on_with_less_or_stops_with_advi
         return
     with pytest.raises(ZipLoRAError, match=f"memory: found none left at step {at}"):
         run(task, folder)
-    assert (folder.path / "state.pt").exists()
+    assert (folder.path / "state.safetensors").exists()
 
 
 def test_checkpoint_without_memory_on_the_computer_costs_nothing_else(
@@ -300,7 +300,7 @@ def test_train_checkpoint_of_another_program_is_set_aside(tmp_path: Path) -> Non
     folder.path.mkdir()
     torch.save({"weights": 1}, folder.state_file)
     assert run(objective(), folder).resumed_at == 0
-    assert (folder.path / "state.damaged").exists()
+    assert (folder.path / "state.set_aside").exists()
 
 
 def test_train_out_of_memory_in_low_memory_is_an_error_that_says_what_to_do() -> None:

@@ -110,7 +110,7 @@ class DreamBoothSession:
         given = self.class_pictures if prior else []
         learned = zip(self.pictures, self.captions, strict=True)
         key = picture_inputs(inputs, settings, learned, given)
-        folder = CheckpointFolder.of(key, root / "checkpoints")
+        folder = CheckpointFolder.of(key, root / "checkpoints", "DreamBooth", settings.prompt)
         examples = self._encode(self.pictures, self.captions)
         classes = self._encode(given, [self.class_prompt] * len(given))
         texts = ["", self.class_prompt, *self.captions, *self._sample_prompts()]

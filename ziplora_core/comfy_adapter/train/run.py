@@ -22,6 +22,7 @@ from ...training.loop import train
 from ...training.lora_objective import LoRAObjective
 from ...training.options import TrainingOptions
 from ...training.protection import attempt
+from ...training.report import kept_line
 from ..data.pictures import refuse_other_vae
 from ..model.bases import refuse_other_than_sdxl, refuse_refiners_clip
 from ..model.memory import PeakMemory, plan_memory
@@ -75,7 +76,7 @@ def run_loop(
     after_step: Callable[[TrainingRecord], bool] = lambda record: False,
     start_counts: bool = False,
 ) -> TrainingRecord:
-    """Run the loop, save the LoRA so far on request, and pass on the checkpoint at the end.
+    """Run the loop, save the LoRA so far on request, and say where the last state is kept.
 
     Args:
         task: the objective.
@@ -102,8 +103,17 @@ def run_loop(
     )
     record = train(task, steps, options, loop_callbacks, folder)
     if folder:
-        callbacks.on_trained(folder, record)
+        hand_over(folder, record, callbacks)
     return record
+
+
+def hand_over(
+    folder: CheckpointFolder, record: TrainingRecord, callbacks: ProgressCallbacks
+) -> None:
+    """Let the caller keep or remove the last state, and put into the record where it is."""
+    callbacks.on_trained(folder, record)
+    record.origin = folder.origin(record.step)
+    record.notes += kept_line(record)
 
 
 def train_lora(

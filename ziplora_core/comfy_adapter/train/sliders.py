@@ -93,7 +93,7 @@ class SliderSession:
         """
         inputs, task = self.inputs, self.task
         callbacks = forgiving(callbacks, self.notes)
-        folder = CheckpointFolder.of(self._inputs(), root)
+        folder = CheckpointFolder.of(self._inputs(), root, "Concept Slider", task.lines[0])
         callbacks.on_status("encoding prompts and pictures")
         encoded = encode_captions(inputs.clip, ["", self.shown, *task.texts], inputs.model.model)
         task.prepare(inputs)

@@ -130,7 +130,8 @@ class UnZipLoRASession:
         joint = self.texts[0]
         given = self.class_pictures if settings.prior_weight > 0 else []
         learned = [(picture, joint) for picture in self.pictures]
-        folder = CheckpointFolder.of(picture_inputs(inputs, settings, learned, given), root)
+        known = picture_inputs(inputs, settings, learned, given)
+        folder = CheckpointFolder.of(known, root, "UnZipLoRA", joint)
         instances = self._encode(self.pictures, joint)
         classes = self._encode(given, settings.class_prompt)
         texts = ["", settings.class_prompt, *self.texts, *self.shown]
@@ -151,6 +152,7 @@ class UnZipLoRASession:
             )
             trained = self._train(opened, task, shown, folder, callbacks)
             merged, alone = self._merged(task, trained), self._alone(task, trained)
+        merged = replace(merged, origin=trained.record.origin)
         report = composed(lambda: self._report(task, trained), self.notes)
         return UnZipLoRAResult(merged, alone["content"], alone["style"], trained.record, report)
 

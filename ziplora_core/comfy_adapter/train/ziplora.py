@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecor
 from ...training.noisy_samples import NoisySample, retention
 from ...training.protection import Made, attempt, composed, forgiving
 from ...training.random import Pool
-from ...ziplora.closed_form import closed_form_evaluations
+from ...ziplora.closed_form import ClosedForm, closed_form_evaluations
 from ...ziplora.metadata import ziplora_metadata
 from ...ziplora.objective import ZipLoRAObjective
 from ...ziplora.options import ZipLoRASettings
@@ -38,7 +38,8 @@ from ..model.pair_on_model import pair_on_model, trained_modules
 from ..model.targets import unet_targets
 from ..model.training_model import TrainingModel, training_model
 from .closed_form_on_model import solve_on_model
-from .run import refuse_untrainable, run_loop, training_mode
+from .kept_solution import solved_once
+from .run import hand_over, refuse_untrainable, run_loop, training_mode
 from .ziplora_inputs import Prompt, merge_inputs, refuse_strength_zero
 
 POOL = 32
@@ -127,7 +128,7 @@ class ZipLoRASession:
         settings, options = self.settings, self.settings.options
         callbacks = forgiving(callbacks, self.notes)
         steps = settings.gradient_steps
-        folder = self._checkpoint_folder(checkpoints) if steps else None
+        folder = self._checkpoint_folder(checkpoints)
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
         with training_model(self.model, hooked, backward=steps > 0) as opened:
@@ -135,8 +136,13 @@ class ZipLoRASession:
             before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
             task = self._objective(opened, samples)
             joint = len(self.prompts) - 2
-            solved = solve_on_model(opened, self.trained, samples, settings, callbacks, joint)
-            task.coefficients.set(solved.columns)
+
+            def solve() -> ClosedForm:
+                return solve_on_model(opened, self.trained, samples, settings, callbacks, joint)
+
+            solved = solved_once(
+                None if steps else folder, task.coefficients, settings, self.notes, solve
+            )
             largest = max((s.x.shape[-2:] for c in samples for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
                 opened, settings.memory, options.batch, len(samples), largest, task.parameters,
@@ -159,13 +165,15 @@ class ZipLoRASession:
                 return LoRA("merge", merged.modules(), merged_metadata(merged))
 
             record = run_loop(
-                task, steps, options, folder, callbacks, self.notes, export, on_end,
-                start_counts=bool(solved.columns),
+                task, steps, options, folder if steps else None, callbacks, self.notes, export,
+                on_end, start_counts=bool(solved.columns),
             )  # fmt: skip
+            if not steps:
+                hand_over(folder, record, callbacks)
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")
         measured = (before, after[0]) if before and after[0] else None
-        merged = self._merged(task, measured)
+        merged = replace(self._merged(task, measured), origin=record.origin)
 
         def write() -> str:
             return ziplora_report(
@@ -251,7 +259,8 @@ class ZipLoRASession:
     def _checkpoint_folder(self, root: Path) -> CheckpointFolder:
         pairs = {**self.pairs, **self.text_encoder}
         inputs = merge_inputs(self.model, pairs, self.prompts, self.latents, self.settings)
-        return CheckpointFolder.of(inputs, root)
+        title = f"{self.pair.content.name} + {self.pair.style.name}"
+        return CheckpointFolder.of(inputs, root, "ZipLoRA", title)
 
 
 def by_teacher(samples: list[list[NoisySample]]) -> list[list[NoisySample]]:
