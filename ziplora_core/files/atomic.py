@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
+
+from .temporary import temporary_file
 
 Part = bytes | memoryview
 """A piece of a file; a memoryview avoids a copy."""
@@ -33,18 +34,16 @@ def write_stream(path: Path, parts: Iterable[Part], *, replace: bool = False) ->
         FileExistsError, OSError: as `write_bytes`; whatever `parts` raises. No temporary file is
             left behind.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:16]}.tmp")  # shorter than any name
-    try:
-        with open(temporary, "xb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(path.parent) as (temporary, file):
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+        if os.name == "nt":  # where an open file cannot be renamed
+            file.close()
         if replace:
             os.replace(temporary, path)
         else:
             _name_new(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _name_new(temporary: Path, path: Path) -> None:
