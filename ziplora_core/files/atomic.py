@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import ZipLoRAError, problem
 from .temporary import temporary_file
 
 Part = bytes | memoryview
@@ -44,6 +45,23 @@ def write_stream(path: Path, parts: Iterable[Part], *, replace: bool = False) ->
             os.replace(temporary, path)
         else:
             _name_new(temporary, path)
+
+
+def unwritable(path: Path, size: int, error: OSError) -> ZipLoRAError:
+    """Build the error for a result that could not be written: why, and that nothing is lost.
+
+    Args:
+        path: the file or folder.
+        size: number of bytes that were to be written.
+        error: the reason.
+    """
+    return problem(
+        str(path),
+        found=f"{error.strerror or error} while writing {size:,} bytes",
+        expected="a folder with space that can be written to",
+        advice="Nothing was written. Free some space, or choose a shorter name, and queue again: "
+        "the result is cached, and nothing is lost.",
+    )
 
 
 def _name_new(temporary: Path, path: Path) -> None:
