@@ -16,6 +16,7 @@ const LINES = new Map([
   ["ZipLoRAOptimize", 23],
   ["LoadTrainingImages", 5],
   ["TrainDreamBoothLoRA", 12],
+  ["PastTrainings", 16],
   ["TrainConceptSlider", 14],
   ["TrainConceptSliderFromImages", 14],
   ["ConceptSlider", 5],

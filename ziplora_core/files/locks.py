@@ -11,8 +11,12 @@ else:
     import fcntl
 
 
-def try_lock(file: IO[Any]) -> bool | None:
+def try_lock(file: IO[Any], shared: bool = False) -> bool | None:
     """Lock a file that is open for writing, until it is closed or the process ends.
+
+    Args:
+        file: the file.
+        shared: whether others may hold a shared lock, too; on Windows all are exclusive.
 
     Returns:
         whether the lock is ours now; None on a file system without locks, as on some network
@@ -22,7 +26,8 @@ def try_lock(file: IO[Any]) -> bool | None:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # of Linux and macOS, of Windows
         return False
     except OSError:

@@ -14,6 +14,7 @@ from ...errors import ZipLoRAError, problem
 from ...files.atomic import write_bytes
 from ...training.framing import Framing
 from ...training.interface import ProgressCallbacks
+from ...training.limits import kept_within_limits
 from ...training.random import Stream
 from ...training.resume_key import Inputs
 from ..model import conditioning as cond
@@ -64,22 +65,27 @@ def draw_class_pictures(
     size = opened.latent_shape(*frame.target)
     like = torch.zeros(1, *size, device=opened.device)
     shown, nothing = ([cond.prepare(opened.model, c, like)] for c in (positive, negative))
-    latents = [_read(file, size) for file in files]
-    already = opened.evaluations
-    total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
-    opened.on_evaluation = lambda done: callbacks.on_prepare(done - already, total)
-    examples, refused = [], None
-    for n, (file, latent) in enumerate(zip(files, latents, strict=True)):
-        if callbacks.should_stop():
-            raise _stopped(n, count)
-        if latent is None:
-            noise = sample_noise(opened, frame, seed, n, Stream.CLASS_PICTURES)
-            drawn = sample_latents(opened, shown, nothing, noise, None, TRAJECTORY_STEPS)
-            latent = drawn[0].cpu()
-            refused = _keep(file, latent, inputs) or refused
-        view = View(latent, torch.zeros_like(latent), Framing.drawn(*frame.target))
-        examples.append(TrainingExample((view,), caption))
-    opened.on_evaluation = lambda done: None
+
+    def draw(n: int) -> Tensor:
+        noise = sample_noise(opened, frame, seed, n, Stream.CLASS_PICTURES)
+        return sample_latents(opened, shown, nothing, noise, None, TRAJECTORY_STEPS)[0].cpu()
+
+    with kept_within_limits(folder, "sets of class pictures", notes) as kept:
+        latents = [_read(file, size) for file in files]
+        already = opened.evaluations
+        total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
+        opened.on_evaluation = lambda done: callbacks.on_prepare(done - already, total)
+        examples, refused = [], None
+        for n, (file, latent) in enumerate(zip(files, latents, strict=True)):
+            if callbacks.should_stop():
+                raise _stopped(n, count)
+            if latent is None:
+                latent = draw(n)
+                refused = _keep(file, latent, inputs) or refused
+            view = View(latent, torch.zeros_like(latent), Framing.drawn(*frame.target))
+            examples.append(TrainingExample((view,), caption))
+        opened.on_evaluation = lambda done: None
+    notes += kept[1:]  # what was removed; Past Trainings lists the rest
     if refused:
         notes.append(
             f"WARNING: class pictures could not be kept ({refused.strerror or refused}): the next "

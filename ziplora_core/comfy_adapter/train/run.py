@@ -18,6 +18,7 @@ from ...training.interface import (
     TrainingRecord,
     TrainingTask,
 )
+from ...training.limits import kept_within_limits
 from ...training.loop import train
 from ...training.lora_objective import LoRAObjective
 from ...training.options import TrainingOptions
@@ -103,10 +104,13 @@ def run_loop(
     loop_callbacks = LoopCallbacks(
         export, on_step, callbacks.should_stop, on_end, start_counts, parts, free_memory
     )
-    record = train(task, steps, options, loop_callbacks, folder)
-    save_if_asked(record, due=False)  # during the last step, or with a stop
-    if folder:
-        hand_over(folder, record, callbacks)
+    if folder is None:
+        return train(task, steps, options, loop_callbacks)
+    with kept_within_limits(folder.path, "trainings", notes) as lines:
+        record = train(task, steps, options, loop_callbacks, folder)
+        save_if_asked(record, due=False)  # during the last step, or with a stop
+    hand_over(folder, record, callbacks)
+    record.notes += lines
     return record
 
 
