@@ -19,6 +19,7 @@ const LINES = new Map([
   ["ZipLoRAOptimize", 23],
   ["LoadTrainingImages", 5],
   ["TrainDreamBoothLoRA", 12],
+  ["PastTrainings", 16],
   ["TrainConceptSlider", 14],
   ["TrainConceptSliderFromImages", 14],
   ["ConceptSlider", 5],

@@ -158,15 +158,20 @@ class SliderPanel {
       : say("{what}; double-click to reset", { what: what.replace(/[.。]$/, "") });
   }
 
-  /** Reads the trained range of the chosen file, if another file was chosen. */
-  async read() {
+  /**
+   * Reads the trained range of the chosen file, if another file was chosen.
+   * @param {boolean} [again] whether to read it anyway: the file may have been replaced
+   */
+  async read(again = false) {
     const widget = this.node.widgets?.find((w) => w.name === "slider");
     const file = String(widget?.value ?? NONE);
-    if (file === this.file) return;
-    this.file = file;
-    this.range = null;
-    this.reach = NEAR;
-    this.why = say("No file is chosen, so the trained range is unknown");
+    if (file === this.file && !again) return;
+    if (file !== this.file) {
+      this.file = file;
+      this.range = null;
+      this.reach = NEAR;
+      this.why = say("No file is chosen, so the trained range is unknown");
+    }
     if (file !== NONE) {
       const said = await this.ask(file);
       if (file !== this.file) return;
@@ -250,5 +255,6 @@ app.registerExtension({
     const panel = new SliderPanel(node);
     also(node, "onConnectionsChange", () => panel.changed());
     also(node, "onConfigure", () => panel.changed());
+    also(node, "onExecuted", () => panel.read(true));
   },
 });

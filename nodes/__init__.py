@@ -12,7 +12,7 @@ from .plots import figures, grids, judge, scores
 from .sliders import apply as apply_slider
 from .sliders import pairs_and_prompts as slider_inputs
 from .sliders import train as train_slider
-from .training import images, options
+from .training import images, options, past
 from .unziplora import apply as apply_unziplora
 from .unziplora import train as train_unziplora
 
@@ -22,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     *images.NODES,
     *dreambooth.NODES,
     *options.NODES,
+    *past.NODES,
     *slider_inputs.NODES,
     *train_slider.NODES,
     *apply_slider.NODES,

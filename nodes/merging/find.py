@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.apply.sweep import Sampling
@@ -17,6 +16,7 @@ from ...ziplora_core.plots.found import FoundMerges, found_rows, sheet, small
 from ...ziplora_core.plots.tables import csv_text
 from ..shared.encoder_inputs import encoder_inputs
 from ..shared.outputs import merged_output, report_output
+from ..shared.preview import preview
 from ..shared.progress import followed, log_warnings
 from ..shared.sampling_inputs import drawing_inputs, negative_strength_input, sampling_inputs
 from ..shared.training_inputs import unwrap_single
@@ -130,7 +130,7 @@ class FindMerge(io.ComfyNode):
             **settings,
             references=ScoreInputs((), **references, **encoders),
         )
-        with followed(cls, inputs.planned) as callbacks:
+        with followed(cls, inputs.planned, saves=False) as callbacks:
             found = find_merge(model, vae, inputs, callbacks)
             log_warnings("FindMerge", found.report)
             rows = found.merges
@@ -178,28 +178,29 @@ class ChooseMerge(io.ComfyNode):
                 ),
                 io.Image.Output("images", tooltip="Its first images, up to four."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, found: FoundMerges, choice: int, blind: bool = False) -> io.NodeOutput:
         chosen = found.chosen(choice)
-        shown = {"ziplora_merge_sheet": [_shown(found, blind)]}
+        shown = _shown(cls, found, blind)
         return io.NodeOutput(chosen.merged, found.negative_strength, chosen.images(), ui=shown)
 
 
-def _shown(found: FoundMerges, blind: bool) -> dict[str, Any]:
+def _shown(node: type[io.ComfyNode], found: FoundMerges, blind: bool) -> dict[str, Any]:
     """Save the first image of every row for js/merge_sheet.js; return what it shows, in order."""
     order = found.shuffled() if blind else range(1, len(found.rows) + 1)
     labels = found.labels()
     images = [small(found.rows[number - 1].images()[:1]) for number in order]
-    files = ui.PreviewImage(torch.cat(images)).values
-    return {
-        "blind": blind,
-        "rows": [
-            {"number": number, "label": "" if blind else labels[number - 1], **file}
-            for number, file in zip(order, files, strict=True)
-        ],
-    }
+    files, warning = preview(node, *images)
+    if warning:
+        return ui.PreviewText(warning).as_dict()
+    rows = [
+        {"number": number, "label": "" if blind else labels[number - 1], **file}
+        for number, file in zip(order, files, strict=True)
+    ]
+    return {"ziplora_merge_sheet": [{"blind": blind, "rows": rows}]}
 
 
 NODES = [FindMerge, ChooseMerge]

@@ -28,6 +28,7 @@ from ..shared.lora_inputs import (
     read_either,
 )
 from ..shared.outputs import report_output
+from ..shared.preview import preview
 from ..shared.sampling_inputs import progress_callback
 from ..shared.types import as_image, merged_input, theme_input
 
@@ -53,6 +54,7 @@ class PlotLoss(io.ComfyNode):
                 theme_input(),
             ],
             outputs=[io.Image.Output("image", tooltip="The figure, also shown on the node.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -148,6 +150,7 @@ class PlotMerge(io.ComfyNode):
                     "coefficients", tooltip="The histogram of the learned coefficients."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -173,10 +176,11 @@ def _shown(
     node: type[io.ComfyNode], *images: torch.Tensor, report: str | None = None
 ) -> io.NodeOutput:
     """Output the images and the report, and show them on the node."""
-    shown = ui.PreviewImage(torch.cat(images), cls=node).as_dict()
-    if report is None:
-        return io.NodeOutput(*images, ui=shown)
-    return io.NodeOutput(*images, report, ui={**shown, **ui.PreviewText(report).as_dict()})
+    files, warning = preview(node, *images)
+    lines = [line for line in (warning, report) if line]
+    text = ui.PreviewText("\n".join(lines)).as_dict() if lines else {}
+    shown = {"images": files, "animated": (False,), **text} if files else text
+    return io.NodeOutput(*images, *([] if report is None else [report]), ui=shown)
 
 
 NODES = [PlotLoss, PlotWeights, PlotMerge]

@@ -10,6 +10,8 @@ from comfy_api.latest import io
 from ...ziplora_core.comfy_adapter.folders import find_lora, lora_path
 from ...ziplora_core.errors import problem
 from ...ziplora_core.files import lora_from_tensors, read_lora
+from ...ziplora_core.files.fingerprint import fingerprint
+from ...ziplora_core.files.reader import PEFT_SETTINGS
 from ...ziplora_core.lora.factors import LoRA
 from .picked import picked_names
 
@@ -62,9 +64,9 @@ def read_either(name: str, file: str, lora_model: Any | None, bias_and_norm: Any
 
 
 def file_fingerprint(name: str) -> object:
-    """Return a value that changes with the LoRA file, so that a new version is read again."""
+    """Return a value that changes with the content of a LoRA file and of PEFT's settings beside it.
+
+    ComfyUI then runs the node again for a new version of the file.
+    """
     path = find_lora(name)
-    if path is None:
-        return None
-    stat = path.stat()
-    return [stat.st_mtime_ns, stat.st_size]
+    return path and [fingerprint(path), fingerprint(path.with_name(PEFT_SETTINGS))]

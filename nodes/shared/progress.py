@@ -54,7 +54,9 @@ def progress_bar(total: int) -> Callable[[int, int], None]:
 
 
 @contextmanager
-def followed(node: type[io.ComfyNode], steps: int) -> Iterator[ProgressCallbacks]:
+def followed(
+    node: type[io.ComfyNode], steps: int, saves: bool = True
+) -> Iterator[ProgressCallbacks]:
     """Register a node's training and yield the callbacks for its loop.
 
     The node must create its output inside the context: when that fails, the log says where the
@@ -63,8 +65,10 @@ def followed(node: type[io.ComfyNode], steps: int) -> Iterator[ProgressCallbacks
     Args:
         node: needs the hidden inputs `unique_id` and `extra_pnginfo`.
         steps: number of steps of the whole training.
+        saves: whether its steps make a LoRA that can be saved on the way.
     """
-    run = Run(str(node.hidden.unique_id), steps, _workflow_id(node.hidden.extra_pnginfo))
+    workflow = _workflow_id(node.hidden.extra_pnginfo)
+    run = Run(str(node.hidden.unique_id), steps, workflow, saves)
     progress = TrainingProgress(run)
     trained: list[CheckpointFolder] = []
 

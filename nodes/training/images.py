@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ...ziplora_core.comfy_adapter.data.picture_folder import files_of, read_pictures
+from ...ziplora_core.comfy_adapter.data.picture_folder import folder_fingerprint, read_pictures
 from ...ziplora_core.comfy_adapter.folders import input_subfolder, input_subfolders
 from ..shared.outputs import report_output
 from ..shared.picked import picked_names
@@ -53,9 +53,7 @@ class LoadTrainingImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", background: str = "") -> list[object]:
-        files = [path for path in files_of(input_subfolder(folder)) if path.is_file()]
-        stats = [(path.name, path.stat()) for path in files]
-        return [[name, stat.st_mtime_ns, stat.st_size] for name, stat in stats]
+        return folder_fingerprint(input_subfolder(folder))
 
     @classmethod
     def execute(cls, folder: str, background: str = "#ffffff") -> io.NodeOutput:

@@ -219,7 +219,7 @@ class ComfyServer:
             if result.status and event["type"] == "executing" and data["node"] is None:
                 return  # sent after the history entry was written
 
-    def _wait_until_ready(self, timeout: float = 180) -> None:
+    def _wait_until_ready(self, timeout: float = 600) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self._process is not None

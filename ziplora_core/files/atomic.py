@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
+
+from ..errors import ZipLoRAError, problem
+from .temporary import temporary_file
 
 Part = bytes | memoryview
 """A piece of a file; a memoryview avoids a copy."""
@@ -33,18 +35,33 @@ def write_stream(path: Path, parts: Iterable[Part], *, replace: bool = False) ->
         FileExistsError, OSError: as `write_bytes`; whatever `parts` raises. No temporary file is
             left behind.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:16]}.tmp")  # shorter than any name
-    try:
-        with open(temporary, "xb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(path.parent) as (temporary, file):
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+        if os.name == "nt":  # where an open file cannot be renamed
+            file.close()
         if replace:
             os.replace(temporary, path)
         else:
             _name_new(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, size: int, error: OSError) -> ZipLoRAError:
+    """Build the error for a result that could not be written: why, and that nothing is lost.
+
+    Args:
+        path: the file or folder.
+        size: number of bytes that were to be written.
+        error: the reason.
+    """
+    return problem(
+        str(path),
+        found=f"{error.strerror or error} while writing {size:,} bytes",
+        expected="a folder with space that can be written to",
+        advice="Nothing was written. Free some space, or choose a shorter name, and queue again: "
+        "the result is cached, and nothing is lost.",
+    )
 
 
 def _name_new(temporary: Path, path: Path) -> None:

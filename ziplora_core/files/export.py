@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..errors import problem
 from ..lora.factors import LoraFactors
-from .atomic import write_bytes
+from .atomic import Part, unwritable, write_bytes
 from .key_formats import name_module
+from .reader import PEFT_SETTINGS
 from .writer import DTYPES, WrittenFile, file_alpha, file_parts, kohya_tensors, write_checked
 
 PREFIXES = {
@@ -97,14 +98,30 @@ def export_lora(
         parts[:] = [_pickled(tensors)]
     if spelling != "peft":
         return write_checked(path, parts, read_back, dtype)
-    path.mkdir()
+    config = json.dumps(configs["unet"], indent=2, sort_keys=True).encode()
+    return _write_adapter(path, config, parts, read_back, dtype)
+
+
+def _write_adapter(
+    path: Path,
+    config: bytes,
+    parts: list[Part],
+    modules: Mapping[str, LoraFactors],
+    dtype: str,
+) -> WrittenFile:
+    """Write PEFT's folder, or nothing: without its tensors it is no adapter."""
     try:
-        text = json.dumps(configs["unet"], indent=2, sort_keys=True)
-        write_bytes(path / "adapter_config.json", text.encode())
-        return write_checked(path / "adapter_model.safetensors", parts, read_back, dtype)
-    except BaseException:
-        shutil.rmtree(path)  # a folder without its tensors is no adapter
+        path.mkdir()
+        try:
+            write_bytes(path / PEFT_SETTINGS, config)
+            return write_checked(path / "adapter_model.safetensors", parts, modules, dtype)
+        except BaseException:
+            shutil.rmtree(path)
+            raise
+    except FileExistsError:
         raise
+    except OSError as error:
+        raise unwritable(path, len(config), error) from error
 
 
 def with_one_rank(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:

@@ -33,6 +33,9 @@ UNPICKLING_ERRORS = (
 )
 """Exceptions that torch.load raises for files with code, damaged files and other files."""
 
+PEFT_SETTINGS = "adapter_config.json"
+"""The file that PEFT writes beside its tensors."""
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -192,8 +195,8 @@ def _configs(metadata: Mapping[str, str], name: str) -> dict[str, PeftConfig]:
 
 
 def _configs_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, PeftConfig]:
-    """Read `adapter_config.json` beside a file that PEFT wrote, whichever network it is for."""
-    beside = path.with_name("adapter_config.json")
+    """Read PEFT_SETTINGS beside a file that PEFT wrote, whichever network it is for."""
+    beside = path.with_name(PEFT_SETTINGS)
     if not beside.is_file() or not any("base_model.model." in key for key in tensors):
         return {}
     configs = peft_configs(beside.read_text("utf-8", "replace"), f"{path.name}, {beside.name}")

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import problem
 from ..lora.factors import LoraFactors, LoraModel
 from ..lora.origin import Origin
-from .atomic import Part, write_bytes
+from .atomic import Part, unwritable, write_bytes
 from .compare import all_finite, relative_error
 from .half_precision import comparable, within_fp16
 from .reader import read_lora
@@ -186,18 +186,13 @@ def write_checked(
     Raises:
         ZipLoRAError, FileExistsError: as `write_lora`.
     """
+    size = sum(map(len, parts))
     try:
         write_bytes(path, *parts)
     except FileExistsError:
         raise
     except OSError as error:
-        raise problem(
-            str(path),
-            found=f"{error.strerror or error} while writing {sum(map(len, parts)):,} bytes",
-            expected="a folder with space that can be written to",
-            advice="Free some space, or choose a shorter name, and queue again: the result is "
-            "cached, and nothing is lost.",
-        ) from error
+        raise unwritable(path, size, error) from error
     parts.clear()
     try:
         return _read_back(path, modules, dtype)

@@ -59,8 +59,11 @@ def request_stop(node_id: str | None = None, workflow: str | None = None) -> lis
 
 
 def request_save(node_id: str | None = None, workflow: str | None = None) -> list[str]:
-    """Ask runs to write the current LoRA and continue; otherwise as `request_stop`."""
-    running = _running(node_id, workflow)
+    """Ask runs to write the current LoRA and continue; otherwise as `request_stop`.
+
+    A closed form or a search has nothing to write on the way, so it is not asked.
+    """
+    running = [run for run in _running(node_id, workflow) if run.saves]
     for run in running:
         run.save.set()
     return [run.node_id for run in running]

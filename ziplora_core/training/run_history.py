@@ -28,10 +28,14 @@ class Run:
         node_id: id of the training node; in a subgraph a path, `12:5`.
         steps: number of steps of the whole training; 0 for a closed form.
         workflow: id of the node's workflow; two workflows can have the same node ids.
+        saves: whether its steps make a LoRA that can be saved on the way.
     """
 
-    def __init__(self, node_id: str, steps: int = 0, workflow: str = "") -> None:
+    def __init__(
+        self, node_id: str, steps: int = 0, workflow: str = "", saves: bool = True
+    ) -> None:
         self.node_id, self.steps, self.workflow = node_id, steps, workflow
+        self.saves = saves and steps > 0
         self.id = uuid4().hex
         self.stop, self.save = threading.Event(), threading.Event()
         self.stopped = False

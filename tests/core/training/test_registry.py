@@ -27,13 +27,20 @@ def recorded(steps: int) -> TrainingRecord:
 
 
 def test_request_stop_and_save_reach_one_run_or_all() -> None:
-    with registry.registered(Run("1")) as one, registry.registered(Run("2:5")) as two:
+    with registry.registered(Run("1", 9)) as one, registry.registered(Run("2:5", 9)) as two:
         assert registry.request_stop("2:5") == ["2:5"]
         assert two.stop.is_set() and not one.stop.is_set()
         assert sorted(registry.request_stop()) == ["1", "2:5"] and one.stop.is_set()
         assert registry.request_save("1") == ["1"] and registry.request_save("1", "another") == []
         assert one.take_save() and not one.take_save() and not two.take_save()
     assert registry.request_stop() == registry.request_save("1") == []
+
+
+def test_request_save_of_a_run_without_a_lora_on_the_way_is_not_promised() -> None:
+    closed_form, search = Run("1"), Run("2", 9, saves=False)
+    with registry.registered(closed_form), registry.registered(search):
+        assert registry.request_save() == []
+        assert not closed_form.take_save() and not search.take_save()
 
 
 def test_registered_run_ends_with_its_state_and_stays_known() -> None:

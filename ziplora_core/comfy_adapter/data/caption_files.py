@@ -34,6 +34,11 @@ class FolderCaptions:
     texts: Texts
 
 
+def is_caption(path: Path) -> bool:
+    """Tell by its name whether a file holds captions."""
+    return path.suffix.lower() in _ENDINGS or path.name.lower() in TABLES
+
+
 def find_captions(folder: Path, pictures: Sequence[Path], others: Sequence[Path]) -> FolderCaptions:
     """Find the caption of every picture.
 

@@ -14,6 +14,7 @@ from ...errors import ZipLoRAError, problem
 from ...files.atomic import write_bytes
 from ...training.framing import Framing
 from ...training.interface import ProgressCallbacks
+from ...training.limits import kept_within_limits
 from ...training.random import Stream
 from ...training.resume_key import Inputs
 from ..model import conditioning as cond
@@ -35,6 +36,7 @@ def draw_class_pictures(
     loaded: Inputs,
     root: Path,
     callbacks: ProgressCallbacks,
+    notes: list[str],
 ) -> list[TrainingExample]:
     """Draw `count` pictures without the branches: Euler, 25 steps, guidance 5.
 
@@ -51,6 +53,7 @@ def draw_class_pictures(
         loaded: the MODEL and the CLIP, which identify the folder.
         root: the folder of all class pictures.
         callbacks: the callbacks for progress, given (done, total) UNet evaluations, and for stop.
+        notes: lines of the report, to which the reason is added when they cannot be saved.
 
     Raises:
         ZipLoRAError: a stop on request, before anything was learned.
@@ -62,22 +65,32 @@ def draw_class_pictures(
     size = opened.latent_shape(*frame.target)
     like = torch.zeros(1, *size, device=opened.device)
     shown, nothing = ([cond.prepare(opened.model, c, like)] for c in (positive, negative))
-    latents = [_read(file, size) for file in files]
-    already = opened.evaluations
-    total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
-    opened.on_evaluation = lambda done: callbacks.on_prepare(done - already, total)
-    examples = []
-    for n, (file, latent) in enumerate(zip(files, latents, strict=True)):
-        if callbacks.should_stop():
-            raise _stopped(n, count)
-        if latent is None:
-            noise = sample_noise(opened, frame, seed, n, Stream.CLASS_PICTURES)
-            drawn = sample_latents(opened, shown, nothing, noise, None, TRAJECTORY_STEPS)
-            latent = drawn[0].cpu()
-            _keep(file, latent, inputs)
-        view = View(latent, torch.zeros_like(latent), Framing.drawn(*frame.target))
-        examples.append(TrainingExample((view,), caption))
-    opened.on_evaluation = lambda done: None
+
+    def draw(n: int) -> Tensor:
+        noise = sample_noise(opened, frame, seed, n, Stream.CLASS_PICTURES)
+        return sample_latents(opened, shown, nothing, noise, None, TRAJECTORY_STEPS)[0].cpu()
+
+    with kept_within_limits(folder, "sets of class pictures", notes) as kept:
+        latents = [_read(file, size) for file in files]
+        already = opened.evaluations
+        total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
+        opened.on_evaluation = lambda done: callbacks.on_prepare(done - already, total)
+        examples, refused = [], None
+        for n, (file, latent) in enumerate(zip(files, latents, strict=True)):
+            if callbacks.should_stop():
+                raise _stopped(n, count)
+            if latent is None:
+                latent = draw(n)
+                refused = _keep(file, latent, inputs) or refused
+            view = View(latent, torch.zeros_like(latent), Framing.drawn(*frame.target))
+            examples.append(TrainingExample((view,), caption))
+        opened.on_evaluation = lambda done: None
+    notes += kept[1:]  # what was removed; Past Trainings lists the rest
+    if refused:
+        notes.append(
+            f"WARNING: class pictures could not be kept ({refused.strerror or refused}): the next "
+            "training draws them again."
+        )
     return examples
 
 
@@ -101,10 +114,11 @@ def _read(path: Path, size: tuple[int, ...]) -> Tensor | None:
     return latent if latent.shape == size and torch.isfinite(latent).all() else None
 
 
-def _keep(path: Path, latent: Tensor, inputs: Inputs) -> None:
-    """Write a latent for the next training; a failure, such as a full disk, is ignored."""
+def _keep(path: Path, latent: Tensor, inputs: Inputs) -> OSError | None:
+    """Write a latent for the next training; return the error that prevents it, as a full disk."""
     try:
         inputs.remember(path.parent)
         write_bytes(path, safetensors.torch.save({_KEY: latent}), replace=True)
-    except OSError:
-        return
+    except OSError as error:
+        return error
+    return None

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import problem
+from ...files.fingerprint import fingerprint
 from ...training.report import compose
-from .caption_files import FolderCaptions, find_captions
+from .caption_files import FolderCaptions, find_captions, is_caption
 from .caption_table import folded
 from .picture_file import PictureFile, parse_colour, read_picture
 from .picture_kinds import is_read, why_no_picture
@@ -42,6 +43,21 @@ def files_of(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if not path.name.startswith(".") and path.name.lower() not in _SYSTEM
     )
+
+
+def folder_fingerprint(folder: Path) -> list[object]:
+    """Return a value that changes with what `read_pictures` reads: names, pictures and captions.
+
+    The other files, which may be of any size, count by size and time.
+    """
+    found: list[object] = []
+    for path in files_of(folder):
+        if is_read(path) or is_caption(path):
+            found.append([path.name, fingerprint(path)])
+        elif path.is_file():
+            stat = path.stat()
+            found.append([path.name, stat.st_mtime_ns, stat.st_size])
+    return found
 
 
 def read_pictures(folder: Path, background: str = "#ffffff") -> PictureFolder:

@@ -123,7 +123,7 @@ class DreamBoothSession:
                     opened, (self.class_prompt, encoded[self.class_prompt]), encoded[""],
                     most_common_frame(examples), settings.class_count, settings.seed,
                     identify_model(inputs.model) | identify_clip(inputs.clip),
-                    root / "class_pictures", callbacks,
+                    root / "class_pictures", callbacks, self.notes,
                 )  # fmt: skip
             frozen = self.text_lora is None
             conditioner = Conditioner(opened.model, encode, frozen, opened.device)

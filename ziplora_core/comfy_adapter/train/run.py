@@ -18,6 +18,7 @@ from ...training.interface import (
     TrainingRecord,
     TrainingTask,
 )
+from ...training.limits import kept_within_limits
 from ...training.loop import train
 from ...training.lora_objective import LoRAObjective
 from ...training.options import TrainingOptions
@@ -89,21 +90,27 @@ def run_loop(
         after_step: called after every step; returns whether to save the LoRA so far.
     """
 
-    def on_step(record: TrainingRecord) -> None:
-        due = after_step(record)
+    def save_if_asked(record: TrainingRecord, due: bool) -> None:
         if folder and (callbacks.should_save() or due):
             save_so_far(
                 callbacks, notes, folder.path.name, record.step,
                 lambda: parts(record) or {"": export(record)},
             )  # fmt: skip
+
+    def on_step(record: TrainingRecord) -> None:
+        save_if_asked(record, due=after_step(record))
         callbacks.on_step(record)
 
     loop_callbacks = LoopCallbacks(
         export, on_step, callbacks.should_stop, on_end, start_counts, parts, free_memory
     )
-    record = train(task, steps, options, loop_callbacks, folder)
-    if folder:
-        hand_over(folder, record, callbacks)
+    if folder is None:
+        return train(task, steps, options, loop_callbacks)
+    with kept_within_limits(folder.path, "trainings", notes) as lines:
+        record = train(task, steps, options, loop_callbacks, folder)
+        save_if_asked(record, due=False)  # during the last step, or with a stop
+    hand_over(folder, record, callbacks)
+    record.notes += lines
     return record
 
 

@@ -24,7 +24,7 @@ def save_so_far(
     step: int,
     export: Callable[[], Mapping[str, LoRA]],
 ) -> None:
-    """Save the current LoRAs for LoRA loaders, and report their names or the reason for a failure.
+    """Save the current LoRAs for LoRA loaders; tell the page and the report what was not written.
 
     Args:
         callbacks: callbacks that are told.
@@ -33,26 +33,36 @@ def save_so_far(
         step: number of steps done.
         export: returns LoRAs by the last part of their file names, "" for a single one.
     """
-    written = attempt(
-        "saving the LoRA so far", lambda: _write(callbacks, run, step, export()), notes, False
-    )
-    if not written:
-        callbacks.on_status(f"{NOT_SAVED} The log says why.")
-
-
-def _write(callbacks: ProgressCallbacks, run: str, step: int, loras: Mapping[str, LoRA]) -> bool:
-    """Write the LoRAs, or report why the disk or a LoRA prevents it; return True in both cases."""
-    try:
-        names = []
-        for part, lora in loras.items():
-            name = "_".join(filter(None, (f"step_{step:05}", part)))
-            description = f"{part} LoRA of a training at step {step}".strip()
-            prefix = f"ziplora_{run}/{name}"
-            saved, _ = save_lora(lora.modules, prefix, "fp16", description, lora.metadata)
-            logger.info("ZipLoRA: step %d is saved as %s", step, saved)
-            names.append(saved)
+    loras = attempt("exporting the LoRA so far", export, notes, None)
+    if loras is None:
+        callbacks.on_status(f"{NOT_SAVED} Step {step}: the log says why.")
+        return
+    names: list[str] = []
+    failed = ""
+    for part, lora in loras.items():
+        try:
+            names.append(_write(run, step, part, lora))
+        except (OSError, MemoryError, ZipLoRAError) as error:
+            failed = f"Step {step}{part and f', the {part} LoRA'}: {error or type(error).__name__}"
+            break
+    if names:
         callbacks.on_saved(names)
-    except (OSError, ZipLoRAError) as error:
-        logger.warning("ZipLoRA: the LoRA so far could not be written: %s", error)
-        callbacks.on_status(f"{NOT_SAVED} {error}")
-    return True
+    if failed:
+        written = f" Written was {' and '.join(names)}." if names else ""
+        logger.warning("ZipLoRA: not saved. %s%s", failed, written)
+        notes.append(f"{NOT_SAVED} {failed}{written}")
+        callbacks.on_status(f"{NOT_SAVED} {failed}")
+
+
+def _write(run: str, step: int, part: str, lora: LoRA) -> str:
+    """Write one LoRA; return its name, as LoRA loaders list it.
+
+    Raises:
+        OSError, MemoryError, ZipLoRAError: the disk or the LoRA prevents it.
+    """
+    name = "_".join(filter(None, (f"step_{step:05}", part)))
+    description = f"{part} LoRA of a training at step {step}".strip()
+    prefix = f"ziplora_{run}/{name}"
+    saved, _ = save_lora(lora.modules, prefix, "fp16", description, lora.metadata)
+    logger.info("ZipLoRA: step %d is saved as %s", step, saved)
+    return saved

@@ -17,6 +17,7 @@ from ...lora.pair import LoRAPair
 from ...training.branches import Branches
 from ...training.checkpoint import CheckpointFolder
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
+from ...training.limits import kept_within_limits
 from ...training.noisy_samples import NoisySample, retention
 from ...training.protection import Made, attempt, composed, forgiving
 from ...training.random import Pool
@@ -169,7 +170,9 @@ class ZipLoRASession:
                 on_end, start_counts=bool(solved.columns),
             )  # fmt: skip
             if not steps:
-                hand_over(folder, record, callbacks)
+                with kept_within_limits(folder.path, "trainings", self.notes) as lines:
+                    hand_over(folder, record, callbacks)
+                record.notes += lines
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")
         measured = (before, after[0]) if before and after[0] else None
