@@ -11,7 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from torch import Tensor
 
-from ziplora_core.comfy_adapter.apply.guidance import conditional, with_negative_strength
+from ziplora_core.comfy_adapter.apply.guidance import with_negative_strength
+from ziplora_core.comfy_adapter.apply.halves import conditional
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
