@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import comfy.sample
 import comfy.sd
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras import (
     nodes_apg,
     nodes_attention_multiply,
     nodes_cfg,
-    nodes_differential_diffusion,
     nodes_easycache,
     nodes_eps,
     nodes_freelunch,
@@ -24,16 +25,18 @@ from comfy_extras import (
     nodes_mahiro,
     nodes_model_advanced,
     nodes_model_downscale,
+    nodes_model_merging,
     nodes_nag,
     nodes_pag,
     nodes_sag,
     nodes_tcfg,
-    nodes_tomesd,
 )
+from torch import Tensor
 
 from . import tiny
 
 Node = Callable[[ModelPatcher], ModelPatcher]
+Merge = Callable[[ModelPatcher, ModelPatcher], ModelPatcher]
 
 
 def _v3(node: Any, **inputs: Any) -> Node:
@@ -73,7 +76,6 @@ NEIGHBOURS: Mapping[str, Node] = {
     "HyperTile": _v3(
         nodes_hypertile.HyperTile, tile_size=32, swap_size=1, max_depth=2, scale_depth=False
     ),
-    "TomePatchModel": _v3(nodes_tomesd.TomePatchModel, ratio=0.4),
     "PatchModelAddDownscale": _v3(
         nodes_model_downscale.PatchModelAddDownscale,
         block_number=3, downscale_factor=2.0, start_percent=0.0, end_percent=0.6,
@@ -102,6 +104,33 @@ NEIGHBOURS: Mapping[str, Node] = {
         nodes_easycache.LazyCacheNode,
         reuse_threshold=1.0, start_percent=0.1, end_percent=0.95, verbose=False,
     ),
-    "DifferentialDiffusion": _v3(nodes_differential_diffusion.DifferentialDiffusion),
 }  # fmt: skip
-"""Every node of ComfyUI for SDXL between a MODEL and a sampler, beside merges and compilation."""
+"""The nodes of ComfyUI between a MODEL and a sampler that act on SDXL, beside merges."""
+
+
+def _difference(first: ModelPatcher, second: ModelPatcher) -> ModelPatcher:
+    """Put on the first MODEL what the second one has more than the tiny SDXL."""
+    more = nodes_model_merging.ModelSubtract().merge(second, tiny.tiny_sdxl(), 0.7)[0]
+    return nodes_model_merging.ModelAdd().merge(first, more)[0]
+
+
+MERGES: Mapping[str, Merge] = {
+    "ModelMergeSimple": lambda a, b: nodes_model_merging.ModelMergeSimple().merge(a, b, 0.3)[0],
+    "ModelMergeBlocks": lambda a, b: nodes_model_merging.ModelMergeBlocks().merge(
+        a, b, input=0.2, middle=0.9, out=0.6
+    )[0],
+    "ModelMergeAdd and ModelMergeSubtract": _difference,
+}
+"""ComfyUI's merges of two MODELs."""
+
+
+@torch.inference_mode()
+def drawn(
+    model: ModelPatcher, positive: Any, negative: Any, side: int = 16, steps: int = 2
+) -> Tensor:
+    """Draw as KSampler does, at CFG 5."""
+    noise = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
+    return comfy.sample.sample(
+        model, noise, steps, 5.0, "euler", "normal", positive, negative, torch.zeros_like(noise),
+        disable_pbar=True, seed=0,
+    )  # fmt: skip

@@ -89,6 +89,20 @@ def test_halves_are_read_in_comfyuis_order() -> None:
     assert conditional({}, 1, "x") == [True]
 
 
+def test_prompts_go_by_the_guiders_names_where_they_have_some() -> None:
+    names = {"a": "positive", "b": "negative", "of an area": None}
+    for uuids, halves, want in (
+        (["b"], [0], [False]),
+        (["b", "a"], [1, 0], [False, True]),
+        (["of an area", "b"], [0, 1], [True, False]),
+    ):
+        options = {"cond_or_uncond": halves, "uuids": uuids, "ziplora_prompts": names}
+        assert conditional(options, len(want), "x") == want
+    options = {"cond_or_uncond": [0], "uuids": ["of another node"], "ziplora_prompts": names}
+    with pytest.raises(ZipLoRAError, match="guider: found a guidance with more than"):
+        conditional(options, 1, "x")
+
+
 def test_guider_with_three_halves_is_refused(
     model: ModelPatcher, prompts: tuple[Conditioning, Conditioning]
 ) -> None:

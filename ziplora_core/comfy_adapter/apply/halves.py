@@ -14,6 +14,7 @@ _POSITIVE, _NEGATIVE = "positive", "negative"
 """The names of the prompts in ComfyUI's ordinary guiders."""
 _HALVES = {0: _POSITIVE, 1: _NEGATIVE}
 """The values of `cond_or_uncond` in ordinary guidance."""
+_UNKNOWN = "a prompt that is not the guider's"
 _NAMES = "ziplora_prompts"
 
 
@@ -27,7 +28,7 @@ def _naming(
 ) -> Any:
     """Pass the names of the guider's prompts on, by ComfyUI's id of a prompt.
 
-    A prompt of an area is copied under its id into the other half, so its name is not known.
+    A prompt of an area is copied under its id into the other half: it has no name there.
     """
     named = [
         (cond["uuid"], name)
@@ -36,7 +37,7 @@ def _naming(
         if "uuid" in cond
     ]
     times = Counter(uuid for uuid, _ in {*named})
-    names = {uuid: name for uuid, name in named if times[uuid] == 1}
+    names = {uuid: name if times[uuid] == 1 else None for uuid, name in named}
     options = {**model_options.get("transformer_options", {}), _NAMES: names}
     return executor(x, timestep, {**model_options, "transformer_options": options}, *args, **rest)
 
@@ -47,7 +48,8 @@ def conditional(
     """Say of each sample of a batch whether it is of the positive prompt.
 
     `cond_or_uncond` counts the prompts of one batch only: SelfAttentionGuidance and the guider of
-    two MODELs predict the negative prompt alone, as number 0. So prompts go by their names.
+    two MODELs predict the negative prompt alone, as number 0, and PerpNeg a third one. So prompts
+    go by their names, as far as they have some.
 
     Args:
         transformer_options: ComfyUI's, with the prompt of each of the equal pieces of the batch.
@@ -58,10 +60,11 @@ def conditional(
         ZipLoRAError: a guider with other prompts than a positive and a negative one.
     """
     halves = transformer_options.get("cond_or_uncond", [0])
-    uuids, names = transformer_options.get("uuids"), transformer_options.get(_NAMES, {})
+    names = transformer_options.get(_NAMES, {})
+    uuids = transformer_options.get("uuids", []) if names else [None] * len(halves)
     found = [
-        names.get(uuid, _HALVES.get(half))
-        for uuid, half in zip(uuids or [None] * len(halves), halves, strict=True)
+        names.get(uuid, _UNKNOWN if names else None) or _HALVES.get(half)
+        for uuid, half in zip(uuids, halves, strict=True)
     ]
     if not {*found} <= {_POSITIVE, _NEGATIVE}:
         raise problem(
