@@ -81,7 +81,19 @@ def _acquire(folder: Path) -> tuple[Path, IO[bytes]] | None:
             file.close()
             continue
         _sign(file)
+        _remove_abandoned(path)
         return path, file
+
+
+def _remove_abandoned(own: Path) -> None:
+    """Remove the locks of killed processes beside our own."""
+    for path in own.parent.glob(".*.lock"):
+        try:
+            with open(path, "r+b") as file:
+                if path != own and try_lock(file):
+                    path.unlink()
+        except OSError:  # it has just ended; or Windows, where an open file cannot be removed
+            continue
 
 
 def _sign(file: IO[bytes]) -> None:

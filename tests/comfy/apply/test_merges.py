@@ -68,7 +68,7 @@ def test_slider_counts_as_a_lora_of_the_stock_loader(
 
     def result(put: Put) -> Any:
         built = PLACES[place](put, neighbours.MERGES[merge], model, other)
-        return neighbours.drawn(built, *prompts, side=8)
+        return neighbours.drawn(built, *prompts, side=8, steps=1)
 
     got, want = result(on), result(stock)
     assert helpers.relative(got, want) < CLOSE

@@ -54,6 +54,9 @@ def test_folder_of_a_killed_process_is_free(folder: Path) -> None:
     process.kill()
     process.communicate()
     assert not is_owned(folder)
+    (left,) = folder.parent.iterdir()
+    with owned(folder.with_name("another")):
+        assert not left.exists()
     with owned(folder):
         pass
     assert [*folder.parent.iterdir()] == []
