@@ -11,6 +11,7 @@ import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_model_merging import ModelMergeSimple
 from torch import Tensor
 
 from bench.engine.models import SIZES
@@ -20,6 +21,7 @@ from ziplora_core.comfy_adapter.apply.lora import apply_lora
 from ziplora_core.comfy_adapter.apply.slider import with_slider
 from ziplora_core.comfy_adapter.apply.unziplora import with_unziplora
 from ziplora_core.comfy_adapter.model import conditioning as cond
+from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.comfy_adapter.model.pair_on_model import merge_pair, pair_on_model
 from ziplora_core.comfy_adapter.model.targets import unet_targets
 from ziplora_core.comfy_adapter.model.training_model import training_model
@@ -76,6 +78,12 @@ def merged(models: CardModels) -> ModelPatcher:
     return apply_lora(joined.modules(), "merge", models.model, None)[0]
 
 
+def merged_models(models: CardModels) -> ModelPatcher:
+    """A slider on both MODELs of a merge."""
+    on_both = ModelMergeSimple().merge(slider(models), slider(models), 0.4)
+    return on_both[0]
+
+
 def stock(models: CardModels, *loras: Any) -> ModelPatcher:
     model = models.model
     for lora in loras:
@@ -94,6 +102,26 @@ def test_picture_on_the_device_is_the_cpus(
     got, want = (draw(models, patch(models)) for models in models_of)
     assert_close(got, want)
     assert float((want - draw(models_of[1], models_of[1].model)).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("patch", [slider, windowed_slider, unzipped, merged, merged_models])
+@pytest.mark.parametrize("state", ["LOW_VRAM", "NO_VRAM"])
+def test_picture_is_the_same_where_comfyui_saves_memory(
+    state: str,
+    patch: Patch,
+    models_of: tuple[CardModels, CardModels],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With --novram, the weights stay on the CPU and each layer is lent its own."""
+    models, management = models_of[0], comfy.model_management
+    want = draw(models, patch(models))
+    unload_all_models()
+    monkeypatch.setattr(management, "vram_state", management.VRAMState[state])
+    got = draw(models, patch(models))
+    places = {p.device.type for p in models.model.model.diffusion_model.parameters()}
+    assert ("cpu" in places) is (state == "NO_VRAM")
+    assert_close(got, want)
+    unload_all_models()
 
 
 def test_slider_and_direct_merge_equal_stock_loaders(

@@ -124,6 +124,14 @@ class Branches:
         placed.to(device, dtype, non_blocking)
         return placed
 
+    def times(self, share: float) -> Branches:
+        """Return the branches with their output multiplied by a number."""
+        if share == 1:
+            return self
+        scaled = copy(self)
+        scaled.up = self.up * share
+        return scaled
+
     def fold(self, columns: Tensor) -> None:
         """Fold float32 `columns` `(branch, in)` into `down`; gradients flow back to them."""
         parts = zip(self.down.split(self.ranks), columns.to(self.down.device), strict=True)
@@ -140,7 +148,7 @@ class Branches:
         else:
             z = self._middle(x, gates, layer)
         if gates.values is not None:
-            rows = gates.values.to(z)  # (sample, branch)
+            rows = _for_pieces(gates.values.to(z), len(z))  # (sample, branch)
             if len(self.ranks) > 1:
                 rows = rows[:, self.branch_of_row]  # (sample, Σ rank)
             middle = (1,) * (z.ndim - 2)
@@ -164,6 +172,25 @@ class Branches:
         if not (n := gates.teachers):
             return product(x, folded)
         return torch.cat([product(x[:n], down), product(x[n:], folded)])
+
+
+def _for_pieces(values: Tensor, pieces: int) -> Tensor:
+    """Repeat gates `(sample, branch)` for samples that are cut into pieces, as HyperTile does.
+
+    Raises:
+        ZipLoRAError: the pieces are no multiple of the samples.
+    """
+    if pieces == len(values):
+        return values
+    each, rest = divmod(pieces, len(values))
+    if rest or not each:
+        raise problem(
+            "attention",
+            found=f"{pieces} pieces where {len(values)} samples are drawn",
+            expected="the samples, whole or each in the same number of pieces",
+            advice="Remove the node that changes the batch inside the UNet (attn1 or attn2 patch).",
+        )
+    return values.repeat_interleave(each, 0)
 
 
 def repeat_tokens(prompts: Tensor, tokens: int) -> Tensor:

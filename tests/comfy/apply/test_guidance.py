@@ -11,7 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from torch import Tensor
 
-from ziplora_core.comfy_adapter.apply.guidance import conditional, with_negative_strength
+from ziplora_core.comfy_adapter.apply.guidance import with_negative_strength
+from ziplora_core.comfy_adapter.apply.halves import conditional
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import lora_from_tensors
@@ -86,6 +87,20 @@ def test_halves_are_read_in_comfyuis_order() -> None:
     assert conditional({"cond_or_uncond": [0]}, 2, "x") == [True, True]
     assert conditional({"cond_or_uncond": [0, 0, 1]}, 3, "x") == [True, True, False]
     assert conditional({}, 1, "x") == [True]
+
+
+def test_prompts_go_by_the_guiders_names_where_they_have_some() -> None:
+    names = {"a": "positive", "b": "negative", "of an area": None}
+    for uuids, halves, want in (
+        (["b"], [0], [False]),
+        (["b", "a"], [1, 0], [False, True]),
+        (["of an area", "b"], [0, 1], [True, False]),
+    ):
+        options = {"cond_or_uncond": halves, "uuids": uuids, "ziplora_prompts": names}
+        assert conditional(options, len(want), "x") == want
+    options = {"cond_or_uncond": [0], "uuids": ["of another node"], "ziplora_prompts": names}
+    with pytest.raises(ZipLoRAError, match="guider: found a guidance with more than"):
+        conditional(options, 1, "x")
 
 
 def test_guider_with_three_halves_is_refused(

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...errors import problem
 from ...lora.factors import LoRA, LoraFactors
 from ...training.branches import Branches, Gates
-from ..model.branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
+from ..model.branch_hooks import compiled_lines, refuse_several_devices, uncompiled
+from ..model.sampling_hooks import SamplingHooks
 from ..model.targets import resolve_unet, unet_targets
+from .halves import conditional, name_prompts
 from .lora import apply_lora
-
-_CONDITIONAL, _UNCONDITIONAL = 0, 1
-"""The values of the halves of guidance in ComfyUI's `cond_or_uncond`."""
 
 
 def with_merge(
@@ -60,10 +58,14 @@ def with_negative_strength(
     if not factors:
         return model, []
     targets = unet_targets(model.model)
-    hooks = SamplingHooks({targets[key]: Branches([f]) for key, f in factors.items()})
+    hooks = SamplingHooks(
+        {targets[key]: Branches([f]) for key, f in factors.items()},
+        f"{name} with another strength in the negative prompt",
+    )
     key = f"ziplora_negative_{uuid.uuid4().hex}"
     clone = model.clone()
     hooks.put_on(clone, key)
+    name_prompts(clone, key)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _by_half(hooks, negative_strength))
     return clone, compiled_lines(model)
 
@@ -94,29 +96,3 @@ def _by_half(hooks: SamplingHooks, negative_strength: float) -> Callable[..., An
             hooks.gates = outer
 
     return follow
-
-
-def conditional(
-    transformer_options: Mapping[str, Any], samples: int, needed_by: str
-) -> Sequence[bool]:
-    """Say of each sample of a batch whether it is of guidance's positive half.
-
-    Args:
-        transformer_options: ComfyUI's, with the half of each of the equal pieces of the batch.
-        samples: the size of the batch.
-        needed_by: the node or input that needs to know, for the message.
-
-    Raises:
-        ZipLoRAError: a guider with more than two halves.
-    """
-    halves = transformer_options.get("cond_or_uncond", [_CONDITIONAL])
-    if not {*halves} <= {_CONDITIONAL, _UNCONDITIONAL}:
-        raise problem(
-            "guider",
-            found="a guidance with more than a positive and a negative prompt",
-            expected="ordinary guidance (KSampler, CFGGuider, BasicGuider)",
-            advice=f"Use one of these with {needed_by}: with other guiders it cannot tell which "
-            "prompt is the positive one.",
-        )
-    each = samples // len(halves)
-    return [half == _CONDITIONAL for half in halves for _ in range(each)]

@@ -14,8 +14,12 @@ from ...lora.factors import LoRA, LoraFactors
 from ...lora.pair import scaled
 from ...sliders.metadata import slider_use
 from ...training.branches import Branches, Gates
-from ..model.branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
+from ..model.branch_hooks import compiled_lines, refuse_several_devices, uncompiled
+from ..model.sampling_hooks import SamplingHooks
 from ..model.targets import resolve_some_unet, unet_targets
+
+_WHOLE = 0.0, 1.0
+"""The window of a slider that acts as a LoRA does."""
 
 
 def with_slider(
@@ -47,7 +51,8 @@ def with_slider(
     lines += compiled_lines(model)
     targets = unet_targets(model.model)
     hooks = SamplingHooks(
-        {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
+        {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()},
+        "" if (start_percent, end_percent) == _WHOLE else f"the slider {lines[0]}",
     )
     key = f"ziplora_slider_{uuid.uuid4().hex}"
     clone = model.clone()

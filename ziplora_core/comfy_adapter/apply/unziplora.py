@@ -17,9 +17,10 @@ from ...training.branches import Branches, Gates, lengthened
 from ...unziplora.objective import CONCEPTS
 from ...unziplora.separate_prompts import refuse_other_merges
 from ..model import conditioning as cond
-from ..model.branch_hooks import SamplingHooks, compiled_lines, refuse_several_devices, uncompiled
+from ..model.branch_hooks import compiled_lines, refuse_several_devices, uncompiled
+from ..model.sampling_hooks import SamplingHooks
 from ..model.targets import resolve_unet, unet_targets
-from .guidance import conditional
+from .halves import conditional, name_prompts
 
 
 def with_unziplora(
@@ -68,10 +69,11 @@ def with_unziplora(
     if not branches:
         return model, lines
     lines += compiled_lines(model)
-    hooks = SamplingHooks(branches)
+    hooks = SamplingHooks(branches, "Apply UnZipLoRA's LoRAs with their own prompts")
     key = f"ziplora_unzip_{uuid.uuid4().hex}"
     clone = model.clone()
     hooks.put_on(clone, key)
+    name_prompts(clone, key)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, _reading(hooks, read))
     return clone, lines
 

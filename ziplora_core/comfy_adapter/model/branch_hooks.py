@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, finalize
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
+from comfy.patcher_extension import PatcherInjection, WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -64,36 +64,6 @@ class BranchHooks:
             return out + self.branches[key].delta(inputs[0], self.gates, layer)
 
         return add_branches
-
-
-class SamplingHooks(BranchHooks):
-    """Hooks for sampling, with branches in the model's compute dtype on its device while loaded.
-
-    ComfyUI removes and adds injections several times in a run, so the branches stay on the device
-    until it detaches the model.
-    """
-
-    def __init__(self, branches: Mapping[str, Branches]) -> None:
-        super().__init__(branches)
-        self._own, self._place = branches, None
-
-    def put_on(self, patcher: Any, key: str) -> None:
-        """Add the hooks to a clone of a MODEL, under a key of their own."""
-        patcher.set_injections(key, [self.injection()])
-        patcher.add_callback_with_key(CallbacksMP.ON_DETACH, key, self._unloaded)
-
-    def _inject(self, patcher: Any) -> None:
-        refuse_several_devices(patcher)
-        place = patcher.load_device, patcher.model.get_dtype_inference()
-        if place != self._place:
-            non_blocking = comfy.model_management.device_supports_non_blocking(place[0])
-            self.branches = {key: b.on(*place, non_blocking) for key, b in self._own.items()}
-            self._place = place
-        super()._inject(patcher)
-
-    def _unloaded(self, *_: Any) -> None:
-        if not self._put_on:  # otherwise another patcher with them is still loaded
-            self.branches, self._place = self._own, None
 
 
 def uncompiled() -> AbstractContextManager[Any]:

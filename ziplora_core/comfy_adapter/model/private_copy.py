@@ -145,7 +145,7 @@ def refuse_patched(model: Any, name: str = "model") -> None:
     if found:
         raise problem(
             name,
-            found=", ".join(found),
+            found=", ".join(dict.fromkeys(found)),
             expected="a checkpoint, with or without LoRAs, and nothing else on it",
             advice=f"Connect the {name.upper()} from before the slider, FreeU or wrapper node, and "
             "apply that node afterwards.",

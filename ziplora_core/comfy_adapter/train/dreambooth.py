@@ -18,6 +18,7 @@ from ...lora.factors import LoRA, LoraFactors
 from ...training.checkpoint import CheckpointFolder
 from ...training.framing import Framing
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainedLoRA, TrainingRecord
+from ...training.ownership import owned
 from ...training.protection import attempt, composed, forgiving
 from ...training.validation import refuse_below_minimum
 from ..data.caption_encoding import Conditioner, encode_captions, literal_note, match_captions
@@ -117,6 +118,7 @@ class DreamBoothSession:
         encoded = encode_captions(inputs.clip, texts, inputs.model.model)
         callbacks.on_status("loading a copy of the model")
         with ExitStack() as stack:
+            stack.enter_context(owned(folder.path))
             opened, encode = self._open(stack, encoded)
             if prior and not classes:
                 classes = draw_class_pictures(

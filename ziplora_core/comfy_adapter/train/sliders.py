@@ -15,6 +15,7 @@ from ...sliders.report import slider_report
 from ...training.checkpoint import CheckpointFolder
 from ...training.framing import Framing
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainedLoRA, TrainingRecord
+from ...training.ownership import owned
 from ...training.protection import attempt, composed, forgiving
 from ...training.resume_key import Inputs, digest, settings_that_count
 from ...training.validation import refuse_below_minimum
@@ -99,7 +100,8 @@ class SliderSession:
         task.prepare(inputs)
         callbacks.on_status("loading a copy of the model")
         effects: list[Effect] = []
-        with training_model(inputs.model, self.lora.by_weight(self.targets)) as opened:
+        hooked = self.lora.by_weight(self.targets)
+        with owned(folder.path), training_model(inputs.model, hooked) as opened:
             conditioner = Conditioner(opened.model, encoded.__getitem__, True, opened.device)
             objective = task.objective(opened, self.lora, conditioner)
             prompts = conditioner([(text, self.frame) for text in (self.shown, "")])

@@ -21,6 +21,7 @@ from ...training.branches import Gates
 from ...training.checkpoint import CheckpointFolder
 from ...training.framing import Framing
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainedLoRA, TrainingRecord
+from ...training.ownership import owned
 from ...training.protection import attempt, composed, forgiving
 from ...training.validation import refuse_below_minimum
 from ...unziplora.feature_masks import FeatureMasks, owners, schedule
@@ -139,7 +140,7 @@ class UnZipLoRASession:
         prompts, shown = self._own_prompts(encoded), self._shown_prompts(encoded)
         callbacks.on_status("loading a copy of the model")
         hooked = {self.targets[name]: b for name, b in self.learned.branches.items()}
-        with training_model(inputs.model, hooked) as opened:
+        with owned(folder.path), training_model(inputs.model, hooked) as opened:
             task = UnZipLoRAObjective(
                 model=opened,
                 learned=self.learned,

@@ -19,6 +19,7 @@ from ...training.checkpoint import CheckpointFolder
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
 from ...training.limits import kept_within_limits
 from ...training.noisy_samples import NoisySample, retention
+from ...training.ownership import owned
 from ...training.protection import Made, attempt, composed, forgiving
 from ...training.random import Pool
 from ...ziplora.closed_form import ClosedForm, closed_form_evaluations
@@ -132,7 +133,8 @@ class ZipLoRASession:
         folder = self._checkpoint_folder(checkpoints)
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
-        with training_model(self.model, hooked, backward=steps > 0) as opened:
+        held = owned(folder and folder.path)
+        with held, training_model(self.model, hooked, backward=steps > 0) as opened:
             samples, held_out = self._noisy_samples(opened, callbacks)
             before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
             task = self._objective(opened, samples)
