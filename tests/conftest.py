@@ -43,7 +43,7 @@ def load_package(name: str, folder: Path) -> ModuleType:
 
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 sys.path.append(str(ROOT))
-for helper in ("sandbox", "miniworld", "quality", "bench", "card"):
+for helper in ("sandbox", "miniworld", "quality", "bench", "card", "reliability"):
     load_package(helper, TESTS / helper)
 torch.set_num_threads(1)
 
