@@ -19,8 +19,8 @@ from sandbox.paths import ROOT
 
 from .promise import Promise
 
-SHORT_MINUTES = 3.0
-"""Time limit of a part's short form."""
+SHORT_MINUTES = 10.0
+"""Time limit of a part's short form, which takes some tens of seconds where nothing else runs."""
 SHOWN = 3000
 """Number of characters shown from the end of a part's output, when it fails."""
 
@@ -41,7 +41,7 @@ class Part:
 
 
 LIST = (
-    Part("faults", "Faults while a training runs", 60),
+    Part("faults", "Faults while a training runs", 120),
     Part("leaks", "Connections, memory and files of a running server", 30),
     Part("checkpoints", "Checkpoints and finished trainings", 30),
     Part("disk", "Files on the disk", 30),
