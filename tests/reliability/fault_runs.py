@@ -42,7 +42,7 @@ from .injection import CANCEL, DISK_ERROR, ERROR, FULL_DISK, KILL, Fault, Inject
 MODEL, RESUME, SAID = "model", "resume", "said"
 TYPED, TEMPORARY, PARTIAL, MEMORY = "typed", "temporary", "partial", "memory"
 DISK_BYTES = 1 << 24
-SAYS = ("WARNING", "memory ran out", "this is the state of step", "stopped")
+SAYS = (" failed (", "memory ran out", "this is the state of step")
 """What a report has where the result is another one than without the fault."""
 DIFFERS = ("memory ran out", "failed halfway; the state before it is not there")
 """What the report of a resumed training has where the result may differ a little."""
@@ -57,6 +57,7 @@ class Outcome:
         node, kind, place: names.
         ended: how the run ended: killed, returned, or the name of the exception.
         resumed_at: from which step it went on when it was queued again, -1 for nothing.
+        left: number of temporary files that a killed process has left.
         broken: for each promise that was tried, what was found instead, empty if it held.
     """
 
@@ -65,6 +66,7 @@ class Outcome:
     place: str
     ended: str = ""
     resumed_at: int = -1
+    left: int = 0
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -120,6 +122,8 @@ class Bench:
             made = self._run(fault)
             found.ended = "returned" if self.happened else ""
             return made
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # noqa: BLE001 (a cancel is not an Exception)
             found.ended = type(error).__name__
             allowed = {ERROR: "FaultError", CANCEL: "InterruptProcessingException"}
@@ -139,10 +143,15 @@ class Bench:
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             found.ended = "killed"
+            found.left = len(temporary_files(self.disk / "output"))
 
     def _again(self, found: Outcome) -> None:
         """Queue the same inputs once more."""
-        made = self._run(None)
+        try:
+            made = self._run(None)
+        except Exception as error:  # noqa: BLE001 (that the training ends is the promise)
+            found.broken[RESUME] = f"{type(error).__name__}: {str(error)[:200]}"
+            return
         _, _, after = made.report.partition("resumed at ")
         found.resumed_at = int("".join(c for c in after[:6] if c.isdigit()) or 0)
         off = difference(made, self.plain)

@@ -88,7 +88,8 @@ def _figures(name: str, tried: Sequence[Outcome]) -> str:
         later = sum(o["resumed_at"] > 0 for o in tried)
         return f"{later} went on from a checkpoint, {len(tried) - later} began anew"
     if name == "partial":
-        return _counts(tried, "kind")
+        left = sum(o["left"] for o in tried)
+        return f"{_counts(tried, 'kind')}. {left} temporary files after the kills"
     return _counts(tried, "ended") if name == "typed" else ""
 
 

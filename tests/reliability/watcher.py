@@ -105,7 +105,7 @@ def _is_local(address: str) -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    """Return the resident memory of a process, without files that are mapped into it."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return 1024 * int(found[1])
