@@ -9,6 +9,7 @@
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
 # make bench   what merging and training cost, beside others: docs/BENCHMARKS.md (ARGS=--help)
 # make card    on a machine with a card: ten minutes of tests and figures, into docs/BENCHMARKS.md
+# make reliability   faults, fuzzing, leaks, versions: docs/RELIABILITY.md (ARGS="faults leaks")
 # make peaks   peak memory of every trainer on SDXL's shapes, without a card
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
@@ -22,7 +23,8 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality miniworld
+.PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality \
+	miniworld reliability
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -88,6 +90,9 @@ card:
 
 quality: setup
 	@cd tests && $(BIN)/python -m quality $(ARGS)
+
+reliability: setup
+	@cd tests && $(BIN)/python -m reliability $(ARGS)
 
 miniworld: setup
 	@cd tests && $(BIN)/python -m miniworld

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 
 from sandbox.commands import say
 from sandbox.paths import ROOT
+from sandbox.places import replaced
 
 from .table import Table
 
@@ -52,7 +52,7 @@ def write(
     about = [*circumstances(), f"took {minutes:.0f} minutes"]
     body = "\n".join([*(f"- {line}" for line in about), *(f"\n{t.text()}" for t in tables)])
     document, figures = docs / DOCUMENT, docs / FIGURES
-    text = replaced(document.read_text(encoding="utf-8"), f"{run} {section}", body)
+    text = replaced(document.read_text(encoding="utf-8"), f"{run} {section}", body, DOCUMENT)
     document.write_text(text, encoding="utf-8")
     runs = json.loads(figures.read_text()) if figures.is_file() else {}
     measured = {"about": about, "tables": {t.title: t.figures() for t in tables}}
@@ -60,12 +60,3 @@ def write(
     runs[run] = dict(sorted(sections.items(), key=lambda s: text.index(f"<!-- {run} {s[0]} -->")))
     figures.write_text(json.dumps(runs, indent=1) + "\n")
     say(f"written: {document}, {figures.name}")
-
-
-def replaced(text: str, place: str, body: str) -> str:
-    """Return the text with `body` between a place's two marks."""
-    marks = rf"(?<=<!-- {place} -->\n).*?(?=<!-- end of {place} -->)"
-    text, found = re.subn(marks, lambda _: f"\n{body}\n\n", text, flags=re.DOTALL)
-    if found != 1:
-        raise SystemExit(f"{DOCUMENT}: {found} places for {place}, expected one")
-    return text

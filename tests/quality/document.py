@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
@@ -11,8 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sandbox import places
 from sandbox.commands import say
 from sandbox.paths import ROOT
+from sandbox.places import replaced
 
 from .benchmark import CHANGED, SEEDED, PairResult
 from .cache import State
@@ -116,23 +117,13 @@ def rounded(cell: State, fits: bool = True) -> dict[str, float | list[float]]:
 
 def put(mark: str, body: str) -> None:
     """Put a table between its two marks in the document."""
-    require([mark])
-    before = DOCUMENT.read_text(encoding="utf-8")
-    text = re.sub(_place(mark), lambda _: f"\n{body}\n\n", before, flags=re.DOTALL)
+    text = replaced(DOCUMENT.read_text(encoding="utf-8"), mark, body, DOCUMENT.name)
     DOCUMENT.write_text(text, encoding="utf-8")
 
 
 def require(marks: Sequence[str]) -> None:
     """Stop before a long run if the document has no place for one of its tables."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    for mark in marks:
-        found = len(re.findall(_place(mark), text, flags=re.DOTALL))
-        if found != 1:
-            raise SystemExit(f"{DOCUMENT}: found {found} places for {mark}, expected one")
-
-
-def _place(mark: str) -> str:
-    return rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end of {mark} -->)"
+    places.require(DOCUMENT.read_text(encoding="utf-8"), marks, DOCUMENT.name)
 
 
 def short_sheet(results: Sequence[PairResult]) -> Image.Image:

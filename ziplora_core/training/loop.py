@@ -150,13 +150,17 @@ class _Loop:
     def _update(self, step: int) -> bool:
         """Update the parameters; return False when the step is to be done again, with less memory.
 
-        The first update allocates the optimiser's state, before it changes a parameter.
+        The first update allocates the optimiser's state; whatever it has changed is taken back.
         """
         first = not self.optimiser.state
+        self.checkpoints.begin_update()
         if unless_out_of_memory(lambda: (self.optimiser.step(),)) is not None:
+            self.checkpoints.end_update()
             return True
         if first:
             self.optimiser.state.clear()
+            self._restore(self.good[-1])
+            self.checkpoints.end_update()
         self._go_on_with_less(step, again=first)
         return False
 
@@ -186,15 +190,19 @@ class _Loop:
                 advice="Lower the learning rate. If that does not help, check that the LoRAs and "
                 "pictures fit this checkpoint, and keep strengths near 1.",
             )
-        with torch.no_grad():
-            for parameter, value in zip(self.task.parameters, good.parameters, strict=True):
-                parameter.copy_(value)
+        self._restore(good)
         self.task.load_extra_state(good.extra_state)
         self.record.history = {n: v[: good.step] for n, v in self.record.history.items()}
         self.record.failed = True
         self.record.stopped = (
             f"{reason}: this is the state of step {good.step}; lower the learning rate"
         )
+
+    def _restore(self, good: _Good) -> None:
+        """Copy the parameters back."""
+        with torch.no_grad():
+            for parameter, value in zip(self.task.parameters, good.parameters, strict=True):
+                parameter.copy_(value)
 
     def resume(self) -> None:
         """Continue from a checkpoint of the same inputs, if there is one."""

@@ -46,6 +46,7 @@ class RunCheckpoints:
         self.planned_low = task.low_memory
         self.next = 0.0  # when the next one may be written
         self.written: tuple[int, bool] | None = None  # the last one's step, and whether it failed
+        self.versions: list[int] | None = None  # of all tensors, before an update that is under way
 
     def resume(self) -> bool:
         """Load a checkpoint of the same inputs; return whether there is one.
@@ -95,7 +96,7 @@ class RunCheckpoints:
         if self.folder is None or self.record.step == 0:
             return False
         now = (self.record.step, self.record.failed)
-        if self.written == now:
+        if self.written == now or (self._is_torn() and self._goes_without()):
             return True
         try:
             self.folder.save(self._state())
@@ -107,6 +108,35 @@ class RunCheckpoints:
             return False
         self.written = now
         return True
+
+    def begin_update(self) -> None:
+        """Remember the parameters and the optimiser's state, by PyTorch's counts of changes."""
+        self.versions = self._versions()
+
+    def end_update(self) -> None:
+        """Note that an update is done as a whole, or taken back."""
+        self.versions = None
+
+    def _versions(self) -> list[int]:
+        state = [v for kept in self.optimiser.state.values() for v in kept.values()]
+        return [t._version for t in (*self.task.parameters, *state) if isinstance(t, torch.Tensor)]
+
+    def _is_torn(self) -> bool:
+        """Return whether an update has failed after it had changed something."""
+        return self.versions is not None and self.versions != self._versions()
+
+    def _goes_without(self) -> bool:
+        """Note an update that failed halfway; return whether there is an earlier checkpoint.
+
+        A run that goes on from such a state learns something else, so the earlier one stays.
+        Without one, that is still better than to begin anew.
+        """
+        kept = "is kept" if self.written else "is not there: what follows may differ a little"
+        self.record.notes.append(
+            f"WARNING: the update of step {self.record.step + 1} failed halfway; "
+            f"the state before it {kept}"
+        )
+        return self.written is not None
 
     def write_in_time(self) -> None:
         """Write a checkpoint, unless checkpoints would take more than a twentieth of the time."""
@@ -130,7 +160,7 @@ class RunCheckpoints:
         written = folder.lora_file if folder.lora_file.exists() else "none"
         logger.info(
             "ZipLoRA: step %d kept in %s; queue the same inputs to go on. LoRA so far: %s",
-            self.record.step, folder.path, written,
+            self.written[0] if self.written else self.record.step, folder.path, written,
         )  # fmt: skip
 
     def _save_loras(self, folder: CheckpointFolder) -> None:

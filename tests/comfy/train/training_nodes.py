@@ -63,6 +63,10 @@ class Trainer:
 
         With `saved`, its checkpoint is told that the result is in a file.
         """
+        return self.execute(self.inputs(**changed), saved)
+
+    def inputs(self, **changed: Any) -> dict[str, Any]:
+        """Make the node's inputs; see `run`."""
         inputs = INPUTS[self.name]() | {"model": tiny.tiny_sdxl(), "seed": 0}
         options = {"sample_every": 1, "held_out_draws": 2, "checkpoint_every": 0}
         options |= changed.pop("options", {})
@@ -70,6 +74,10 @@ class Trainer:
         inputs |= changed
         if self.takes_lists:
             inputs = {k: v if isinstance(v, list) else [v] for k, v in inputs.items()}
+        return inputs
+
+    def execute(self, inputs: dict[str, Any], saved: bool = True) -> Trained:
+        """Execute the node with inputs as `inputs` makes them; see `run`."""
         with torch.inference_mode():  # as ComfyUI runs nodes
             output = self.prepared.EXECUTE_NORMALIZED(**inputs)
         loras = [value for value in output.args if isinstance(value, dict) and _is_lora(value)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.files import read_lora
@@ -173,6 +174,57 @@ def test_train_without_memory_for_an_update_goes_on_with_less_or_stops_with_advi
     with pytest.raises(ZipLoRAError, match=f"memory: found none left at step {at}"):
         run(task, folder)
     assert (folder.path / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_train_failing_within_an_update_resumes_from_before_it_or_says_that_it_cannot(
+    every: int, tmp_path: Path
+) -> None:
+    """Some parameters are of the next step by then, so there is no exact state of this one."""
+    whole, updates = objective(), []
+    run(whole)
+
+    def fails(*_args: Any) -> None:
+        updates.append(1)
+        if len(updates) == 6:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    folder = CheckpointFolder(tmp_path / "run")
+    broken = objective(TrainingOptions(checkpoint_every=every))
+    hook = register_optimizer_step_post_hook(fails)
+    try:
+        with pytest.raises(RuntimeError, match="unspecified"):
+            run(broken, folder)
+    finally:
+        hook.remove()
+    assert folder.lora_file.exists()
+    resumed = objective()
+    record = run(resumed, folder)
+    said = [note for note in record.notes if "the update of step 6 failed halfway" in note]
+    if every:
+        assert record.resumed_at in (2, 4)
+        assert torch.equal(resumed.coefficients.flat, whole.coefficients.flat)
+    else:
+        assert record.resumed_at == 5 and said and said[0].startswith("WARNING")
+
+
+def test_train_without_memory_after_the_first_update_takes_it_once() -> None:
+    whole, updates = objective(), []
+    run(whole)
+
+    def short_of_memory(*_args: Any) -> None:
+        updates.append(1)
+        if len(updates) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task = objective()
+    hook = register_optimizer_step_post_hook(short_of_memory)
+    try:
+        record = run(task)
+    finally:
+        hook.remove()
+    assert record.step == STEPS and "memory=low" in record.notes[0]
+    torch.testing.assert_close(task.coefficients.flat, whole.coefficients.flat)
 
 
 def test_checkpoint_without_memory_on_the_computer_costs_nothing_else(
