@@ -10,6 +10,8 @@
 # make bench   what merging and training cost, beside others: docs/BENCHMARKS.md (ARGS=--help)
 # make card    on a machine with a card: ten minutes of tests and figures, into docs/BENCHMARKS.md
 # make peaks   peak memory of every trainer on SDXL's shapes, without a card
+# make matrix  the tests on other versions of ComfyUI, Python and the frontend (ARGS="comfyui-0.27.0" for one)
+# make real_size   SDXL in its full size from a checkpoint file, on the CPU: into docs/BENCHMARKS.md
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
 
@@ -22,7 +24,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality miniworld
+.PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality miniworld matrix real_size
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -85,6 +87,12 @@ peaks: setup
 
 card:
 	@cd tests && TIER="$(TIER)" $(or $(COMFYUI_PYTHON),$(BIN)/python) -m card $(ARGS)
+
+matrix: setup
+	@cd tests && $(BIN)/python -m sandbox.matrix $(ARGS)
+
+real_size: setup
+	@cd tests && DEVICE=cpu $(BIN)/python -m card.real_size $(ARGS)
 
 quality: setup
 	@cd tests && $(BIN)/python -m quality $(ARGS)
