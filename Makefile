@@ -11,6 +11,8 @@
 # make card    on a machine with a card: ten minutes of tests and figures, into docs/BENCHMARKS.md
 # make reliability   faults, fuzzing, leaks, versions: docs/RELIABILITY.md (ARGS="faults leaks")
 # make peaks   peak memory of every trainer on SDXL's shapes, without a card
+# make matrix  the tests on other versions of ComfyUI, Python and the frontend (ARGS="comfyui-0.27.0" for one)
+# make real_size   SDXL in its full size from a checkpoint file, on the CPU: into docs/BENCHMARKS.md
 #
 # ZIPLORA_SANDBOX moves .sandbox; COMFYUI_PATH uses an existing ComfyUI, COMFYUI_PYTHON its Python.
 
@@ -24,7 +26,7 @@ PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
 .PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality \
-	miniworld reliability
+	miniworld reliability matrix real_size
 
 setup:
 	@cd tests && $(PYTHON3) -m sandbox.setup
@@ -87,6 +89,12 @@ peaks: setup
 
 card:
 	@cd tests && TIER="$(TIER)" $(or $(COMFYUI_PYTHON),$(BIN)/python) -m card $(ARGS)
+
+matrix: setup
+	@cd tests && $(BIN)/python -m sandbox.matrix $(ARGS)
+
+real_size: setup
+	@cd tests && DEVICE=cpu $(BIN)/python -m card.real_size $(ARGS)
 
 quality: setup
 	@cd tests && $(BIN)/python -m quality $(ARGS)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from comfy_api.latest import ComfyExtension, io  # noqa: TID251
-from server import PromptServer  # noqa: TID251
-from typing_extensions import override
+from .ziplora_core.comfy_adapter.requirement import comfyui_version, require_comfyui
 
-from .nodes import NODES
-from .nodes.shared.routes import register_routes
-from .ziplora_core.comfy_adapter.housekeeping import remove_temporary_files
+require_comfyui(comfyui_version())  # before anything is imported that an older ComfyUI may lack
+
+from comfy_api.latest import ComfyExtension, io  # noqa: E402, TID251
+from server import PromptServer  # noqa: E402, TID251
+from typing_extensions import override  # noqa: E402
+
+from .nodes import NODES  # noqa: E402
+from .nodes.shared.routes import register_routes  # noqa: E402
+from .ziplora_core.comfy_adapter.housekeeping import remove_temporary_files  # noqa: E402
 
 WEB_DIRECTORY = "./js"
 

@@ -1,11 +1,25 @@
 // @ts-check
 /**
- * Replaces the elements of panels and reports after an undo in Nodes 2.0.
+ * Replaces the elements of panels and reports where Nodes 2.0 has kept those of a node that is gone.
  *
- * The frontend then recreates every node but keeps the old nodes' elements on the page, ours among
- * them. Those elements would show and change nodes that no longer exist.
+ * The page knows a node by its number only. An undo, or a node that moves into a subgraph or out of
+ * one, makes another node of the same number, and the frontend may keep the old node's elements on the
+ * page, ours among them. Those elements would show and change a node that no longer exists.
  */
 import { app } from "../../scripts/app.js";
+
+let waiting = false;
+
+/** Looks at the page once the frontend has updated it, which takes it two frames. */
+function soon() {
+  if (waiting) return;
+  waiting = true;
+  const look = () => {
+    waiting = false;
+    putInPlace();
+  };
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(look)));
+}
 
 /** Replaces the elements of removed widgets by those of the widgets that took their place. */
 function putInPlace() {
@@ -21,8 +35,9 @@ function putInPlace() {
 
 app.registerExtension({
   name: "ziplora.remount",
-  afterConfigureGraph() {
-    // The frontend has updated the page two frames later.
-    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(putInPlace)));
+  setup() {
+    app.canvas.canvas.addEventListener("litegraph:set-graph", soon); // a subgraph is opened or left
   },
+  nodeCreated: soon,
+  afterConfigureGraph: soon,
 });

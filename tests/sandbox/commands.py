@@ -26,11 +26,21 @@ def pip(python: Path | str, *arguments: str, doing: str) -> None:
     run([str(python), "-m", "pip", *arguments], doing=doing)
 
 
-def run(command: list[str], doing: str, cwd: Path | None = None) -> None:
+def run(
+    command: list[str],
+    doing: str,
+    cwd: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> None:
     """Run a command silently, and print every half minute that it is still running."""
     start = time.monotonic()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=environment,
     )
     while True:
         try:

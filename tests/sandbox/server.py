@@ -26,6 +26,8 @@ __all__ = ["ComfyServer", "PromptRejected", "Result", "ServerError", "fresh_base
 Json = Any
 FEATURES = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 """The frontend's first message: with it, previews name their node."""
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
+"""A factor on the time that a server has to start, and a prompt to end, on a busy machine."""
 IMPORT_FAILURE = re.compile(r"IMPORT FAILED|Cannot import")
 FINAL_EVENTS = {
     "execution_success": "success",
@@ -155,12 +157,13 @@ class ComfyServer:
     ) -> Result:
         """Queue a prompt and wait for its end; `on_event` gets each JSON message at once."""
         url = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}"
-        connection = websocket.create_connection(url, timeout=timeout)
+        connection = websocket.create_connection(url, timeout=PATIENCE * timeout)
         try:
             connection.send(json.dumps(FEATURES))
             start = time.monotonic()
             result = Result(self.queue(prompt, partial))
-            self._follow(connection, result, start + timeout, on_event or (lambda _: None))
+            until = start + PATIENCE * timeout
+            self._follow(connection, result, until, on_event or (lambda _: None))
             result.seconds = time.monotonic() - start
         finally:
             connection.close()
@@ -219,7 +222,8 @@ class ComfyServer:
             if result.status and event["type"] == "executing" and data["node"] is None:
                 return  # sent after the history entry was written
 
-    def _wait_until_ready(self, timeout: float = 600) -> None:
+    def _wait_until_ready(self, timeout: float = 180) -> None:
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self._process is not None
@@ -242,7 +246,7 @@ class ComfyServer:
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=60) as response:
+            with opener.open(request, timeout=60 * PATIENCE) as response:
                 return _parsed(response.read())
         except urllib.error.HTTPError as error:
             raise PromptRejected(error.code, _parsed(error.read())) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from .commands import ADVICE, SetupError, pip, run, say
 from .link import link_base, link_for_type_checker
 from .paths import BASE, COMFYUI, COMFYUI_PATH, COMFYUI_PYTHON, PYTHON, ROOT, SANDBOX, VENV
-from .source import SHA256, get_comfyui
+from .source import TESTED, get_comfyui
 from .stages import Stage, run_stages
 
 HERE = Path(__file__).resolve().parent
@@ -74,7 +74,7 @@ def stages() -> list[Stage]:
     every = (
         Stage("venv", "Python environment", str(COMFYUI_PYTHON), PYTHON, make_venv),
         Stage("torch", torch, torch, installed, get_torch),
-        Stage("comfyui", "ComfyUI", SHA256, COMFYUI / "main.py", get_source),
+        Stage("comfyui", "ComfyUI", TESTED.sha256, COMFYUI / "main.py", get_source),
         Stage("packages", "ComfyUI's packages", versions, installed, get_packages),
         Stage("tests", "test packages", _text(TEST_REQUIREMENTS), installed, get_test_packages),
         Stage("link", "custom_nodes and folders", str(ROOT), BASE / "custom_nodes", link),
@@ -135,10 +135,15 @@ def get_source() -> None:
 
 def get_packages() -> None:
     """Install ComfyUI's requirements without changing torch."""
-    lines = _text(COMFYUI / "requirements.txt").splitlines()
-    wanted = [line for line in lines if line.strip() and not line.startswith("#")]
-    wanted = [line for line in wanted if _package(line) not in NOT_NEEDED]
+    wanted = packages_of(COMFYUI)
     pip(PYTHON, *INSTALL, *wanted, *TORCH, *_constraints(), doing="installing ComfyUI's packages")
+
+
+def packages_of(comfyui: Path) -> list[str]:
+    """List the requirements of a ComfyUI that its servers need, without torch."""
+    lines = _text(comfyui / "requirements.txt").splitlines()
+    wanted = [line for line in lines if line.strip() and not line.startswith("#")]
+    return [line for line in wanted if _package(line) not in NOT_NEEDED]
 
 
 def get_test_packages() -> None:

@@ -37,16 +37,18 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def test_check_wrong_hash_removes_the_file_and_says_so(tmp_path: Path) -> None:
-    damaged = tmp_path / source.ARCHIVE
+    damaged = tmp_path / source.TESTED.archive
     damaged.write_bytes(b"half a download")
     with pytest.raises(SetupError, match=r"found SHA-256 .* expected de5d0c32.*again") as error:
-        source.check(damaged, source.SHA256)
+        source.check(damaged, source.TESTED.sha256)
     assert hashlib.sha256(b"half a download").hexdigest() in str(error.value)
     assert not damaged.exists()
 
 
 def test_get_comfyui_wrong_archive_leaves_no_comfyui(tmp_path: Path) -> None:
-    archive(tmp_path / source.ARCHIVE, {source.TREE + "main.py": b"not the tested one"})
+    archive(
+        tmp_path / source.TESTED.archive, {source.TESTED.tree + "main.py": b"not the tested one"}
+    )
     with pytest.raises(SetupError, match="SHA-256"):
         source.get_comfyui(sys.executable, tmp_path, tmp_path / "ComfyUI")
     assert not (tmp_path / "ComfyUI").exists()

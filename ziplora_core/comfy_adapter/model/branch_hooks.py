@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy.patcher_extension import PatcherInjection, WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
@@ -47,7 +46,7 @@ class BranchHooks:
     def _inject(self, patcher: Any) -> None:
         handles = []
         for key in self.branches:
-            layer = comfy.utils.get_attr(patcher.model, key.removesuffix(".weight"))
+            layer = patcher.model.get_submodule(key.removesuffix(".weight"))
             handles.append(layer.register_forward_hook(self._hook(key)))
         self._put_on[patcher] = finalize(patcher, _remove, handles)
 
