@@ -42,6 +42,7 @@ class _Request:
     bias_and_norm: BiasAndNorm
     limits: Limits
 
+
 PEFT_SETTINGS = "adapter_config.json"
 """The file that PEFT writes beside its tensors."""
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
-import comfy.model_management
 import torch
 from comfy.patcher_extension import PatcherInjection, WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
