@@ -6,12 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..ziplora_core.comfy_adapter.data.caption_encoding import refuse_no_prompt
 from ..ziplora_core.comfy_adapter.folders import work_root
 from ..ziplora_core.comfy_adapter.train.dreambooth import train_dreambooth
 from ..ziplora_core.comfy_adapter.train.dreambooth_inputs import TrainingInputs
 from ..ziplora_core.dreambooth.options import DreamBoothSettings
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.lora.layers import LAYER_CHOICES
+from .shared.before_run import UNLINKED, checked, unless_linked
 from .shared.outputs import lora_output, loss_output, report_output
 from .shared.progress import followed, log_warnings
 from .shared.training_inputs import (
@@ -151,6 +153,12 @@ class TrainDreamBoothLoRA(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt: list[str | None], captions: object = UNLINKED) -> bool | str:
+        if captions is not UNLINKED:
+            return True
+        return checked(unless_linked(refuse_no_prompt, prompt[0]))
 
     @classmethod
     def execute(

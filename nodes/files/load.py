@@ -24,9 +24,11 @@ from ...ziplora_core.lora.factors import LoRA
 from ...ziplora_core.lora.magnitude import huge_updates
 from ...ziplora_core.lora.pair import LoRAPair, scaled
 from ...ziplora_core.training.report import compose
+from ..shared.before_run import UNLINKED, checked
 from ..shared.lora_inputs import (
     NONE,
     bias_and_norm_input,
+    check_either,
     file_fingerprint,
     lora_file_input,
     picked_files,
@@ -105,9 +107,17 @@ class LoadLoRAPair(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, content_lora: str | None = None, style_lora: str | None = None
+        cls,
+        content_lora: str | None = None,
+        style_lora: str | None = None,
+        content_lora_model: object = UNLINKED,
+        style_lora_model: object = UNLINKED,
     ) -> bool | str:
-        return picked_files(content_lora=content_lora, style_lora=style_lora)
+        return checked(
+            lambda: picked_files(content_lora=content_lora, style_lora=style_lora),
+            check_either("content_lora", content_lora, content_lora_model),
+            check_either("style_lora", style_lora, style_lora_model),
+        )
 
     @classmethod
     def fingerprint_inputs(

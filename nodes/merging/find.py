@@ -14,6 +14,7 @@ from ...ziplora_core.comfy_adapter.tools.scores import ScoreInputs
 from ...ziplora_core.merging.strengths import parse_strengths
 from ...ziplora_core.plots.found import FoundMerges, found_rows, sheet, small
 from ...ziplora_core.plots.tables import csv_text
+from ..shared.before_run import checked, unless_linked
 from ..shared.encoder_inputs import encoder_inputs
 from ..shared.outputs import merged_output, report_output
 from ..shared.preview import preview
@@ -105,6 +106,10 @@ class FindMerge(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, strengths: list[str | None] | None = None) -> bool | str:
+        return checked(*(unless_linked(parse_strengths, text) for text in strengths or ()))
 
     @classmethod
     def execute(

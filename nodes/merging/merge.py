@@ -10,9 +10,11 @@ from comfy_api.latest import io, ui
 from ...ziplora_core.comfy_adapter.model.pair_on_model import merge_pair
 from ...ziplora_core.comfy_adapter.tools.calibration import CalibrationPrompts, calibrate
 from ...ziplora_core.files.writer import lora_model
+from ...ziplora_core.lora.blocks import parse_blocks
 from ...ziplora_core.lora.pair import LoRAPair
 from ...ziplora_core.merging import CALIBRATED, METHODS, MergeSettings
 from ...ziplora_core.training.interface import ProgressCallbacks
+from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import lora_output, merged_output, report_output
 from ..shared.progress import log_warnings, progress_bar
 from ..shared.types import pair_input
@@ -113,6 +115,10 @@ class MergeLoRAs(io.ComfyNode):
                 report_output(),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, blocks: str | None = None) -> bool | str:
+        return checked(unless_linked(parse_blocks, blocks))
 
     @classmethod
     def execute(

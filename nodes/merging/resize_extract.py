@@ -19,6 +19,7 @@ from ...ziplora_core.lora.layers import LAYER_CHOICES
 from ...ziplora_core.lora.svd import RESIZE_METHODS, resized
 from ...ziplora_core.merging.report import resize_report
 from ...ziplora_core.training.random import generator
+from ..shared.before_run import checked, unless_linked
 from ..shared.lora_inputs import bias_and_norm_input
 from ..shared.outputs import lora_output, report_output
 from ..shared.training_inputs import seed_input
@@ -70,16 +71,14 @@ class ResizeLoRA(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, rank: int | None = None, method: str | None = None) -> bool | str:
+        return checked(unless_linked(_check_resize, rank, method))
+
+    @classmethod
     def execute(
         cls, lora: Any, rank: int, method: str, threshold: float, bias_and_norm: Any = "refuse"
     ) -> io.NodeOutput:
-        if method == "rank" and not rank:
-            raise problem(
-                "rank",
-                found="0 with method=rank",
-                expected="the rank to reduce to",
-                advice="Set rank to 1 or more, or choose method=energy or frobenius.",
-            )
+        _check_resize(rank, method)
         read = lora_from_tensors(lora, bias_and_norm=bias_and_norm)
         with memory_advice("Unload ComfyUI's models"):
             parts = resized(read.modules, method, rank, threshold)
@@ -88,6 +87,23 @@ class ResizeLoRA(io.ComfyNode):
         metadata = inherited(read.metadata) | {"ziplora.resized": json.dumps(settings)}
         small = lora_model({name: part.factors for name, part in parts.items()}, metadata)
         return io.NodeOutput(small, report, ui=ui.PreviewText(report))
+
+
+def _check_resize(rank: int, method: str) -> None:
+    if method not in RESIZE_METHODS:
+        raise problem(
+            "method",
+            found=repr(method),
+            expected=" or ".join(RESIZE_METHODS),
+            advice="Pick one of these.",
+        )
+    if rank < (method == "rank"):
+        raise problem(
+            "rank",
+            found=f"{rank} with method={method}",
+            expected="the rank to reduce to",
+            advice="Set rank to 1 or more, or choose method=energy or frobenius.",
+        )
 
 
 class ExtractLoRA(io.ComfyNode):

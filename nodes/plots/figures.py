@@ -20,8 +20,10 @@ from ...ziplora_core.plots import (
     layer_cosines_chart,
     loss_curves,
 )
+from ..shared.before_run import UNLINKED, checked
 from ..shared.lora_inputs import (
     NONE,
+    check_either,
     file_fingerprint,
     lora_file_input,
     picked_files,
@@ -100,8 +102,8 @@ class PlotWeights(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, lora: str | None = None) -> bool | str:
-        return picked_files(lora=lora)
+    def validate_inputs(cls, lora: str | None = None, lora_model: object = UNLINKED) -> bool | str:
+        return checked(lambda: picked_files(lora=lora), check_either("lora", lora, lora_model))
 
     @classmethod
     def fingerprint_inputs(cls, lora: str = NONE, **_others: Any) -> object:

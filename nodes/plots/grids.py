@@ -9,8 +9,10 @@ from comfy_api.latest import io, ui
 from ...ziplora_core.comfy_adapter.apply.pruned import with_pruned_lora
 from ...ziplora_core.comfy_adapter.apply.sweep import Sampling, parse_scales, strength_grid
 from ...ziplora_core.lora.merged import MergedLoRA
+from ..shared.before_run import UNLINKED, checked, unless_linked
 from ..shared.lora_inputs import (
     NONE,
+    check_either,
     file_fingerprint,
     lora_file_input,
     picked_files,
@@ -60,6 +62,15 @@ class StrengthGrid(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, content_strengths: str | None = None, style_strengths: str | None = None
+    ) -> bool | str:
+        return checked(
+            unless_linked(_content, content_strengths),
+            unless_linked(_style, style_strengths),
+        )
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -71,14 +82,21 @@ class StrengthGrid(io.ComfyNode):
         negative_strength: float = 0.0,
         **sampling: Any,
     ) -> io.NodeOutput:
-        content = parse_scales(content_strengths, "content_strengths", zero=True)
-        style = parse_scales(style_strengths, "style_strengths", zero=True)
+        content, style = _content(content_strengths), _style(style_strengths)
         pictures = strength_grid(
             model, vae, merged, (content, style), Sampling(**sampling), progress_callback(cls),
             negative_strength,
         )  # fmt: skip
         axes = ("content strength", content), ("style strength", style)
         return as_grid(pictures, theme, *axes)
+
+
+def _content(text: str) -> list[float]:
+    return parse_scales(text, "content_strengths", zero=True)
+
+
+def _style(text: str) -> list[float]:
+    return parse_scales(text, "style_strengths", zero=True)
 
 
 class PruneLoRA(io.ComfyNode):
@@ -124,8 +142,8 @@ class PruneLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, lora: str | None = None) -> bool | str:
-        return picked_files(lora=lora)
+    def validate_inputs(cls, lora: str | None = None, lora_model: object = UNLINKED) -> bool | str:
+        return checked(lambda: picked_files(lora=lora), check_either("lora", lora, lora_model))
 
     @classmethod
     def fingerprint_inputs(cls, lora: str = NONE, **_others: Any) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import folder_paths
@@ -13,6 +14,7 @@ from ...ziplora_core.files import lora_from_tensors, read_lora
 from ...ziplora_core.files.fingerprint import fingerprint
 from ...ziplora_core.files.reader import PEFT_SETTINGS
 from ...ziplora_core.lora.factors import LoRA
+from .before_run import UNLINKED, unless_linked
 from .picked import picked_names
 
 NONE = "None"
@@ -51,15 +53,37 @@ def read_either(name: str, file: str, lora_model: Any | None, bias_and_norm: Any
     Raises:
         ZipLoRAError: neither is given, or both are, or it is not a LoRA.
     """
-    if lora_model is not None and file == NONE:
+    refuse_none_or_both(name, file, lora_model is not None)
+    if lora_model is not None:
         return lora_from_tensors(lora_model, name=f"{name}_model", bias_and_norm=bias_and_norm)
-    if lora_model is None and file != NONE:
-        return read_lora(lora_path(file), bias_and_norm)
-    raise problem(
-        name,
-        found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
-        expected="one of the two",
-        advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
+    return read_lora(lora_path(file), bias_and_norm)
+
+
+def refuse_none_or_both(name: str, file: str, has_model: bool) -> None:
+    """Refuse an input that has neither a file nor a LORA_MODEL, or both.
+
+    Raises:
+        ZipLoRAError: this is the case.
+    """
+    if (file != NONE) == has_model:
+        raise problem(
+            name,
+            found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
+            expected="one of the two",
+            advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
+        )
+
+
+def check_either(name: str, file: str | None, lora_model: object) -> Callable[[], object]:
+    """Make a check before the run that a file is picked, or its twin is connected, and not both.
+
+    Args:
+        name: the file's input.
+        file: its value; None if it is linked itself.
+        lora_model: the value of `<name>_model` in a `validate_inputs`; see `before_run`.
+    """
+    return unless_linked(
+        lambda known: refuse_none_or_both(name, known, lora_model is not UNLINKED), file
     )
 
 

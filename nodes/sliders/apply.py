@@ -6,10 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...ziplora_core.comfy_adapter.apply.slider import with_slider
+from ...ziplora_core.comfy_adapter.apply.slider import check_window, with_slider
 from ...ziplora_core.comfy_adapter.apply.sweep import Sampling, Swept, parse_scales, sweep
+from ..shared.before_run import UNLINKED, checked, unless_linked
 from ..shared.lora_inputs import (
     NONE,
+    check_either,
     file_fingerprint,
     lora_file_input,
     picked_files,
@@ -96,8 +98,18 @@ class ConceptSlider(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, slider: str | None = None) -> bool | str:
-        return picked_files(slider=slider)
+    def validate_inputs(
+        cls,
+        slider: str | None = None,
+        start_percent: float | None = None,
+        end_percent: float | None = None,
+        slider_model: object = UNLINKED,
+    ) -> bool | str:
+        return checked(
+            lambda: picked_files(slider=slider),
+            check_either("slider", slider, slider_model),
+            unless_linked(check_window, start_percent, end_percent),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, slider: str = NONE, **_others: Any) -> object:
@@ -174,9 +186,20 @@ class SliderSweep(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, slider: str | None = None, second_slider: str | None = None
+        cls,
+        slider: str | None = None,
+        scales: str | None = None,
+        start_percent: float | None = None,
+        end_percent: float | None = None,
+        second_slider: str | None = None,
+        slider_model: object = UNLINKED,
     ) -> bool | str:
-        return picked_files(slider=slider, second_slider=second_slider)
+        return checked(
+            lambda: picked_files(slider=slider, second_slider=second_slider),
+            check_either("slider", slider, slider_model),
+            unless_linked(lambda text: parse_scales(text, "scales"), scales),
+            unless_linked(check_window, start_percent, end_percent),
+        )
 
     @classmethod
     def fingerprint_inputs(

@@ -17,6 +17,7 @@ from ...ziplora_core.comfy_adapter.train.slider_tasks import (
     SliderInputs,
     SliderTask,
     TextSliderTask,
+    refuse_equal_prompts,
 )
 from ...ziplora_core.comfy_adapter.train.sliders import train_slider
 from ...ziplora_core.files import lora_from_tensors
@@ -30,6 +31,7 @@ from ...ziplora_core.sliders.options import (
 )
 from ...ziplora_core.sliders.presets import PRESETS
 from ...ziplora_core.training.protection import attempt, composed
+from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import lora_output, loss_output, report_output
 from ..shared.progress import followed, log_warnings
 from ..shared.training_inputs import (
@@ -130,6 +132,12 @@ class TrainConceptSlider(io.ComfyNode):
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, target: str | None = None, positive: str | None = None, negative: str | None = None
+    ) -> bool | str:
+        return checked(unless_linked(refuse_equal_prompts, target, positive, negative))
 
     @classmethod
     def execute(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...ziplora_core.comfy_adapter.data.picture_file import parse_colour
 from ...ziplora_core.comfy_adapter.data.picture_folder import folder_fingerprint, read_pictures
 from ...ziplora_core.comfy_adapter.folders import input_subfolder, input_subfolders
+from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import report_output
 from ..shared.picked import picked_names
 from ..shared.progress import log_warnings
@@ -48,8 +50,14 @@ class LoadTrainingImages(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        return picked_names(input_subfolders(), "ComfyUI's input folder", {"folder": folder})
+    def validate_inputs(
+        cls, folder: str | None = None, background: str | None = None
+    ) -> bool | str:
+        place = "ComfyUI's input folder"
+        return checked(
+            lambda: picked_names(input_subfolders(), place, {"folder": folder}),
+            unless_linked(parse_colour, background),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", background: str = "") -> list[object]:

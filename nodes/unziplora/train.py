@@ -13,6 +13,8 @@ from ...ziplora_core.comfy_adapter.train.unziplora import UnZipLoRAResult, train
 from ...ziplora_core.files.writer import lora_model
 from ...ziplora_core.lora.factors import LoraModel
 from ...ziplora_core.unziplora.options import UnZipLoRASettings
+from ...ziplora_core.unziplora.prompts import refuse_missing_prompt
+from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import loss_output, report_output, unziplora_output
 from ..shared.progress import followed, log_warnings
 from ..shared.training_inputs import (
@@ -101,6 +103,13 @@ class UnZipLoRATrain(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, prompt: list[Any], content_prompt: list[Any], style_prompt: list[Any]
+    ) -> bool | str:
+        given = (prompt[0], content_prompt[0], style_prompt[0])
+        return checked(unless_linked(refuse_missing_prompt, *given))
 
     @classmethod
     def execute(

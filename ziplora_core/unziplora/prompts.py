@@ -26,20 +26,30 @@ def three_prompts(settings: UnZipLoRASettings) -> list[str]:
     Raises:
         ZipLoRAError: one of them is missing.
     """
-    examples = {
-        "prompt": "both, e.g. 'a monadikos cat in sketch style'",
-        "content_prompt": "the subject without the style, e.g. 'a monadikos cat'",
-        "style_prompt": "the style without the subject's name, e.g. 'a cat in sketch style'",
-    }
-    for name, expected in examples.items():
-        if not getattr(settings, name):
+    prompts = [settings.prompt, settings.content_prompt, settings.style_prompt]
+    refuse_missing_prompt(*prompts)
+    return prompts
+
+
+def refuse_missing_prompt(prompt: str, content_prompt: str, style_prompt: str) -> None:
+    """Refuse an empty one of the three prompts.
+
+    Raises:
+        ZipLoRAError: one of them is empty.
+    """
+    for name, given, expected in (
+        ("prompt", prompt, "both, e.g. 'a monadikos cat in sketch style'"),
+        ("content_prompt", content_prompt, "the subject without the style, e.g. 'a monadikos cat'"),
+        ("style_prompt", style_prompt, "the style without the subject's name, e.g. 'a cat in "
+         "sketch style'"),
+    ):  # fmt: skip
+        if not given.strip():
             raise problem(
                 name,
                 found="nothing",
                 expected=f"a prompt for {expected}",
                 advice="Write all three prompts: they tell the two LoRAs apart.",
             )
-    return [getattr(settings, name) for name in examples]
 
 
 def prompt_of(settings: UnZipLoRASettings, part: str) -> str:

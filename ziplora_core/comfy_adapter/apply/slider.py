@@ -65,17 +65,26 @@ def with_slider(
     return clone, lines
 
 
-def _checked(
-    model: Any, slider: LoRA, start_percent: float, end_percent: float
-) -> dict[str, LoraFactors]:
-    """Check the inputs, and resolve the slider's UNet part on MODEL."""
-    if start_percent >= end_percent:
+def check_window(start_percent: float, end_percent: float) -> None:
+    """Refuse a window that does not begin before it ends, or is not within the sampling.
+
+    Raises:
+        ZipLoRAError: this is the case.
+    """
+    if not 0 <= start_percent < end_percent <= 1:
         raise problem(
             "start_percent and end_percent",
             found=f"{start_percent:g} and {end_percent:g}",
             expected="a beginning before the end",
             advice="0 is the start of the sampling and 1 its end; 0.25 to 1 is usual.",
         )
+
+
+def _checked(
+    model: Any, slider: LoRA, start_percent: float, end_percent: float
+) -> dict[str, LoraFactors]:
+    """Check the inputs, and resolve the slider's UNet part on MODEL."""
+    check_window(start_percent, end_percent)
     refuse_several_devices(model)
     return resolve_some_unet(slider, model.model)
 

@@ -53,15 +53,24 @@ def match_captions(
     captions = [" ".join(line.split()) for line in lines]
     if literal:
         captions = [as_prompt(caption) for caption in captions]
-    matched = [caption or prompt.strip() for caption in captions]
-    if not all(matched):
+    if not all(captions):
+        refuse_no_prompt(prompt)
+    return [caption or prompt.strip() for caption in captions]
+
+
+def refuse_no_prompt(prompt: str) -> None:
+    """Refuse an empty prompt for pictures of which one has no caption.
+
+    Raises:
+        ZipLoRAError: it is empty.
+    """
+    if not prompt.strip():
         raise problem(
             "prompt",
             found="nothing, and a picture without a caption",
             expected="a prompt for the pictures, e.g. 'a photo of sks dog'",
             advice="Write a prompt with a rare word for your subject or style.",
         )
-    return matched
 
 
 def as_prompt(caption: str) -> str:

@@ -81,6 +81,23 @@ class SliderTask(Protocol):
 _PROMPTS = ("target", "positive", "negative", "neutral", "preserve")
 
 
+def refuse_equal_prompts(target: str, positive: str, negative: str) -> None:
+    """Refuse prompts between which there is no difference; an empty positive one is the target.
+
+    Raises:
+        ZipLoRAError: the positive and negative prompts are both empty, or the same.
+    """
+    target, positive, negative = target.strip(), positive.strip(), negative.strip()
+    empty = not positive and not negative
+    if empty or (positive or target) == negative:
+        raise problem(
+            "positive and negative",
+            found="nothing" if empty else f"the same: {negative!r}",
+            expected="two opposite prompts, e.g. 'very old' and 'very young'",
+            advice="Describe more of the attribute in positive, and less of it in negative.",
+        )
+
+
 class TextSliderTask:
     """Training from prompts: towards the positive and away from the negative one, at the target.
 
@@ -91,15 +108,8 @@ class TextSliderTask:
     def __init__(self, settings: TextSliderSettings) -> None:
         self.settings = _stripped(settings, *_PROMPTS)
         self.concepts = concepts(self.settings)
-        first = self.concepts[0]
-        empty = not self.settings.positive and not self.settings.negative
-        if empty or first.positive == first.negative:
-            raise problem(
-                "positive and negative",
-                found="nothing" if empty else f"the same: {first.positive!r}",
-                expected="two opposite prompts, e.g. 'very old' and 'very young'",
-                advice="Describe more of the attribute in positive, and less of it in negative.",
-            )
+        s = self.settings
+        refuse_equal_prompts(s.target, s.positive, s.negative)
 
     @property
     def texts(self) -> list[str]:
