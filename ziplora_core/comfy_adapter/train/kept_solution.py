@@ -9,6 +9,7 @@ import torch
 
 from ...lora.coefficients import MergerCoefficients
 from ...training.checkpoint import CheckpointFolder
+from ...training.interface import ProgressCallbacks
 from ...training.saved_state import SavedState, check_fit
 from ...ziplora.closed_form import ClosedForm
 from ...ziplora.options import ZipLoRASettings
@@ -22,6 +23,7 @@ def solved_once(
     folder: CheckpointFolder | None,
     coefficients: MergerCoefficients,
     settings: ZipLoRASettings,
+    callbacks: ProgressCallbacks,
     notes: list[str],
     solve: Callable[[], ClosedForm],
 ) -> ClosedForm:
@@ -33,6 +35,7 @@ def solved_once(
         folder: the checkpoint folder; None where gradient steps follow, which are kept instead.
         coefficients: the coefficients, which get the solution.
         settings: the node's settings.
+        callbacks: for the errors of a solution that is taken.
         notes: the report's notes, for what was found or could not be kept.
         solve: solves for the coefficients.
     """
@@ -44,6 +47,7 @@ def solved_once(
             with torch.no_grad():
                 coefficients.flat.copy_(found.state.parameters[0])
             errors = found.state.extra_state[_ERRORS].tolist()
+            callbacks.on_solved(errors)
             lines = [*found.state.notes, f"the solution was taken from {folder.path.name}"]
             return ClosedForm(coefficients.detached(), errors, lines)
     solved = solve()

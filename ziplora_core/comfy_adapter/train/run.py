@@ -102,6 +102,8 @@ def run_loop(
         export, on_step, callbacks.should_stop, on_end, start_counts, parts, free_memory
     )
     record = train(task, steps, options, loop_callbacks, folder)
+    if record.resumed_at and record.resumed_at == record.step:
+        callbacks.on_step(record)  # no step has shown its history
     if folder:
         hand_over(folder, record, callbacks)
     return record
