@@ -142,10 +142,11 @@ def check_fit(
     _same_layout("parameters", _numbered(state.parameters), _numbered(parameters))
     _same_layout("extra state", _layouts(state.extra_state), extra)
     expected = {} if state.has_ended else optimiser
-    if state.optimiser.keys() != expected.keys():
+    kept = state.optimiser  # without those parameters that have had no gradient yet
+    if not kept.keys() <= expected.keys() or bool(kept) != bool(expected):
         raise UnusableStateError("its optimiser has the state of other parameters")
-    for number, layout in expected.items():
-        _same_layout("optimiser's state", _layouts(state.optimiser[number]), layout)
+    for number, values in kept.items():
+        _same_layout("optimiser's state", _layouts(values), expected[number])
 
 
 def layout_of(value: Any) -> Layout | type:

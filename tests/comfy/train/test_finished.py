@@ -48,6 +48,8 @@ def test_state_stays_until_everything_is_saved_and_no_file_says_where_it_was(
     assert (kept / "state.safetensors").exists()
     again = trainer.run(saved=False)
     assert f"resumed at {STEPS}" in again.report and place in again.report
+    run = pack_module("ziplora_core.training.registry").find("7")
+    assert run.snapshot()["points"]["step"] == [1, 2]  # the page shows them again
     for lora in again.loras:
         assert trainer.checkpoints() == [kept]
         with safetensors.safe_open(save(lora), "pt") as file:
@@ -68,6 +70,8 @@ def test_solution_of_the_closed_form_stays_until_it_is_saved_and_is_not_solved_a
     monkeypatch.setattr(trainer.session, "solve_on_model", solve, raising=False)
     assert f"the solution was taken from {kept.name}" in again.report
     assert all(map(equal, found.loras, again.loras))
+    run = pack_module("ziplora_core.training.registry").find("7")
+    assert len(run.errors) == 2  # the page shows them again
     data = bytearray((kept / "state.safetensors").read_bytes())
     data[-40] ^= 1
     (kept / "state.safetensors").write_bytes(data)

@@ -9,6 +9,7 @@ import torch
 
 from ...lora.coefficients import MergerCoefficients
 from ...training.checkpoint import CheckpointFolder
+from ...training.interface import ProgressCallbacks
 from ...training.saved_state import SavedState, check_fit
 from ...ziplora.closed_form import ClosedForm
 from ...ziplora.options import ZipLoRASettings
@@ -22,17 +23,18 @@ def solved_once(
     folder: CheckpointFolder | None,
     coefficients: MergerCoefficients,
     settings: ZipLoRASettings,
+    callbacks: ProgressCallbacks,
     notes: list[str],
     solve: Callable[[], ClosedForm],
 ) -> ClosedForm:
     """Take the solution of a run of the same inputs whose merge was not saved, or solve.
 
-    It is kept as the state of a training without steps, unless it was stopped before its last pass.
+    It is kept as the state of a training without steps, unless passes were left out.
 
     Args:
         folder: the checkpoint folder; None where gradient steps follow, which are kept instead.
         coefficients: the coefficients, which get the solution.
-        settings: the node's settings.
+        settings, callbacks: see `ZipLoRASession`.
         notes: the report's notes, for what was found or could not be kept.
         solve: solves for the coefficients.
     """
@@ -43,16 +45,18 @@ def solved_once(
         if found.state is not None:
             with torch.no_grad():
                 coefficients.flat.copy_(found.state.parameters[0])
-            errors = found.state.extra_state[_ERRORS].tolist()
             lines = [*found.state.notes, f"the solution was taken from {folder.path.name}"]
+            errors = found.state.extra_state[_ERRORS].tolist()
+            callbacks.on_solved(errors)
             return ClosedForm(coefficients.detached(), errors, lines)
     solved = solve()
     coefficients.set(solved.columns)
     if folder and len(solved.errors) == settings.passes + 1:
         errors = torch.tensor(solved.errors, dtype=torch.float64)
-        kept = SavedState([coefficients.flat], {_ERRORS: errors}, {}, 0, 0, notes=solved.notes)
         try:
-            folder.save(kept)
+            folder.save(
+                SavedState([coefficients.flat], {_ERRORS: errors}, {}, 0, 0, notes=solved.notes)
+            )
         except (OSError, MemoryError) as error:
             notes.append(f"the solution is not kept: {error}")
             logger.warning("ZipLoRA: %s", notes[-1])

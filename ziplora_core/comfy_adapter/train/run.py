@@ -109,6 +109,8 @@ def run_loop(
     with kept_within_limits(folder.path, "trainings", notes) as lines:
         record = train(task, steps, options, loop_callbacks, folder)
         save_if_asked(record, due=False)  # during the last step, or with a stop
+    if record.resumed_at and record.resumed_at == record.step:
+        callbacks.on_step(record)  # no step has shown its history
     hand_over(folder, record, callbacks)
     record.notes += lines
     return record

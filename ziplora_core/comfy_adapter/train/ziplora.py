@@ -144,7 +144,7 @@ class ZipLoRASession:
                 return solve_on_model(opened, self.trained, samples, settings, callbacks, joint)
 
             solved = solved_once(
-                None if steps else folder, task.coefficients, settings, self.notes, solve
+                None if steps else folder, task.coefficients, settings, callbacks, self.notes, solve
             )
             largest = max((s.x.shape[-2:] for c in samples for s in c), key=lambda hw: hw.numel())
             plan = plan_memory(
