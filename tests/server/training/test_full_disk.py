@@ -161,7 +161,7 @@ def test_save_asked_for_with_a_stop_is_not_forgotten(
 ) -> None:
     server, *_ = full
     graph = Graph()
-    node, _ = merge(graph)
+    node = graph.optimise(graph.pair(), steps=STEPS, seed=909)
     graph.node("PreviewAny", source=[node, 0])
     asked: list[int] = []
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox.server import ComfyServer, fresh_base
+from ziplora_core.files.temporary import this_computer
 
 from ..dreambooth import test_train
 from ..graph import Graph, report, succeeded
@@ -90,12 +91,16 @@ def test_name_outside_the_list_is_refused(own: ComfyServer) -> None:
 def test_running_training_is_never_deleted_by_another_server(own: ComfyServer) -> None:
     said: list[str] = []
     graph = Graph()
-    node = merge(graph, 4, steps=40)
-    base = own.base
-    with ComfyServer(base) as other:
-        run_until(own, graph, node, 3, lambda: said.append(past(other, delete="everything")))
+    node = merge(graph, 4, steps=5000)  # it runs until it is stopped
+    with ComfyServer(own.base) as other:
+
+        def act() -> None:
+            said.append(past(other, delete="everything"))
+            own.post("/ziplora/stop", {})
+
+        run_until(own, graph, node, 3, act)
     assert "not deleted, as a training uses it: " in said[0]
-    assert own.get(f"/ziplora/training/{node}")["state"] == "finished"
+    assert own.get(f"/ziplora/training/{node}")["state"] == "stopped"
 
 
 def test_class_pictures_are_listed_and_deleted(own: ComfyServer) -> None:
@@ -116,8 +121,6 @@ def test_temporary_files_of_a_killed_server_are_gone_after_the_next_start(
 ) -> None:
     inside = own.output / "loras" / "sub"
     inside.mkdir(parents=True, exist_ok=True)
-    from ziplora_core.files.temporary import this_computer
-
     left = inside / f".ziplora-{this_computer()}-0123456789ab.tmp"
     left.write_bytes(b"half of a file")
     with ComfyServer(own.base) as other:
