@@ -92,7 +92,9 @@ def test_nothing_on_a_panel_moves_by_itself_and_our_styles_stay_within_panels(ta
         assert panel(tab, name).evaluate(MOVES) == []
     rules = tab.evaluate(RULES)
     assert len(rules) > 20
-    assert [rule for rule in rules if not rule.startswith((".ziplora-panel", ".ziplora-report"))] == []
+    assert [
+        rule for rule in rules if not rule.startswith((".ziplora-panel", ".ziplora-report"))
+    ] == []
 
 
 def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(

@@ -77,9 +77,9 @@ class Bench:
         self.subject, self.injector, self.disk = subject, injector, disk
         for _ in range(2):  # the first one fills caches
             self.plain = self._run(None)
-        live_bytes()
+        live_bytes(subject.models)
         gc.freeze()
-        self.before, self.bytes = condition(subject.models), live_bytes()
+        self.before, self.bytes = condition(subject.models), live_bytes(subject.models)
 
     def _run(self, fault: Fault | None) -> Made:
         output = self.disk / "output"
@@ -108,7 +108,8 @@ class Bench:
                 returned = False
             if fault.kind != KILL:
                 found.broken[TEMPORARY] = ", ".join(temporary_files(output))
-                more = live_bytes() - self.bytes  # unloads the models, which takes LoRAs off them
+                # First this, which unloads the models: that takes LoRAs off them.
+                more = live_bytes(self.subject.models) - self.bytes
                 found.broken[MEMORY] = f"{more} bytes more" if more > 0 else ""
                 now = condition(self.subject.models)
                 found.broken[MODEL] = ", ".join(k for k in now if now[k] != self.before[k])
