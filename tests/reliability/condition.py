@@ -29,7 +29,7 @@ def condition(models: Mapping[str, Any]) -> dict[str, str]:
     found = {
         f"{name}, {what}": said
         for name, part in models.items()
-        for what, said in _model(part.patcher if hasattr(part, "patcher") else part).items()
+        for what, said in _model(_patcher(part)).items()
     }
     management = comfy.model_management
     modes = {
@@ -67,13 +67,28 @@ def digest(tensors: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def live_bytes() -> int:
-    """Count the bytes of tensors made since `gc.freeze`, after models were unloaded."""
+def live_bytes(models: Mapping[str, Any]) -> int:
+    """Count the bytes of tensors made since `gc.freeze`, after models were unloaded.
+
+    Those of the models themselves do not count: ComfyUI puts a copy of a weight back when it takes
+    a LoRA off.
+    """
     comfy.model_management.unload_all_models()
     gc.collect()
+    own = {
+        tensor.untyped_storage().data_ptr()
+        for part in map(_patcher, models.values())
+        for tensor in part.model.state_dict().values()
+    }
     found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
     stores = [t.untyped_storage() for t in found if t.layout == torch.strided]
-    return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
+    bytes_of = {store.data_ptr(): store.nbytes() for store in stores}
+    return sum(size for place, size in bytes_of.items() if place not in own)
+
+
+def _patcher(part: Any) -> Any:
+    """Return the ModelPatcher of a CLIP or VAE, or the MODEL, which is one."""
+    return getattr(part, "patcher", part)
 
 
 def temporary_files(folder: Path) -> list[str]:

@@ -30,8 +30,8 @@ TEXTS = {
     "forward or gradient left on them",
     "resume": "Queued again after a fault, a training ends in the LoRA of a run without it, "
     "bit for bit on the CPU",
-    "said": "A node that goes on after a fault returns what it would have without it, or its "
-    "report says what is different",
+    "said": "A node that goes on after a fault returns what it would have without it (up to 1e-5 "
+    "where memory ran out and samples went one by one), or its report says what is different",
     "typed": "A node that ends by a fault passes on the cancel or the error itself, or says what "
     "to do",
     "temporary": "A fault that does not kill the process leaves no temporary file",

@@ -53,8 +53,7 @@ class Injector:
     """Counts the places that a run passes, and lets a fault happen at one of them.
 
     A place is the end of a layer's forward pass in any model, an update of the optimiser, a message
-    to the page, a move of the progress bar, or a file opened for writing, renamed or removed in
-    `output`.
+    to the page, a move of the progress bar, or a file in `output` opened for writing or renamed.
     """
 
     def __init__(self) -> None:
@@ -113,7 +112,7 @@ class Injector:
         self._pass(BAR)
 
     def _file(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in ("open", "os.rename", "os.link", "os.remove") or self.output == Path():
+        if event not in ("open", "os.rename", "os.link") or self.output == Path():
             return
         path = arguments[0]
         if not isinstance(path, str | os.PathLike) or self.output not in Path(path).parents:

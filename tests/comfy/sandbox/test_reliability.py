@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from reliability.condition import condition, partial_files, temporary_files
+from reliability.condition import condition, live_bytes, partial_files, temporary_files
 
 KEY = "middle_block.1.transformer_blocks.0.attn1.to_q"
 
@@ -40,6 +40,17 @@ def test_condition_notices_what_is_left_on_a_model(
     change(model, model.model.diffusion_model.get_submodule(KEY))
     after = condition({"model": model})
     assert [key for key in after if after[key] != before[key]] == [f"model, {named}"]
+
+
+def test_tensor_that_stays_is_counted_and_those_of_the_models_are_not(model: ModelPatcher) -> None:
+    before = live_bytes({"model": model})
+    kept = [torch.zeros(1000), torch.zeros(1000).view(10, 100)]
+    assert live_bytes({"model": model}) - before == 8000
+    layer = model.model.diffusion_model.get_submodule(KEY)
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
+    assert live_bytes({"model": model}) - before == 8000
+    kept.clear()
+    assert live_bytes({"model": model}) == before
 
 
 def test_files_that_are_cut_or_unfinished_are_noticed(tmp_path: Path) -> None:
