@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.folders import check_prefix, lora_path
 from ...ziplora_core.comfy_adapter.tools.convert import FORMATS, import_lora, save_export
-from ...ziplora_core.errors import ZipLoRAError
+from ...ziplora_core.errors import ZipLoRAError, refuse_unknown
 from ...ziplora_core.files import lora_from_tensors
 from ...ziplora_core.files.metadata import inherited
 from ...ziplora_core.files.writer import lora_model
@@ -108,6 +108,8 @@ class ExportLoRA(io.ComfyNode):
         if filename_prefix is None:
             return True
         try:
+            if format is not None:
+                refuse_unknown("format", format, FORMATS)
             check_prefix(filename_prefix, FORMATS.get(format or "", "loras"))
         except ZipLoRAError as error:
             return str(error)

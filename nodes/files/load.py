@@ -21,6 +21,7 @@ from ...ziplora_core.lora.comparison import (
     sameness_warnings,
 )
 from ...ziplora_core.lora.factors import LoRA
+from ...ziplora_core.lora.magnitude import huge_updates
 from ...ziplora_core.lora.pair import LoRAPair, scaled
 from ...ziplora_core.training.report import compose
 from ..shared.lora_inputs import (
@@ -141,6 +142,8 @@ class LoadLoRAPair(io.ComfyNode):
         report = compose(
             [
                 *(f"WARNING: {warning}" for warning in warnings),
+                *huge_updates(scaled(content.modules, content_strength)),
+                *huge_updates(scaled(style.modules, style_strength)),
                 *describe_lora("content", content, clip is not None),
                 *describe_lora("style", style, clip is not None),
                 *norm_lines(compared, pair),

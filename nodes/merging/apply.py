@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.apply.guidance import with_negative_strength
 from ...ziplora_core.comfy_adapter.apply.lora import apply_lora
+from ...ziplora_core.lora.magnitude import huge_updates
 from ...ziplora_core.lora.merged import MergedLoRA
 from ..shared.progress import log_warnings
 from ..shared.sampling_inputs import negative_strength_input
@@ -113,15 +114,15 @@ class ApplyMergedLoRA(io.ComfyNode):
             lines.append(_ONE_PROMPT)
         if merged.negative_strength not in (None, negative_strength):
             lines.append(_MADE_FOR.format(merged.negative_strength, negative_strength))
-            log_warnings("ApplyMergedLoRA", lines[-1])
         if negative_strength == 1:
             patched, patched_clip = apply_lora(modules, _NAME, model, clip)
         else:
             patched, more = with_negative_strength(model, modules, _NAME, negative_strength)
             _, patched_clip = apply_lora(modules, _NAME, None, clip)
             lines += [*more, *([_TEXT_ENCODER] if merged.text_encoder else [])]
-        report = ui.PreviewText("\n".join(lines))
-        return io.NodeOutput(patched, patched_clip or no_clip("CLIP"), ui=report)
+        report = "\n".join([*lines, *huge_updates(modules)])
+        log_warnings("ApplyMergedLoRA", report)
+        return io.NodeOutput(patched, patched_clip or no_clip("CLIP"), ui=ui.PreviewText(report))
 
 
 def _strengths(content: float, style: float, negative: float) -> str:

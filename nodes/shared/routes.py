@@ -11,6 +11,8 @@ from ...ziplora_core.comfy_adapter.apply.slider_file import slider_file
 from ...ziplora_core.training import registry
 from ...ziplora_core.training.run_history import summary
 
+_EXPECTED = "expected a JSON object in UTF-8, with node_id and workflow as texts or numbers"
+
 
 def register_routes(routes: web.RouteTableDef) -> None:
     """Add the routes that show and control trainings and describe slider files.
@@ -46,7 +48,7 @@ def register_routes(routes: web.RouteTableDef) -> None:
             return web.json_response({"error": "no run of this node is known"}, status=404)
         return web.json_response(run.snapshot())
 
-    @routes.get("/ziplora/training/{node_id}/samples/{step:\\d+}")
+    @routes.get("/ziplora/training/{node_id}/samples/{step:[0-9]{1,12}}")
     async def sample(request: web.Request) -> web.Response:
         run = _run(request)
         picture = run and run.picture(int(request.match_info["step"]))
@@ -64,13 +66,20 @@ def _run(request: web.Request) -> registry.Run | None:
     return registry.find(request.match_info["node_id"], request.query.get("workflow"))
 
 
+def _id(value: object) -> str | None:
+    """Return an id as text; raises TypeError where it is neither a text nor a number."""
+    if not isinstance(value, str | int | None):
+        raise TypeError(f"an id that is a {type(value).__name__}")
+    return None if value is None else str(value)
+
+
 async def _told(
     request: web.Request, name: str, tell: Callable[[str | None, str | None], list[str]]
 ) -> web.Response:
     try:
         body = await request.json() if request.can_read_body else {}
-        asked = [body.get(name) for name in ("node_id", "workflow")]
-    except (ValueError, AttributeError):
-        return web.json_response({"error": "expected a JSON object"}, status=400)
-    told = tell(*(None if value is None else str(value) for value in asked))
+        asked = [_id(body.get(name)) for name in ("node_id", "workflow")]
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+        return web.json_response({"error": _EXPECTED}, status=400)
+    told = tell(*asked)
     return web.json_response({name: told}, status=200 if told else 404)

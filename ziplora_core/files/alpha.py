@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from .key_formats import ModuleKeys
+from .peft_patterns import NamePattern, name_patterns
 
 COMPONENTS = {"lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
 """Prefix of a module's name → the network's name in diffusers' adapter metadata."""
@@ -23,6 +23,8 @@ REFUSED_FIELDS = (
 )
 """Fields of PEFT's configuration that, when set, change more than down and up."""
 
+MOST_TRIES = 4_000_000
+"""Largest number of patterns times modules: those of SDXL are a million, with one for each."""
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that change the model's own weights, too, so that the factors alone are wrong."""
 
@@ -34,20 +36,19 @@ class PeftConfig:
     Args:
         source: file or header field, for messages.
         alpha: `lora_alpha` (`alpha` for LoHa and LoKr), None if absent.
-        patterns: alphas by regular expressions for the end of a module's path; the first match
-            wins.
+        patterns: patterns for the end of a module's path with their alphas; the first match wins.
         rank_stabilized: whether scale = alpha / √rank instead of alpha / rank.
     """
 
     source: str
     alpha: object
-    patterns: Mapping[str, object]
+    patterns: tuple[tuple[NamePattern, object], ...]
     rank_stabilized: bool
 
     def alpha_for(self, path: str, rank: int) -> float | None:
         """Return the alpha for which alpha / rank is the scale PEFT applies."""
-        matches = [a for k, a in self.patterns.items() if re.match(rf"(.*\.)?({k})$", path)]
-        alpha = matches[0] if matches else self.alpha
+        matching = (alpha for pattern, alpha in self.patterns if pattern.matches(path))
+        alpha = next(matching, self.alpha)
         if alpha is None:
             return None
         alpha = checked_alpha(alpha, f"{self.source}, alpha of {path}")
@@ -73,6 +74,18 @@ def peft_configs(text: str, source: str) -> dict[str, PeftConfig]:
             component, rest = "unet", name
         configs.setdefault(component, {})[rest] = value
     return {component: _peft_config(config, source) for component, config in configs.items()}
+
+
+def check_patterns(configs: Mapping[str, PeftConfig], modules: int, source: str) -> None:
+    """Refuse more patterns than can be tried with every module in a second or so.
+
+    Raises:
+        ZipLoRAError: there are too many.
+    """
+    most = max((len(config.patterns) for config in configs.values()), default=0)
+    if most * modules > MOST_TRIES:
+        found = f"{most} patterns for {modules} modules"
+        raise _bad(f"{source}, alpha_pattern", found, f"at most {MOST_TRIES} of both multiplied")
 
 
 def module_alpha(
@@ -130,24 +143,23 @@ def _peft_config(fields: Mapping[str, object], source: str) -> PeftConfig:
     start = str(fields.get("init_lora_weights", "")).lower()
     if start.startswith(BASE_CHANGING_INITS):
         raise _bad(f"{source}, init_lora_weights", start, "a base model left unchanged")
-    patterns = fields.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict) or not all(map(_runs_fast, patterns)):
-        raise _bad(f"{source}, alpha_pattern", f"{str(patterns)[:200]}", "alphas by module name")
     alpha = fields.get("lora_alpha", fields.get("alpha"))
+    patterns = _alpha_patterns(fields.get("alpha_pattern") or {}, f"{source}, alpha_pattern")
     return PeftConfig(source, alpha, patterns, bool(fields.get("use_rslora")))
 
 
-def _runs_fast(pattern: str) -> bool:
-    """Return whether a pattern has the form of PEFT's own: names, with at most two `.*`.
-
-    The pattern is matched, and with other repetitions a downloaded file could make that run for
-    ever.
-    """
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return pattern.count(".*") <= 2 and not set("*+?{") & set(pattern.replace(".*", ""))
+def _alpha_patterns(fields: object, subject: str) -> tuple[tuple[NamePattern, object], ...]:
+    """Read the alphas by pattern, each pattern in a form that is matched in linear time."""
+    if not isinstance(fields, dict):
+        raise _bad(subject, type(fields).__name__, "alphas by module name")
+    found = []
+    for text, alpha in fields.items():
+        patterns = name_patterns(text)
+        if patterns is None:
+            expected = "module names, in which .* or a group (a|b) may stand for a part"
+            raise _bad(subject, f"the pattern {text}", expected)
+        found += [(pattern, alpha) for pattern in patterns]
+    return tuple(found)
 
 
 def _bad(subject: str, found: str, expected: str) -> ZipLoRAError:

@@ -171,7 +171,7 @@ def older_base(pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
     Args:
         pairs: shapes of up and down of every module.
     """
-    widths = {down[1] for up, down in pairs if len(down) == 2 and down[1] != up[0]}
+    widths = {down[1] for up, down in pairs if len(down) == 2 and up and down[1] != up[0]}
     return next((CROSS_WIDTHS[width] for width in SD_WIDTHS if width in widths), "")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import problem
+from ..errors import problem, refuse_unknown
 from ..lora.factors import LoraFactors
 from .atomic import write_bytes
 from .key_formats import name_module
@@ -81,6 +81,7 @@ def export_lora(
         ZipLoRAError: a module has no name in this format, or as `writer.write_lora`.
         FileExistsError: `path` is taken.
     """
+    refuse_unknown("dtype", dtype, DTYPES)
     places = {name: _place(name, unet_paths) for name in modules}
     stems = {name: PREFIXES[spelling][network] + p for name, (network, p) in places.items()}
     if spelling == "sliders":

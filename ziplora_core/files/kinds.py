@@ -1,12 +1,8 @@
-"""Conversion of every parametrisation of a low-rank update to factors; only dense ones need an SVD.
-
-Each parametrisation consists of pairs `up (out, rank, *1)`, `down (rank, in, *k)`. A convolution
-may have a core `(rank, rank, *k)` between the two. LoHa and LoKr multiply two such updates.
-"""
+"""Recognition of every parametrisation of a low-rank update, and its conversion to factors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,37 +10,14 @@ from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from ..lora.factors import LoraFactors
+from ..lora.magnitude import bound
 from .compare import all_finite
-from .dense_to_factors import dense_factors
+from .dense_to_factors import check_dense
 from .key_formats import ModuleKeys
+from .limits import Limits
+from .products import Pair, Parts, dense, loha, lokr, lora
 
-SMALL_RANK = 64
-"""Rank that is always accepted, even for the narrow first and last layer of a UNet."""
-
-Pair = tuple[Tensor, Tensor]
-"""`up (out, rank)` and `down (rank, in, *k)`."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The tensors of one module by role, in float32, with the file's name and keys for messages."""
-
-    source: str
-    keys: Mapping[str, str]
-    tensors: Mapping[str, Tensor]
-
-    def subject(self, role: str) -> str:
-        """Return the subject of a message about the tensor of a role."""
-        return f"{self.source}, key {self.keys[role]}"
-
-    def wrong_shape(self, role: str, expected: str) -> ZipLoRAError:
-        """Build the error about the shape of a role's tensor."""
-        return problem(
-            self.subject(role),
-            found=f"the shape {list(self.tensors[role].shape)}",
-            expected=expected,
-            advice="Save the LoRA again with the program that made it: this file is damaged.",
-        )
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -85,7 +58,38 @@ def kind_of(module: ModuleKeys, source: str) -> Kind:
     )
 
 
-def take_parts(module: ModuleKeys, tensors: dict[str, Tensor], source: str) -> Parts:
+def planned_numbers(
+    module: ModuleKeys, shapes: Mapping[str, Sequence[int]], source: str, limits: Limits
+) -> int:
+    """Count the numbers of the factors that a module's product will have; 0 where it has none.
+
+    Meta tensors, which have shapes alone, go through the conversion itself.
+
+    Args:
+        module: the module.
+        shapes: shape of every tensor of the file, by key.
+        source: the file's name, for messages.
+        limits: what a product may be as wide as.
+
+    Raises:
+        ZipLoRAError: the shapes do not belong together, or are too large.
+    """
+    kind = kind_of(module, source)
+    if kind.factors is lora and "mid" not in module.keys:
+        return 0
+    keys = {role: key for role, key in module.keys.items() if role != "alpha"}
+    meta = {role: torch.empty(shapes[key], device="meta") for role, key in keys.items()}
+    parts = Parts(source, module.keys, meta, limits)
+    if kind.factors is dense:
+        ((role, weight),) = meta.items()
+        check_dense(weight, parts.subject(role))
+        return 0
+    return sum(half.numel() for half in kind.factors(parts))
+
+
+def take_parts(
+    module: ModuleKeys, tensors: dict[str, Tensor], source: str, limits: Limits
+) -> Parts:
     """Remove a module's tensors from `tensors`; return them as float32 on the CPU.
 
     They are removed so that memory holds no more than one module in both dtypes. The tensors of a
@@ -98,114 +102,37 @@ def take_parts(module: ModuleKeys, tensors: dict[str, Tensor], source: str) -> P
     parts = {role: tensors.pop(key).detach().float().cpu() for role, key in keys.items()}
     for role, tensor in parts.items():
         if not all_finite(tensor):
-            raise problem(
-                f"{source}, key {module.keys[role]}",
-                found="NaN or infinity",
-                expected="finite numbers",
-                advice="Use an earlier save of this LoRA: its training broke down.",
-            )
-    return Parts(source, module.keys, parts)
+            raise _unbounded(f"{source}, key {module.keys[role]}", "NaN or infinity")
+    return Parts(source, module.keys, parts, limits)
 
 
 def to_factors(kind: Kind, parts: Parts, alpha: float | None) -> LoraFactors:
-    """Convert the parts to factors, with alpha adapted to their rank so that the scale is kept."""
+    """Convert the parts to factors, with alpha adapted to their rank so that the scale is kept.
+
+    Raises:
+        ZipLoRAError: the shapes do not belong together, or the update is infinite in float32.
+    """
     up, down = kind.factors(parts)
     if not kind.ranked:
-        return LoraFactors(down, up, float(len(down)))
-    rank = parts.tensors[kind.ranked].shape[0]
-    return LoraFactors(down, up, alpha if alpha is None else alpha * len(down) / rank)
-
-
-def lora(parts: Parts) -> Pair:
-    """Convert up @ down, with LoCon's core folded in (Yeh et al. 2023, arXiv:2309.14859)."""
-    return _pair(parts, "up", "down", "mid")
-
-
-def loha(parts: Parts) -> Pair:
-    """Convert (up1 @ down1) ∘ (up2 @ down2) (Hyeon-Woo et al. 2021, arXiv:2108.06098, prop. 1).
-
-    up[o, pq] = up1[o, p] · up2[o, q],   down[pq, i] = down1[p, i] · down2[q, i]
-    """
-    up1, down1 = _pair(parts, "hada_w1_a", "hada_w1_b", "hada_t1")
-    up2, down2 = _pair(parts, "hada_w2_a", "hada_w2_b", "hada_t2")
-    if up1.shape[0] != up2.shape[0] or down1.shape[1:] != down2.shape[1:]:
-        raise parts.wrong_shape("hada_w2_b", f"two updates of one shape, {list(down1.shape)}")
-    rank = up1.shape[1] * up2.shape[1]
-    _check_rank(parts, "hada_w1_b", "LoHa", rank, up1.shape[0], down1[0].numel())
-    up = (up1[:, :, None] * up2[:, None, :]).flatten(1)  # (out, rank·rank)
-    down = (down1[:, None] * down2[None]).flatten(0, 1)  # (rank·rank, in, *k)
-    return up, down
-
-
-def lokr(parts: Parts) -> Pair:
-    """Convert w1 ⊗ w2 with w1 = up1 @ down1 and w2 = up2 @ down2 (arXiv:2309.14859, eq. 5).
-
-    up = up1 ⊗ up2,   down = down1 ⊗ down2
-    """
-    up2, down2 = _pair(parts, "lokr_w2_a", "lokr_w2_b", "lokr_t2")
-    up1, down1 = _first_kronecker_pair(parts)
-    width = down1.shape[1] * down2[0].numel()
-    rank, out = up1.shape[1] * up2.shape[1], up1.shape[0] * up2.shape[0]
-    _check_rank(parts, "lokr_w2_b", "LoKr", rank, out, width)
-    down = _kron(down1, down2.flatten(1)).reshape(rank, -1, *down2.shape[2:])
-    return _kron(up1, up2), down
-
-
-def dense(parts: Parts) -> Pair:
-    """Convert a dense update, which must be numerically low-rank."""
-    ((role, weight),) = parts.tensors.items()
-    return dense_factors(weight, parts.subject(role))
-
-
-def _first_kronecker_pair(parts: Parts) -> Pair:
-    """Return w1 as a pair: as trained, or w1 and an identity on its shorter side."""
-    w1 = parts.tensors.get("lokr_w1")
-    if w1 is None:
-        up, down = _pair(parts, "lokr_w1_a", "lokr_w1_b", "")
-        return up, down.flatten(1)
-    if w1.ndim != 2:
-        raise parts.wrong_shape("lokr_w1", "a matrix")
-    rows, columns = w1.shape
-    identity = torch.eye(min(rows, columns), device=w1.device)
-    return (identity, w1) if rows <= columns else (w1, identity)
-
-
-def _kron(left: Tensor, right: Tensor) -> Tensor:
-    """Compute left ⊗ right of two matrices; torch.kron fails on some transposed ones."""
-    product = left[:, None, :, None] * right[None, :, None, :]
-    return product.reshape(left.shape[0] * right.shape[0], -1)
-
-
-def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:
-    """Check a pair's shapes and fold its core into down.
-
-    down'[m, j, *k] = Σ_n core[m, n, *k] · down[n, j]
-    """
-    up, down = parts.tensors[up_role], parts.tensors[down_role]
-    core = parts.tensors.get(core_role)
-    rank = down.shape[0]
-    if core is not None and down[0].numel() != down.shape[1]:
-        raise parts.wrong_shape(down_role, "(rank, in), with a kernel only where there is no core")
-    if core is not None and core_role != "mid":
-        up = up.flatten(1).T  # LyCORIS keeps (rank, out) beside a core
-    if up.shape[1] != rank or up[0].numel() != rank:
-        raise parts.wrong_shape(up_role, f"(out, {rank}), the rank of {parts.keys[down_role]}")
-    if core is None:
-        return (up, down) if core_role == "mid" else (up.flatten(1), down)
-    if core.ndim < 3 or core.shape[:2] != (rank, rank):
-        raise parts.wrong_shape(core_role, f"({rank}, {rank}, *kernel)")
-    return up, torch.einsum("mn...,nj->mj...", core, down.flatten(1))
-
-
-def _check_rank(parts: Parts, role: str, kind: str, rank: int, out: int, width: int) -> None:
-    """Refuse factors of more than half the full rank: the dense update would be smaller."""
-    if rank > max(min(out, width) / 2, SMALL_RANK):
-        raise problem(
-            parts.subject(role),
-            found=f"{kind} that needs rank {rank} as a plain LoRA of {out} x {width}",
-            expected=f"at most {max(min(out, width) // 2, SMALL_RANK)}, half the full rank",
-            advice=f"Use a {kind} of a lower rank, or extract a plain LoRA from it.",
+        alpha = float(len(down))
+    elif alpha is not None:
+        alpha *= len(down) / parts.tensors[kind.ranked].shape[0]
+    factors = LoraFactors(down, up, alpha)
+    if not bound(factors) <= _LARGEST:  # NaN is not
+        raise _unbounded(
+            parts.subject(kind.ranked or next(iter(parts.tensors))),
+            "an update that is infinite in float32",
         )
+    return factors
+
+
+def _unbounded(subject: str, found: str) -> ZipLoRAError:
+    return problem(
+        subject,
+        found=found,
+        expected="finite numbers",
+        advice="Use an earlier save of this LoRA: its training broke down.",
+    )
 
 
 HADA = frozenset(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"))

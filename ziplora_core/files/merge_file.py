@@ -10,7 +10,7 @@ from ..errors import problem
 from ..lora.factors import LoRA, LoraFactors, is_unet
 from ..lora.merged import MergedLoRA
 from ..lora.pair import ModulePair
-from .metadata import pack_ranks, unpack_ranks
+from .metadata import NOT_PACKED, pack_ranks, unpack_ranks
 
 _RANKS, _SEPARABLE, _PROMPTS = "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"
 _KEPT = (
@@ -46,7 +46,7 @@ def merged_from_lora(lora: LoRA) -> MergedLoRA:
         separable = bool(json.loads(lora.metadata[_SEPARABLE]))
         prompt_separated = bool(json.loads(lora.metadata.get(_PROMPTS, "false")))
         split = {name: _split(f, *ranks[name]) for name, f in lora.modules.items()}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except NOT_PACKED as error:
         raise problem(
             lora.name,
             found="no record of content and style ranks (ziplora.ranks) that fits its tensors",

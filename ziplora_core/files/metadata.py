@@ -95,8 +95,8 @@ def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
     try:
         folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
         tags = next(iter(folders.values()), {})
-        ranked = sorted(tags, key=lambda tag: -int(tags[tag]))
-    except (ValueError, TypeError, AttributeError):
+        ranked = sorted(tags, key=lambda tag: -float(tags[tag]))
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return []  # other programs' metadata; nothing depends on it
     return [tag.strip()[:_LONGEST] for tag in ranked[:most]]
 
@@ -110,10 +110,17 @@ def pack_ranks(ranks: Mapping[str, tuple[int, int]]) -> str:
 
 
 def unpack_ranks(text: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Decode the text of `pack_ranks`; raises ValueError, KeyError or TypeError for other texts."""
+    """Decode the text of `pack_ranks`; see NOT_PACKED for other texts."""
     packed = json.loads(text)
     pairs = {name: packed["others"].get(name, packed["default"]) for name in names}
-    return {name: (int(content), int(style)) for name, (content, style) in pairs.items()}
+    ranks = {name: (content, style) for name, (content, style) in pairs.items()}
+    if not all(type(rank) is int and rank >= 0 for pair in ranks.values() for rank in pair):
+        raise ValueError("a rank that is no whole number")
+    return ranks
+
+
+NOT_PACKED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
+"""What `unpack_ranks` raises for a text that `pack_ranks` has not written."""
 
 
 def _title(lora: LoRA) -> str:

@@ -170,7 +170,7 @@ def _text_encoder_names(pairs: Sequence[tuple[T, T]], source: str) -> list[str]:
     """Name the attention linears of CLIP-L, which are all square and of one width."""
     shapes = {(tuple(up.shape)[:1], tuple(down.shape)[1:]) for up, down in pairs}
     (out, width), *others = shapes
-    if others or out != width or len(pairs) % len(TEXT_LEAVES):
+    if others or not out or out != width or len(pairs) % len(TEXT_LEAVES):
         raise problem(
             f"{source}, text_encoder",
             found=f"{len(pairs)} numbered modules of {len(shapes)} shapes",

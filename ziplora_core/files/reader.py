@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from ..lora.factors import LoRA, LoraFactors, LoraModel
-from .alpha import COMPONENTS, PeftConfig, module_alpha, peft_configs
+from .alpha import COMPONENTS, PeftConfig, check_patterns, module_alpha, peft_configs
 from .base_model import BaseGuess, describe_base, refuse_other_base
 from .key_formats import ModuleKeys, group_keys
-from .kinds import kind_of, take_parts, to_factors
+from .kinds import kind_of, planned_numbers, take_parts, to_factors
+from .limits import Limits, check_keys, check_products, check_volume
 from .numbered_modules import Targets, numbered, spell_out
+from .pickle_reader import is_plain, unpickle
 from .refusals import BiasAndNorm, check_tensors, usable_modules
-from .safetensors_reader import Entry, check_size, read_header, read_tensors
+from .safetensors_reader import Entry, read_header, read_tensors
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+_ADVICE = "Choose a LoRA saved as .safetensors."
 
-UNPICKLING_ERRORS = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError),
-    *(AttributeError, AssertionError, ArithmeticError, struct.error),
-)
-"""Exceptions that torch.load raises for files with code, damaged files and other files."""
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be read, and how.
+
+    Args:
+        name: the file's name, for messages.
+        size: its bytes.
+        bias_and_norm: whether to refuse bias and norm tensors, or to drop these.
+        limits: the model that the factors have to suit.
+    """
+
+    name: str
+    size: int
+    bias_and_norm: BiasAndNorm
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -55,13 +64,14 @@ def read_lora(
         path: a `.safetensors` file, or a `.pt`, `.ckpt` or `.bin` that holds tensors only.
         bias_and_norm: whether to refuse a file with bias and norm tensors, or to drop these.
         targets: weight shapes of a UNet by diffusers path, needed for a file that numbers its
-            modules.
+            modules; they also limit how large the factors may become.
 
     Raises:
-        ZipLoRAError: the file is missing or damaged, is not a LoRA, or has no exact low-rank
-            factors.
+        ZipLoRAError: the file is missing or damaged, is not a LoRA, has no exact low-rank
+            factors, or needs memory out of proportion to its size.
     """
     path = Path(path)
+    limits = Limits.of(targets.values()) if targets else Limits()
     kind = path.suffix.lower()
     metadata: Mapping[str, str] = {}
     try:
@@ -69,11 +79,12 @@ def read_lora(
             raise _unreadable(path.name, "a folder", "the LoRA file inside it")
         if kind not in SAFETENSORS + PICKLES:
             raise _unreadable(path.name, f"a file ending {kind!r}", "a .safetensors file")
+        request = _Request(path.name, path.stat().st_size, bias_and_norm, limits)
         if kind in SAFETENSORS:
             with path.open("rb") as file:
                 header = read_header(file, path.name)
                 entries, _ = spell_out(header.entries, targets, path.name)
-                _plan(entries, path.name, bias_and_norm)
+                _plan(entries, request)
                 tensors, sha256 = read_tensors(file, header, path.name)
                 metadata = header.metadata
         else:
@@ -83,7 +94,7 @@ def read_lora(
         found = error.strerror or "a disk error"
         raise _unreadable(str(path), found, "a readable file") from error
     spelled, notes = spell_out(tensors, targets, path.name)
-    lora = _read(spelled, metadata, path.name, bias_and_norm, configs)
+    lora = _read(spelled, metadata, request, configs)
     formats = ("cloneofsimo",) if notes else lora.formats
     return replace(lora, sha256=sha256, formats=formats, notes=notes + lora.notes)
 
@@ -108,23 +119,25 @@ def lora_from_tensors(
     if metadata is None:
         metadata = tensors.metadata if isinstance(tensors, LoraModel) else {}
     tensors = _tensors_only(tensors, name)
-    return _read(tensors, metadata, name, bias_and_norm, _configs(metadata, name))
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    request = _Request(name, size, bias_and_norm, Limits())
+    return _read(tensors, metadata, request, _configs(metadata, name))
 
 
 def _read(
     tensors: dict[str, Tensor],
     metadata: Mapping[str, str],
-    name: str,
-    bias_and_norm: BiasAndNorm,
+    request: _Request,
     configs: Mapping[str, PeftConfig],
 ) -> LoRA:
     """Convert checked tensors to factors, removing them from `tensors`."""
-    plan = _plan(tensors, name, bias_and_norm)
+    plan, name = _plan(tensors, request), request.name
+    check_patterns(configs, len(plan.modules), name)
     modules: dict[str, LoraFactors] = {}
     kinds: Counter[str] = Counter()
     for module in plan.modules:
         kind = kind_of(module, name)
-        parts = take_parts(module, tensors, name)
+        parts = take_parts(module, tensors, name, request.limits)
         alpha = None
         if kind.ranked:
             rank = parts.tensors[kind.ranked].shape[0]
@@ -137,18 +150,22 @@ def _read(
     return LoRA(name, modules, metadata, formats, notes, base=plan.base)
 
 
-def _plan(tensors: Mapping[str, Entry | Tensor], name: str, bias_and_norm: BiasAndNorm) -> _Plan:
+def _plan(tensors: Mapping[str, Entry | Tensor], request: _Request) -> _Plan:
     """Check everything that depends only on keys, shapes and dtypes."""
+    name = request.name
+    check_keys(tensors, name)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     base = _base_of_lora(shapes, name)
     try:
         grouping = group_keys(shapes, name)
-        usable, notes = usable_modules(grouping.modules.values(), tensors, name, bias_and_norm)
+        found = grouping.modules.values()
+        usable, notes = usable_modules(found, tensors, name, request.bias_and_norm)
         if not usable:
             raise _unreadable(name, f"{len(tensors)} tensors, none of them a LoRA's", "a LoRA")
         check_tensors(usable, tensors, name)
-        for module in usable:
-            kind_of(module, name)
+        check_volume(shapes, request.size, name)
+        numbers = sum(planned_numbers(m, shapes, name, request.limits) for m in usable)
+        check_products(numbers, request.size, request.limits, name)
     except ZipLoRAError:
         refuse_other_base(name, base.name)  # another save of the same LoRA would not help
         raise
@@ -201,14 +218,8 @@ def _configs_beside(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Peft
 
 
 def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read a PyTorch file that holds tensors only; code in it is never run."""
-    check_size(path.stat().st_size, path.name)
-    data = path.read_bytes()
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UNPICKLING_ERRORS as error:
-        found = f"an unreadable PyTorch file, or one that contains code ({type(error).__name__})"
-        raise _unreadable(path.name, found, "tensors only") from error
+    """Read the tensors of a PyTorch file, which may be inside a dictionary or a list."""
+    content, sha256 = unpickle(path, _ADVICE)
     if isinstance(content, list):
         content = numbered(content, path.name)
     elif isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -216,7 +227,7 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], str]:
     elif isinstance(content, dict) and len(content) == 1:
         (only,) = content.values()
         content = only if isinstance(only, dict) else content
-    return _tensors_only(content, path.name), hashlib.sha256(data).hexdigest()
+    return _tensors_only(content, path.name), sha256
 
 
 def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
@@ -224,8 +235,7 @@ def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise _unreadable(name, f"a {type(content).__name__}", "tensors by key")
     for key, tensor in content.items():
-        is_tensor = isinstance(tensor, Tensor) and tensor.layout is torch.strided
-        if not isinstance(key, str) or not is_tensor:
+        if not isinstance(key, str) or not is_plain(tensor):
             _base_of_lora({str(key): () for key in content}, name)  # may recognise the file
             found = f"a {type(tensor).__name__}"
             raise _unreadable(f"{name}, key {key}", found, "a tensor under a text key")
@@ -233,5 +243,4 @@ def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
 
 
 def _unreadable(subject: str, found: str, expected: str) -> ZipLoRAError:
-    advice = "Choose a LoRA saved as .safetensors."
-    return problem(subject, found=found, expected=expected, advice=advice)
+    return problem(subject, found=found, expected=expected, advice=_ADVICE)

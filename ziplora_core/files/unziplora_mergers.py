@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem
 from ..lora.factors import LoRA
 from .key_formats import name_module
-from .reader import UNPICKLING_ERRORS
+from .pickle_reader import is_plain, unpickle
 
 
 def read_mergers(path: Path, concept: str, lora: LoRA) -> dict[str, Tensor]:
@@ -31,9 +30,9 @@ def read_mergers(path: Path, concept: str, lora: LoRA) -> dict[str, Tensor]:
     """
     ending = f".lora.merge_{concept}"
     tensors = _unpickle(path, concept)
-    strange = next((key for key in tensors if not str(key).endswith(ending)), None)
-    if strange is not None:
-        raise _unlike(path, f"a key {strange}", f"keys that end in {ending}", concept)
+    for key in tensors:
+        if not isinstance(key, str) or not key.endswith(ending):
+            raise _unlike(path, f"a key {key}", f"keys that end in {ending}", concept)
     mergers = {name_module(key.removesuffix(ending))[0]: t for key, t in tensors.items()}
     heights = {name: len(factors.up) for name, factors in lora.modules.items()}
     other = sorted({*mergers} ^ {*heights})
@@ -41,23 +40,27 @@ def read_mergers(path: Path, concept: str, lora: LoRA) -> dict[str, Tensor]:
         found = f"{len(mergers)} mergers for {len(heights)} modules (not in both, e.g. {other[0]})"
         raise _unlike(path, found, f"one for each module of {lora.name}", concept)
     for name, merger in mergers.items():
-        if not isinstance(merger, Tensor) or tuple(merger.shape) != (heights[name],):
+        if not is_plain(merger) or tuple(merger.shape) != (heights[name],):
             found = f"{tuple(getattr(merger, 'shape', ()))} at {name}"
             raise _unlike(path, found, f"({heights[name]},), its output features", concept)
-        if not merger.isfinite().all():
+        if not merger.is_floating_point() or not merger.isfinite().all():
             raise _unlike(path, f"NaN or infinity at {name}", "numbers", concept)
     return {name: merger.detach().float() for name, merger in mergers.items()}
 
 
 def _unpickle(path: Path, concept: str) -> Mapping[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNPICKLING_ERRORS, OSError) as error:
-        found = f"an unreadable PyTorch file, or one that contains code ({type(error).__name__})"
+        content, _ = unpickle(path, _advice(concept))
+    except OSError as error:
+        found = f"an unreadable file ({error.strerror or type(error).__name__})"
         raise _unlike(path, found, "tensors only", concept) from error
     if not isinstance(content, dict) or not content:
         raise _unlike(path, f"a {type(content).__name__}", "tensors by key", concept)
     return content
+
+
+def _advice(concept: str) -> str:
+    return f"Pick the …_merger_{concept}.pth that was saved with this LoRA, or None."
 
 
 def _unlike(path: Path, found: str, expected: str, concept: str) -> ZipLoRAError:
@@ -65,5 +68,5 @@ def _unlike(path: Path, found: str, expected: str, concept: str) -> ZipLoRAError
         path.name,
         found=found,
         expected=expected,
-        advice=f"Pick the …_merger_{concept}.pth that was saved with this LoRA, or None.",
+        advice=_advice(concept),
     )

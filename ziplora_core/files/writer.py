@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import problem
+from ..errors import ZipLoRAError, problem, refuse_unknown
 from ..lora.factors import LoraFactors, LoraModel
+from ..lora.magnitude import exceeds
 from .atomic import Part, write_bytes
 from .compare import all_finite, relative_error
 from .half_precision import comparable, within_fp16
@@ -71,10 +72,15 @@ def kohya_tensors(
         modules: factors by kohya module name.
         dtype: dtype of the factors.
         alpha: alpha_file; by default that of `file_alpha`.
+
+    Raises:
+        ZipLoRAError: an update is too large for `dtype`, in which loaders compute it.
     """
     alpha = file_alpha(modules) if alpha is None else alpha
     tensors: dict[str, Tensor] = {}
     for name, factors in modules.items():
+        if exceeds(factors, torch.finfo(dtype).max):
+            raise _not_finite(name, dtype)
         fold = factors.scale * factors.rank / alpha
         root = abs(fold) ** 0.5
         down, up = factors.down, factors.up
@@ -136,18 +142,22 @@ def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> li
     for key in sorted(tensors, key=lambda key: (-tensors[key].itemsize, key)):
         tensor = tensors[key]
         if not all_finite(tensor):
-            raise problem(
-                key,
-                found=f"NaN or infinity in {tensor.dtype}",
-                expected="finite factors",
-                advice="Save with dtype fp32 or bf16; if this persists, the merge itself failed.",
-            )
+            raise _not_finite(key, tensor.dtype)
         body.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
         begin, end = end, end + tensor.nbytes
         dtype = _DTYPE_NAMES[tensor.dtype]
         entries[key] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [begin, end]}
     hashes = _hashes(entries, body, metadata)
     return [_header(entries, {**metadata, **hashes}), *body]
+
+
+def _not_finite(subject: str, dtype: torch.dtype) -> ZipLoRAError:
+    return problem(
+        subject,
+        found=f"NaN or infinity in {dtype}",
+        expected="finite numbers",
+        advice="Save with dtype fp32 or bf16; if this persists, the merge itself failed.",
+    )
 
 
 def write_lora(
@@ -166,6 +176,7 @@ def write_lora(
             back as it was written.
         FileExistsError: `path` is taken.
     """
+    refuse_unknown("dtype", dtype, DTYPES)
     return write_checked(path, lora_parts(modules, metadata, DTYPES[dtype]), modules, dtype)
 
 

@@ -194,7 +194,7 @@ def test_adapter_metadata_that_is_damaged_is_refused(text: str) -> None:
         lora_from_tensors(tensors("unet."), {"lora_adapter_metadata": text})
 
 
-@pytest.mark.parametrize("pattern", ["([a-z_0-9.]+)+!", ".*.*.*x", "(a*)*", "(", "a{99}{99}"])
+@pytest.mark.parametrize("pattern", ["([a-z_0-9.]+)+!", "a+", "(a*)*", "(", "a{99}{99}"])
 def test_adapter_metadata_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
     fields = json.dumps({"unet.lora_alpha": 8, "unet.alpha_pattern": {pattern: 1}})
     with pytest.raises(ZipLoRAError, match="alpha_pattern: found"):

@@ -178,6 +178,7 @@ def test_read_lora_file_without_permission_is_named(
     def denied(*_args: object, **_kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "a.safetensors").write_bytes(b"x")
     monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(ZipLoRAError, match=r"a.safetensors: found Permission denied"):
         read_lora(tmp_path / "a.safetensors")

@@ -11,6 +11,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...errors import problem
 from ...lora.factors import LoRA, LoraFactors
+from ...lora.magnitude import huge_updates
 from ...lora.pair import scaled
 from ...sliders.metadata import slider_use
 from ...training.branches import Branches, Gates
@@ -44,11 +45,10 @@ def with_slider(
     lines = _lines(slider, len(factors), scale, start_percent, end_percent)
     if scale == 0:
         return model, lines
-    lines += compiled_lines(model)
+    at_scale = scaled(factors, scale)
+    lines += [*compiled_lines(model), *huge_updates(at_scale)]
     targets = unet_targets(model.model)
-    hooks = SamplingHooks(
-        {targets[name]: Branches([f]) for name, f in scaled(factors, scale).items()}
-    )
+    hooks = SamplingHooks({targets[name]: Branches([f]) for name, f in at_scale.items()})
     key = f"ziplora_slider_{uuid.uuid4().hex}"
     clone = model.clone()
     hooks.put_on(clone, key)

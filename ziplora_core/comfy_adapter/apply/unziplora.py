@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...lora.factors import LoRA, LoraFactors
 from ...lora.layers import reads_prompt
+from ...lora.magnitude import huge_updates
 from ...lora.merged import MergedLoRA
 from ...training.branches import Branches, Gates, lengthened
 from ...unziplora.objective import CONCEPTS
@@ -67,7 +68,7 @@ def with_unziplora(
     lines = _lines(merged, halves, strengths, read.shape[1])
     if not branches:
         return model, lines
-    lines += compiled_lines(model)
+    lines += [*compiled_lines(model), *(line for half in halves for line in huge_updates(half))]
     hooks = SamplingHooks(branches)
     key = f"ziplora_unzip_{uuid.uuid4().hex}"
     clone = model.clone()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import problem
+from ...errors import problem, refuse_unknown
 from ...files import read_lora
 from ...files.export import PREFIXES, SUFFIXES, export_lora
 from ...files.metadata import lora_metadata
@@ -69,9 +69,10 @@ def save_export(
         the written file, and notes for the report.
 
     Raises:
-        ZipLoRAError: a bad prefix, tensors that are not finite, a file that cannot be written, or a
-            module with no name in that format.
+        ZipLoRAError: an unknown format, a bad prefix, tensors that are not finite, a file that
+            cannot be written, or a module with no name in that format.
     """
+    refuse_unknown("format", spelling, FORMATS)
     description = "LoRA exported by the ZipLoRA pack for ComfyUI"
     if spelling == "kohya":
         return save_lora(lora.modules, prefix, dtype, description, extra)[1], []
