@@ -65,8 +65,8 @@ def loha(parts: Parts) -> Pair:
         raise parts.wrong_shape("hada_w2_b", f"two updates of one shape, {list(down1.shape)}")
     rank = up1.shape[1] * up2.shape[1]
     _check_rank(parts, "hada_w1_b", "LoHa", rank, up1.shape[0], down1[0].numel())
-    up = (up1[:, :, None] * up2[:, None, :]).flatten(1)  # (out, rank·rank)
-    down = (down1[:, None] * down2[None]).flatten(0, 1)  # (rank·rank, in, *k)
+    up = _times(up1[:, :, None], up2[:, None, :]).flatten(1)  # (out, rank·rank)
+    down = _times(down1[:, None], down2[None]).flatten(0, 1)  # (rank·rank, in, *k)
     return up, down
 
 
@@ -99,14 +99,22 @@ def _first_kronecker_pair(parts: Parts) -> Pair:
     if w1.ndim != 2:
         raise parts.wrong_shape("lokr_w1", "a matrix")
     rows, columns = w1.shape
-    identity = torch.eye(min(rows, columns), device=w1.device)
+    size = min(rows, columns)
+    identity = w1.new_empty(size, size) if w1.is_meta else torch.eye(size)
     return (identity, w1) if rows <= columns else (w1, identity)
 
 
 def _kron(left: Tensor, right: Tensor) -> Tensor:
     """Compute left ⊗ right of two matrices; torch.kron fails on some transposed ones."""
-    product = left[:, None, :, None] * right[None, :, None, :]
+    product = _times(left[:, None, :, None], right[None, :, None, :])
     return product.reshape(left.shape[0] * right.shape[0], -1)
+
+
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply elements; of meta tensors only the shape: torch's code for them loads in seconds."""
+    if left.is_meta:
+        return left.new_empty([max(sizes) for sizes in zip(left.shape, right.shape, strict=True)])
+    return left * right
 
 
 def _pair(parts: Parts, up_role: str, down_role: str, core_role: str) -> Pair:

@@ -79,7 +79,7 @@ def _json_lines(table: Path, text: str) -> list[Any]:
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise problem(
                 f"{table.name}, line {number}",
                 found=f"no JSON ({error})",
