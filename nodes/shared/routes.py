@@ -11,6 +11,8 @@ from ...ziplora_core.comfy_adapter.apply.slider_file import slider_file
 from ...ziplora_core.training import registry
 from ...ziplora_core.training.run_history import summary
 
+_DIGITS = 12
+"""Digits of the longest training; int() refuses 4,300."""
 _EXPECTED = "expected a JSON object in UTF-8, with node_id and workflow as texts or numbers"
 
 
@@ -48,10 +50,10 @@ def register_routes(routes: web.RouteTableDef) -> None:
             return web.json_response({"error": "no run of this node is known"}, status=404)
         return web.json_response(run.snapshot())
 
-    @routes.get("/ziplora/training/{node_id}/samples/{step:[0-9]{1,12}}")
+    @routes.get("/ziplora/training/{node_id}/samples/{step:\\d+}")
     async def sample(request: web.Request) -> web.Response:
-        run = _run(request)
-        picture = run and run.picture(int(request.match_info["step"]))
+        run, step = _run(request), request.match_info["step"]
+        picture = run and len(step) <= _DIGITS and run.picture(int(step))
         if not picture:
             return web.json_response({"error": "no such picture is kept"}, status=404)
         return web.Response(body=picture, content_type="image/jpeg")

@@ -142,6 +142,12 @@ def test_captions_beside_the_pictures_come_before_the_table(folder: Path) -> Non
     ("name", "text", "message"),
     [
         ("metadata.jsonl", '{"file_name": "a.png"', "metadata.jsonl, line 1: found no JSON"),
+        ("metadata.jsonl", "[" * 100_000, "metadata.jsonl, line 1: found no JSON"),
+        (
+            "metadata.csv",
+            f"file_name,text\na.png,{'x' * 200_000}",
+            "metadata.csv, line 1: found field larger",
+        ),
         (
             "metadata.jsonl",
             '["a.png", "a dog"]',

@@ -329,3 +329,16 @@ def test_source_metadata_names_sources_without_paths() -> None:
 @pytest.mark.parametrize("text", ["not json", "[]", '{"a": 3}', '{"a": {"x": "y"}}', "null"])
 def test_trigger_words_of_odd_metadata_are_none(text: str) -> None:
     assert trigger_words({"ss_tag_frequency": text}) == []
+
+
+def test_lora_bytes_update_beyond_fp16_is_refused_and_fits_bf16() -> None:
+    modules = {Q: LoraFactors(torch.full((1, 4), 300.0), torch.full((4, 1), 300.0))}
+    with pytest.raises(ZipLoRAError, match=rf"{Q}: found NaN or infinity in torch.float16"):
+        lora_bytes(modules, {}, torch.float16)
+    assert lora_bytes(modules, {}, torch.bfloat16)
+
+
+def test_lora_bytes_update_whose_parts_cancel_fits_fp16() -> None:
+    down = torch.tensor([[300.0], [300.0]])
+    modules = {Q: LoraFactors(down, torch.tensor([[300.0, -300.0]]))}
+    assert lora_bytes(modules, {}, torch.float16)

@@ -95,7 +95,7 @@ class Watch:
             self.counts.fault(f"{seconds:.0f} seconds", data)
         if extra > BASE:
             self.counts.fault(f"memory of {extra >> 20} MiB", data)
-        self.level = max(self.level, _peak()) if extra > BASE else self.level
+        self.level = _peak()
 
     def _read(self, data: bytes) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, 2 * SECONDS)

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ...errors import problem
+from ...errors import ZipLoRAError, problem
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 _PICTURE = "file_name"
@@ -61,17 +61,23 @@ def _name(path: str) -> str:
 def _values(table: Path, text: str) -> list[Any]:
     reader = csv.DictReader(StringIO(text, newline=""), skipinitialspace=True)
     rows = []
-    for row in reader:
-        if None in row:
-            raise problem(
-                f"{table.name}, line {reader.line_num}",
-                found="more values than names in the head line",
-                expected="a caption with commas in double quotes",
-                advice='Write dog.jpg,"a dog, on grass", or remove the file to train without its '
-                "captions.",
-            )
-        rows.append(row)
+    try:
+        for row in reader:
+            if None in row:
+                raise _unquoted(table, reader.line_num, "more values than names in the head line")
+            rows.append(row)
+    except csv.Error as error:
+        raise _unquoted(table, reader.line_num, str(error)) from error
     return rows
+
+
+def _unquoted(table: Path, line: int, found: str) -> ZipLoRAError:
+    return problem(
+        f"{table.name}, line {line}",
+        found=found,
+        expected="a caption with commas in double quotes",
+        advice='Write dog.jpg,"a dog, on grass", or remove the file to train without its captions.',
+    )
 
 
 def _json_lines(table: Path, text: str) -> list[Any]:

@@ -1,0 +1,87 @@
+"""Requests and graphs that no page sends: a clear answer, and the server goes on serving."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from sandbox.server import ComfyServer, PromptRejected
+
+from .graph import SUBJECT, Graph, report, succeeded
+
+Q = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def status(server: ComfyServer, path: str, body: bytes | None = None, kind: str = "") -> int:
+    """Send bytes as they are; return the status of the answer."""
+    headers = {"Content-Type": kind or "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", body, headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+BODIES: dict[str, tuple[bytes, str]] = {
+    "deep": (DEEP, ""),
+    "deep id": (b'{"node_id": ' + DEEP[:900] + DEEP[-900:] + b"}", ""),
+    "list as id": (b'{"node_id": [1]}', ""),
+    "wrong charset": (b"{}", "application/json; charset=nonsense"),
+    "no text": (b"\xff\xfe", "application/json; charset=utf-8"),
+    "list": (b"[1]", ""),
+    "no JSON": (b"{", ""),
+}
+
+
+@pytest.mark.parametrize("path", ["/ziplora/stop", "/ziplora/save"])
+@pytest.mark.parametrize(("body", "kind"), BODIES.values(), ids=BODIES)
+def test_post_of_anything_else_is_a_bad_request(
+    path: str, body: bytes, kind: str, server: ComfyServer
+) -> None:
+    assert status(server, path, body, kind) == 400
+
+
+def test_get_of_a_number_of_any_length_is_not_found(server: ComfyServer) -> None:
+    for digits in (1, 12, 5000):
+        assert status(server, f"/ziplora/training/3/samples/{'9' * digits}") == 404
+
+
+def test_get_of_a_slider_with_any_name_says_why(server: ComfyServer) -> None:
+    for name in ("%00.safetensors", "..%2F..%2Fx.safetensors", f"{'x' * 3000}.safetensors", ""):
+        assert status(server, f"/ziplora/slider?name={name}") == 200
+
+
+def test_export_format_that_does_not_exist_is_refused_before_the_run(server: ComfyServer) -> None:
+    graph = Graph()
+    loaded = graph.node("LoadMergedLoRA", merged_lora=SUBJECT)
+    graph.node("ExportLoRA", lora=[loaded, 1], filename_prefix="x", format="KOHYA", dtype="fp16")
+    with pytest.raises(PromptRejected) as refused:
+        server.run(graph.prompt)
+    assert "format: found 'KOHYA', expected one of kohya, comfy, peft" in str(refused.value.body)
+
+
+def test_lora_with_huge_numbers_and_odd_tags_is_read_with_a_warning(server: ComfyServer) -> None:
+    path = server.models / "loras" / "huge.safetensors"
+    tensors: dict[str, Any] = {
+        f"{Q}.lora_down.weight": torch.full((1, 64), 1e9),
+        f"{Q}.lora_up.weight": torch.ones(64, 1),
+    }
+    metadata = {"ss_tag_frequency": '{"a":{"x":1e999}}'}
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+    server.object_info()
+    try:
+        graph = Graph()
+        pair = graph.pair(style=path.name)
+        graph.save(graph.direct(pair), "huge", dtype="fp32")
+        assert "far larger than the weights it is added to" in report(
+            succeeded(server, graph), pair
+        )
+    finally:
+        path.unlink()
