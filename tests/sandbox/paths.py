@@ -35,6 +35,7 @@ def use_comfyui() -> None:
         raise FileNotFoundError("There is no ComfyUI in the sandbox yet. Run `make setup` first.")
     if str(COMFYUI) not in sys.path:
         sys.path.insert(0, str(COMFYUI))
+        import utils  # noqa: F401 (before its nodes.py puts comfy/, which has a utils.py, first)
     if DEVICE == "pretend":
         sys.path.append(str(PRETEND))
         os.environ.setdefault("PRETEND_BUILD", str(SANDBOX / "pretend"))
