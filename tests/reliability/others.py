@@ -145,11 +145,14 @@ def _on_fp8(bench: Bench) -> Promise:
 
 def _with_fp8_values(dtype: torch.dtype) -> ModelPatcher:
     """Make a tiny SDXL with weights of fp8 values, held in `dtype`; it computes in float32."""
-    model = tiny.tiny_sdxl(dtype=dtype)
+    config = tiny.TinySDXL(tiny.UNET_CONFIG)
+    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
+    cpu = torch.device("cpu")
+    model = config.get_model({}, device=cpu)
     weights = tiny.tiny_sdxl().model.diffusion_model.state_dict()
     rounded = {key: w.to(torch.float8_e4m3fn).to(dtype) for key, w in weights.items()}
-    model.model.diffusion_model.load_state_dict(rounded)
-    return model
+    model.diffusion_model.load_state_dict(rounded)
+    return ModelPatcher(model, cpu, cpu)
 
 
 def measure(short: bool) -> list[Promise]:
