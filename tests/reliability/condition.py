@@ -114,7 +114,7 @@ def _read(path: Path) -> None:
     if path.suffix == ".safetensors":
         safetensors.torch.load(path.read_bytes())
     elif path.suffix == ".pt":
-        torch.load(path, weights_only=True)
+        torch.load(path, map_location="cpu", weights_only=True)
     elif path.suffix == ".json":
         json.loads(path.read_text(encoding="utf-8"))
     elif not path.stat().st_size:

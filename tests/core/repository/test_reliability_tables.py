@@ -53,4 +53,4 @@ def test_fault_that_changed_the_model_breaks_that_promise_alone() -> None:
     model, resume = (found[faults.TEXTS[name]] for name in ("model", "resume"))
     assert (model.tried, model.held) == (2, 1) and "model, hooks" in model.broken[0]
     assert (resume.tried, resume.held) == (2, 2) and resume.figures.startswith("2 went on")
-    assert found[faults.TEXTS["typed"]].tried == 1 and found[faults.TEXTS["memory"]].tried == 0
+    assert found[faults.TEXTS["typed"]].tried == 1 and faults.TEXTS["memory"] not in found
