@@ -5,11 +5,17 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ziplora_core.training.checkpoint import CheckpointFolder
+from ziplora_core.training.saved_state import SavedState
+
+CHECKPOINT = "training"
 SGM = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
 DOTTED = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -79,17 +85,14 @@ def pickled(content: object, zipped: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def state() -> dict[str, object]:
-    """Entries as a checkpoint's, of a training of one small tensor."""
+def checkpoint_seeds() -> list[bytes]:
+    """Write the checkpoint of a training of one small tensor, in a folder of CHECKPOINT's name."""
     moment = {"step": torch.tensor(3.0), "exp_avg": _ones(4), "exp_avg_sq": _ones(4)}
-    group = {"lr": 0.1, "betas": (0.9, 0.999), "params": [0]}
-    return {
-        "parameters": [_ones(4)],
-        "optimiser": {"state": {0: moment}, "param_groups": [group]},
-        "extra_state": {},
-        **{"step": 3, "history": {"loss": [1.0, 0.5, 0.2]}, "seconds": 1.0, "notes": []},
-        **{"low_memory": False, "failed": False},
-    }
+    state = SavedState([_ones(4)], {}, {"loss": [1.0, 0.5, 0.2]}, 3, 5, {0: moment})
+    with tempfile.TemporaryDirectory() as place:
+        folder = CheckpointFolder(Path(place, CHECKPOINT))
+        folder.save(state)
+        return [folder.state_file.read_bytes()]
 
 
 def safetensors_seeds() -> list[bytes]:
