@@ -8,11 +8,23 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from sandbox.server import ComfyServer, Result
+from sandbox.server import ComfyServer, PromptRejected, Result
 
 Link = list[Any]
 CHECKPOINT = "sd_xl_base_1.0.safetensors"
 SUBJECT, STYLE = "my_subject.safetensors", "my_style.safetensors"
+
+
+def sentence(server: ComfyServer, graph: Graph) -> str:
+    """Return what a node says that refuses its inputs, before anything runs or when it does."""
+    try:
+        result = server.run(graph.prompt)
+    except PromptRejected as refused:
+        errors = [e for node in refused.body["node_errors"].values() for e in node["errors"]]
+        return errors[0]["details"].partition(" - ")[2]
+    assert result.error is not None, result.status
+    assert result.error["exception_type"].endswith("ZipLoRAError"), result.error
+    return result.error["exception_message"].strip()
 
 
 class Graph:

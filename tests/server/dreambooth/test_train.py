@@ -17,7 +17,7 @@ from PIL import Image
 
 from sandbox.server import ComfyServer, Result
 
-from ..graph import Graph, report, saved_latent, saved_path, succeeded
+from ..graph import Graph, report, saved_latent, saved_path, sentence, succeeded
 from ..training.test_control import checkpoints, run_until
 
 STEPS = 8
@@ -201,9 +201,7 @@ def test_training_goes_on_when_the_disk_is_full_and_says_so(server: ComfyServer)
 
 
 def refused(server: ComfyServer, graph: Graph) -> str:
-    result = server.run(graph.prompt)
-    assert result.status == "error" and result.error is not None
-    return result.error["exception_message"]
+    return sentence(server, graph)
 
 
 @pytest.mark.parametrize(

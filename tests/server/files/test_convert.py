@@ -20,6 +20,7 @@ from ..graph import (
     report,
     saved_latent,
     saved_path,
+    sentence,
     succeeded,
 )
 
@@ -35,13 +36,6 @@ def exported(graph: Graph, node: str, spelling: str, prefix: str = "out/x") -> s
     return graph.node(
         "ExportLoRA", lora=[node, 0], filename_prefix=prefix, format=spelling, dtype="fp32"
     )
-
-
-def message_of(server: ComfyServer, graph: Graph) -> str:
-    result = server.run(graph.prompt)
-    assert result.error is not None, result.status
-    assert result.error["exception_type"].endswith("ZipLoRAError"), result.error
-    return result.error["exception_message"].strip()
 
 
 @pytest.mark.parametrize("spelling", ["kohya", "comfy"])
@@ -158,7 +152,7 @@ def test_import_of_a_file_that_does_not_fit_is_named_with_what_to_do(
     name, content, found = BAD[case]
     graph = Graph()
     exported(graph, imported(graph, put(name, content)), "kohya")
-    message = message_of(server, graph)
+    message = sentence(server, graph)
     assert message.startswith(name) and found in message
     assert "expected" in message and message.endswith(".")
 
@@ -166,7 +160,7 @@ def test_import_of_a_file_that_does_not_fit_is_named_with_what_to_do(
 def test_pair_of_a_numbered_file_advises_import_lora(server: ComfyServer, put: Write) -> None:
     graph = Graph()
     graph.save(graph.direct(graph.pair(style=put("new.safetensors", numbered(2048)))), "never")
-    assert "Read it with Import LoRA" in message_of(server, graph)
+    assert "Read it with Import LoRA" in sentence(server, graph)
 
 
 @pytest.mark.parametrize(("spelling", "folder"), [("comfy", "loras"), ("peft", "ziplora/exports")])
@@ -186,7 +180,7 @@ def test_export_prefix_that_arrives_by_a_link_is_refused_when_it_runs(server: Co
     graph = Graph()
     prefix: Any = graph.out("PrimitiveString", value="../escaped")
     exported(graph, imported(graph, SUBJECT), "diffusers", prefix)
-    assert "expected a name inside output/ziplora/exports" in message_of(server, graph)
+    assert "expected a name inside output/ziplora/exports" in sentence(server, graph)
 
 
 def test_export_of_a_lora_with_norms_advises_what_to_set(server: ComfyServer, put: Write) -> None:
@@ -200,7 +194,7 @@ def test_export_of_a_lora_with_norms_advises_what_to_set(server: ComfyServer, pu
     graph = Graph()
     node = imported(graph, name)
     exported(graph, node, "kohya")
-    assert "Set bias_and_norm to drop" in message_of(server, graph)
+    assert "Set bias_and_norm to drop" in sentence(server, graph)
     graph.prompt[node]["inputs"]["bias_and_norm"] = "drop"
     assert "1 bias and norm tensors left out" in report(succeeded(server, graph), node)
 
@@ -209,4 +203,4 @@ def test_checkpoint_is_not_a_lora(server: ComfyServer, put: Write) -> None:
     name = put("model.safetensors", server.models / "checkpoints" / CHECKPOINT)
     graph = Graph()
     exported(graph, imported(graph, name), "kohya")
-    assert "Load Checkpoint" in message_of(server, graph)
+    assert "Load Checkpoint" in sentence(server, graph)
