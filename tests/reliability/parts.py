@@ -45,11 +45,9 @@ LIST = (
     Part("leaks", "Connections, memory and files of a running server", 30),
     Part("checkpoints", "Checkpoints and finished trainings", 30),
     Part("disk", "Files on the disk", 30),
-    Part("hostile", "Hostile LoRA files", 30),
     Part("fuzz", "Fuzzing", 120),
     Part("others", "Beside other nodes and options", 60),
     Part("versions", "Versions of ComfyUI, Python and the frontend", 120),
-    Part("size", "The size of SDXL", 60),
 )
 
 
