@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from server import PromptServer
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+_NAMES = "ComfyUI_temp_*"
+"""The names of ComfyUI's previews."""
 
 
 def preview(node: type[io.ComfyNode], *images: Tensor) -> tuple[list[Any], str]:
@@ -27,9 +32,13 @@ def preview(node: type[io.ComfyNode], *images: Tensor) -> tuple[list[Any], str]:
         The files as ComfyUI lists them, and "". Or no files, and a warning, which is also logged
         and shown on the node.
     """
+    temporary = Path(folder_paths.get_temp_directory())
+    before = {*temporary.glob(_NAMES)}
     try:
         return list(ui.PreviewImage(torch.cat(images), cls=node).values), ""
     except OSError as error:
+        for half in {*temporary.glob(_NAMES)} - before:
+            half.unlink(missing_ok=True)
         warning = (
             f"WARNING: the image is not shown here: {error.strerror or error} in ComfyUI's temp "
             "folder. Nothing was written; the node's outputs are complete. Free some space and "

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +68,27 @@ def measured(kills: int, servers: int, base: Path, rng: random.Random) -> list[P
 
 
 def _kill_a_writer(folder: Path, rng: random.Random) -> None:
-    """Fork a process that writes files, and kill it."""
-    seed = rng.randrange(2**32)
+    """Fork a process that writes files, and kill it while it does."""
+    data = rng.randbytes(SIZE)
+    reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         with suppress(BaseException):
-            _write(folder, random.Random(seed))
+            _write(folder, data, writing)
         os._exit(1)
-    time.sleep(rng.uniform(0.005, 0.25))
+    os.read(reading, 1)
+    time.sleep(rng.uniform(0, 0.1))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+    os.close(reading)
+    os.close(writing)
 
 
-def _write(folder: Path, rng: random.Random) -> None:
-    """Write files for ever, each beginning with the hash of the rest."""
-    while True:
-        data = rng.randbytes(SIZE)
-        name = f"{rng.randrange(4)}.bin"
-        write_bytes(folder / name, hashlib.sha256(data).digest(), data, replace=True)
+def _write(folder: Path, data: bytes, ready: int) -> None:
+    """Write files for ever, each beginning with the hash of the rest; say when it begins."""
+    os.write(ready, b"1")
+    for n in count():
+        write_bytes(folder / f"{n % 4}.bin", hashlib.sha256(data).digest(), data, replace=True)
 
 
 def _finals(folders: list[Path]) -> list[Path]:
