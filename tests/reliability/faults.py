@@ -49,7 +49,7 @@ class Job:
     every: int = 1
 
 
-SHORT = (Job("cpu", ("merge",), every=5),)
+SHORT = (Job("cpu", ("merge",), every=12),)
 LONG = (
     Job("cpu", ("unzip", "pictures", "closed_form")),
     Job("cpu", ("merge", "dreambooth", "words", "find", "judge")),
