@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -124,4 +124,5 @@ def _release(path: Path, file: IO[bytes]) -> None:
     except OSError:
         logger.info("ZipLoRA: %s is left; it has no effect.", path)
     finally:
-        file.close()
+        with suppress(OSError):  # a full disk, on which the text did not fit
+            file.close()
