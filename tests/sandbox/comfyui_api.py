@@ -79,6 +79,7 @@ INTERNAL = (
     "comfy.model_management.training_fp8_bwd",
     "comfy.model_management.unload_all_models",
     "comfy.model_management.unload_model_and_clones(model)",
+    "comfy.model_patcher.ModelPatcher",
     "comfy.model_patcher.get_key_weight(model, key)",
     "comfy.model_sampling.V_PREDICTION",
     "comfy.ops.fp8_ops.Linear",
@@ -110,6 +111,7 @@ INTERNAL = (
     "folder_paths.get_input_directory",
     "folder_paths.get_output_directory",
     "folder_paths.get_save_image_path(filename_prefix, output_dir)",
+    "folder_paths.get_temp_directory",
 )
 """Promised by nobody: names as ComfyUI happens to have them."""
 
@@ -123,6 +125,7 @@ METHODS = {
         "clone(disable_dynamic, model_override, force_deepcopy)",
         "eject_model",
         "get_additional_models_with_key(key)",
+        "get_key_patches(filter_prefix)",
         "get_model_object(name)",
         "is_dynamic",
         "model_state_dict",
@@ -130,6 +133,7 @@ METHODS = {
         "remove_injections(key)",
         "set_injections(key, injections)",
         "set_model_compute_dtype(dtype)",
+        "state_dict_for_saving",
     ),
     "comfy.model_base.BaseModel": (
         "apply_model(x, t, c_concat, c_crossattn, control, transformer_options)",

@@ -21,7 +21,7 @@ def test_folder_of_every_kind_of_file_names_all_that_is_not_used(tmp_path: Path)
     (folder / "masks").mkdir(parents=True)
     photographs.save_phone_photograph(photograph(), folder / "phone.JPG")
     photograph().save(folder / "iphone.HEIC")
-    (folder / "screen.jxl").write_bytes(b"\xff\x0a")
+    (folder / "screen.svgz").write_bytes(b"\x1f\x8b")
     (folder / "screen.txt").write_text("a screen")
     (folder / "camera.dng").write_bytes(b"raw")
     (folder / "drawing.svg").write_text("<svg/>")
@@ -37,7 +37,7 @@ def test_folder_of_every_kind_of_file_names_all_that_is_not_used(tmp_path: Path)
         "WARNING: left out, though it looks like a picture: camera.dng (.dng is not read: save it "
         "as .jpg or .png), drawing.svg (.svg is not read: save it as .jpg or .png), "
         "moved.jpg (a link to nothing), saved_without_ending (JPEG by its content: give it that "
-        "ending), screen.jxl (save it as .jpg, or install the Python package pillow-jxl-plugin)",
+        "ending), screen.svgz (.svgz is not read: save it as .jpg or .png)",
         "2 pictures of 120 × 80; 8 files left out",
         "left out: notes.txt (no picture has this name), phone.npz (not a picture), screen.txt "
         "(its picture is left out)",
@@ -68,8 +68,8 @@ def test_folder_says_which_picture_lost_its_16_bits(tmp_path: Path) -> None:
 
 
 def test_folder_of_lookalikes_only_says_what_they_are(tmp_path: Path) -> None:
-    (tmp_path / "a.jxl").write_bytes(b"\xff\x0a")
-    with pytest.raises(ZipLoRAError, match=r"found no pictures, but a.jxl \(save it as .jpg"):
+    (tmp_path / "a.svg").write_text("<svg/>")
+    with pytest.raises(ZipLoRAError, match=r"found no pictures, but a.svg \(.svg is not read"):
         read_pictures(tmp_path)
 
 

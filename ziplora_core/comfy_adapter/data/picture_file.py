@@ -17,7 +17,8 @@ from ...errors import ZipLoRAError, problem
 from .colour_profile import to_srgb
 from .deep_pixels import cut_grey, deep_pixels, grey_pixels, is_cut_to_8_bits
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow and the packages that read HEIC and JPEG XL raise for a damaged file."""
 _PHOTOGRAPHS = ("MPO", "HEIF")
 """Formats whose further pictures are thumbnails, depth maps, or the other eye's view."""
 

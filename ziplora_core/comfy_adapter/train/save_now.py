@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ...errors import ZipLoRAError
 from ...lora.factors import LoRA
@@ -39,19 +40,28 @@ def save_so_far(
         return
     names: list[str] = []
     failed = ""
-    for part, lora in loras.items():
+
+    def write(part: str, lora: LoRA) -> str:
+        nonlocal failed
         try:
-            names.append(_write(run, step, part, lora))
+            return _write(run, step, part, lora)
         except (OSError, MemoryError, ZipLoRAError) as error:
             failed = f"Step {step}{part and f', the {part} LoRA'}: {error or type(error).__name__}"
+            return ""
+
+    for part, lora in loras.items():
+        name = attempt("saving the LoRA so far", partial(write, part, lora), notes, "")
+        if not name:
             break
+        names.append(name)
     if names:
         callbacks.on_saved(names)
     if failed:
         written = f" Written was {' and '.join(names)}." if names else ""
         logger.warning("ZipLoRA: not saved. %s%s", failed, written)
         notes.append(f"{NOT_SAVED} {failed}{written}")
-        callbacks.on_status(f"{NOT_SAVED} {failed}")
+    if len(names) < len(loras):
+        callbacks.on_status(f"{NOT_SAVED} {failed or f'Step {step}: the log says why.'}")
 
 
 def _write(run: str, step: int, part: str, lora: LoRA) -> str:
