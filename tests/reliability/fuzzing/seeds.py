@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ziplora_core.training.checkpoint import CheckpointFolder
-from ziplora_core.training.saved_state import SavedState
-
 CHECKPOINT = "training"
 SGM = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
 DOTTED = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -87,6 +84,9 @@ def pickled(content: object, zipped: bool = True) -> bytes:
 
 def checkpoint_seeds() -> list[bytes]:
     """Write the checkpoint of a training of one small tensor, in a folder of CHECKPOINT's name."""
+    from ziplora_core.training.checkpoint import CheckpointFolder
+    from ziplora_core.training.saved_state import SavedState
+
     moment = {"step": torch.tensor(3.0), "exp_avg": _ones(4), "exp_avg_sq": _ones(4)}
     state = SavedState([_ones(4)], {}, {"loss": [1.0, 0.5, 0.2]}, 3, 5, {0: moment})
     with tempfile.TemporaryDirectory() as place:

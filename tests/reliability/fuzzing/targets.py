@@ -107,7 +107,10 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
     moment: dict[str, Layout | type] = {
         "step": ((), one.dtype), "exp_avg": ((4,), one.dtype), "exp_avg_sq": ((4,), one.dtype)
     }  # fmt: skip
-    found.load(lambda state: check_fit(state, 5, [one], {}, {0: moment}))
+    try:
+        found.load(lambda state: check_fit(state, 5, [one], {}, {0: moment}))
+    finally:
+        found.remove()
 
 
 def merge_some(data: bytes, folder: Path) -> None:
