@@ -195,7 +195,7 @@ def test_report_of_every_node_in_its_smallest_size_covers_nothing_and_shows_its_
     tab: Page, renderer: str, fonts: str
 ) -> None:
     types = tab.evaluate(WITH_REPORT)
-    assert len(types) == 24
+    assert len(types) == 25
     wrong = []
     for node_type in types:
         tab.evaluate(ALONE, node_type)

@@ -13,6 +13,7 @@ import comfy.model_management
 import safetensors.torch
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
@@ -81,6 +82,7 @@ def live_bytes(models: Mapping[str, Any]) -> int:
         for tensor in part.model.state_dict().values()
     }
     found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    found = [tensor for tensor in found if not isinstance(tensor, FakeTensor)]  # without memory
     stores = [t.untyped_storage() for t in found if t.layout == torch.strided]
     bytes_of = {store.data_ptr(): store.nbytes() for store in stores}
     return sum(size for place, size in bytes_of.items() if place not in own)

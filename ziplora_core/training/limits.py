@@ -137,8 +137,8 @@ def kept_lines(what: str, root: Path, removed: Sequence[Kept]) -> list[str]:
     """
     kept = look(root)
     lines = [
-        f"{what} kept on disk: {len(kept)}, {in_bytes(sum(k.bytes for k in kept))} "
-        f"(limits: {Limits.read(root)}; Past Trainings lists and deletes them)"
+        f"{what} kept: {len(kept)}, {in_bytes(sum(k.bytes for k in kept))} "
+        f"(limits: {Limits.read(root)}; see Past Trainings)"
     ]
     if removed:
         names = ", ".join(f"{k.path.name} ({k.state})" for k in removed)

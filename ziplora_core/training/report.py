@@ -27,13 +27,9 @@ def kept_line(record: TrainingRecord) -> list[str]:
     """Report where the last state of a training is kept, and for how long."""
     if record.origin is None:
         return []
-    place = Path(*record.origin.folder.parts[-4:]).as_posix()
-    until = (
-        "to continue from"
-        if record.asked_to_stop
-        else "until Save Trained LoRA, Save Merged LoRA or Export LoRA has written the LoRA in full"
-    )
-    return [f"its state is kept in {place} {until}, within the limits for kept trainings"]
+    place = Path(*record.origin.folder.parts[-2:]).as_posix()
+    why = "to continue from" if record.asked_to_stop else "until it is saved or exported"
+    return [f"state kept {why}: {place}"]
 
 
 def loss_line(

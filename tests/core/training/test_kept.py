@@ -169,7 +169,7 @@ def test_bytes_stay_within_the_limits_over_many_trainings(tmp_path: Path) -> Non
             assert sum(k.bytes for k in look(root)) <= 3500
             for path in kept(stage, own.name, STATES[number % 4]).iterdir():
                 path.rename(own / path.name)
-        assert lines[0].startswith("trainings kept on disk: ")
+        assert lines[0].startswith("trainings kept: ")
         assert own.exists()
         assert len(look(root)) <= 5 and sum(k.bytes for k in look(root)) <= 3500
     assert not notes

@@ -20,14 +20,22 @@ from sandbox import tiny  # noqa: E402
 from sandbox.diffusers_reference import diffusers_unet  # noqa: E402
 from sandbox.slider_reference import chosen_modules  # noqa: E402
 
-from ..graph import STYLE, SUBJECT, Graph, Link, assert_close, report, succeeded  # noqa: E402
+from ..graph import (  # noqa: E402
+    STYLE,
+    SUBJECT,
+    Graph,
+    Link,
+    assert_close,
+    report,
+    sentence,
+    succeeded,
+)
 from .test_sliders import (  # noqa: E402
     CLOSE,
     SIDE,
     draw,
     image_slider,
     latents,
-    message_of,
     pairs,
     preview,
     slider,
@@ -193,7 +201,7 @@ def test_slider_for_another_architecture_says_how_much_of_it_and_why(
 ) -> None:
     name = write("loras/other_base.safetensors", factors(shapes, 4, 1.0, torch.float16))
     graph = Graph()
-    message = message_of(server, preview(graph, slider(graph, graph.model, name, 1.0)))
+    message = sentence(server, preview(graph, slider(graph, graph.model, name, 1.0)))
     assert name in message and all(words in message for words in found), message
 
 
@@ -210,9 +218,9 @@ def swept(graph: Graph, **inputs: str) -> Graph:
 
 @pytest.mark.parametrize("scales", ["0, 0.0", "", "one, two", "nan"])
 def test_sweep_of_nothing_says_what_to_write(scales: str, server: ComfyServer) -> None:
-    assert "scales: found" in message_of(server, swept(Graph(), scales=scales))
+    assert "scales: found" in sentence(server, swept(Graph(), scales=scales))
     rows = swept(Graph(), second_slider=SUBJECT, second_scales=scales)
-    assert "second_scales: found" in message_of(server, rows)
+    assert "second_scales: found" in sentence(server, rows)
 
 
 def test_pairs_at_scale_zero_are_refused_also_when_it_is_wired_in(server: ComfyServer) -> None:
@@ -225,4 +233,4 @@ def test_pairs_at_scale_zero_are_refused_also_when_it_is_wired_in(server: ComfyS
     wired = graph.out("PrimitiveFloat", value=0.0)
     trained = image_slider(graph, pairs(graph, scale=wired))
     graph.node("SaveImage", images=[trained, 3], filename_prefix="never")
-    assert "scale: found 0" in message_of(server, graph)
+    assert "scale: found 0" in sentence(server, graph)

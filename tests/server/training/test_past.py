@@ -44,7 +44,7 @@ def test_trainings_are_listed_limited_and_deleted(own: ComfyServer) -> None:
     graph = Graph()
     node = merge(graph, 1)
     said = report(succeeded(own, graph), node)
-    assert "trainings kept on disk: 1, " in said and "(limits: 20, 14 days, 20 GB;" in said
+    assert "trainings kept: 1, " in said and "(limits: 20, 14 days, 20 GB;" in said
     (first,) = folders(own)
     graph = Graph()
     node = merge(graph, 2, steps=40)
