@@ -7,6 +7,7 @@ the compiled device; PRETEND_GIB, the card's memory (24).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import types
@@ -26,7 +27,11 @@ def _compiled() -> types.ModuleType:
     beside = f"{Path(sys.executable).parent}{os.pathsep}"  # ninja, of this environment
     if not os.environ["PATH"].startswith(beside):
         os.environ["PATH"] = beside + os.environ["PATH"]
-    return load("pretend_device", [str(_SOURCE)], build_directory=str(build), extra_cflags=["-O1"])
+    flags, folder = ["-O1"], str(build)
+    with open(build / "building", "w") as ours:
+        fcntl.flock(ours, fcntl.LOCK_EX)  # ends with its process
+        (build / "lock").unlink(missing_ok=True)  # PyTorch's own, left by a build that was killed
+        return load("pretend_device", [str(_SOURCE)], build_directory=folder, extra_cflags=flags)
 
 
 device = _compiled()
