@@ -7,12 +7,14 @@
 import { colourOf } from "./colours.js";
 import { Plot } from "./plot.js";
 import {
-  columnsOf, distinct, MEAN_OVER, nearest, scale, short, smooth, spanOf, ticks, valueRange,
+  below, columnsOf, distinct, nearest, scale, short, smooth, spanOf, ticks, valueRange,
 } from "./chart_axes.js";
 import { say } from "./translations.js";
 
 /** The penalty is not an error: it has its own linear scale, on the right. */
 const APART = "penalty";
+/** So many values decide a running mean, up to one part in a billion. */
+const ENOUGH = 200;
 const LEFT = 44;
 const BOTTOM = 16;
 const TOP = 6;
@@ -54,7 +56,13 @@ export class Chart extends Plot {
 
   /** @param {string} term whose latest running mean is returned */
   latest(term) {
-    return smooth((this.terms.get(term) ?? []).slice(-MEAN_OVER)).at(-1) ?? null;
+    return smooth((this.terms.get(term) ?? []).slice(-ENOUGH)).at(-1) ?? null;
+  }
+
+  /** Returns the terms whose curves are too low to be seen. */
+  unseen() {
+    const errors = new Map([...this.terms].filter(([term]) => term !== APART));
+    return this.logarithmic && !this.few ? below(errors) : new Set();
   }
 
   /** @type {Plot["paint"]} */
@@ -63,7 +71,7 @@ export class Chart extends Plot {
     this.drawn = { points: 0, columns };
     if (columns < 4 || !this.terms.size) return;
     const curves = [...this.terms].map(([term, values]) => {
-      const logarithmic = this.logarithmic && term !== APART;
+      const logarithmic = this.logarithmic && term !== APART && !this.few;
       return {
         apart: term === APART,
         colour: this.colour(term),
@@ -72,12 +80,13 @@ export class Chart extends Plot {
       };
     });
     const places = [false, true].map((apart) => {
-      const logarithmic = this.logarithmic && !apart;
+      const logarithmic = this.logarithmic && !apart && !this.few;
       const beside = curves.filter((curve) => curve.apart === apart).map((curve) => curve.raw);
       const range = valueRange(beside, logarithmic);
       if (!range) return Number;
       const place = scale(range, logarithmic, TOP, height - BOTTOM);
-      this.#axis(context, ticks(range, logarithmic), place, { width, ink, apart });
+      const own = apart ? this.colour(APART) : ink;
+      this.#axis(context, ticks(range, logarithmic), place, { width, ink: own, apart });
       return place;
     });
     this.#stepAxis(context, { width, height, ink });
@@ -101,7 +110,7 @@ export class Chart extends Plot {
     if (this.at >= 0) this.#cross(context, { height, ink });
   }
 
-  /** Whether there are few values, each exact: no running mean is needed. */
+  /** Whether there are few values, each exact: on a linear scale and without a running mean. */
   get few() {
     return this.unit === "pass";
   }
@@ -184,6 +193,12 @@ export class Chart extends Plot {
     const [first, span] = spanOf(this.steps);
     context.fillStyle = ink;
     context.textBaseline = "bottom";
+    if (this.few) {
+      context.textAlign = "center";
+      for (let at = 1; at + 1 < this.steps.length; at++) {
+        context.fillText(String(this.steps[at]), this.#x(at), height);
+      }
+    }
     context.textAlign = "left";
     context.fillText(String(first), LEFT, height);
     context.textAlign = "right";

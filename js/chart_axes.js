@@ -1,8 +1,8 @@
 // @ts-check
 /** The arithmetic of a chart: means, extremes, ranges and round numbers. */
 
-/** Number of values in a running mean. */
-export const MEAN_OVER = 20;
+/** The share of the latest value in the running mean, which follows about the last 20. */
+const LATEST = 0.1;
 /** The most powers of ten that a logarithmic scale shows. */
 const DECADES = 3;
 
@@ -58,19 +58,40 @@ export function columnsOf(values, steps, count, logarithmic) {
 }
 
 /**
- * Computes the running mean: for each value, the mean of the last values up to it.
+ * Computes the running mean: of all values up to each, the later ones count more. No value leaves it
+ * at once, which would bend the curve.
  * @param {Values} values
  * @returns {Values}
  */
 export function smooth(values) {
   let sum = 0;
-  let count = 0;
-  return values.map((value, n) => {
-    const old = n >= MEAN_OVER ? values[n - MEAN_OVER] : null;
-    if (value !== null) [sum, count] = [sum + value, count + 1];
-    if (old !== null) [sum, count] = [sum - old, count - 1];
-    return count ? sum / count : null;
+  let weight = 0;
+  return values.map((value) => {
+    if (value !== null) {
+      sum = (1 - LATEST) * sum + LATEST * value;
+      weight = (1 - LATEST) * weight + LATEST;
+    }
+    return weight ? sum / weight : null;
   });
+}
+
+/**
+ * Tells which curves a logarithmic scale leaves out, as all their values are below its range.
+ * @param {Map<string, Values>} terms
+ * @returns {Set<string>}
+ */
+export function below(terms) {
+  const greatest = new Map([...terms].map(([term, values]) => [term, values.reduce(larger, 0)]));
+  const least = Math.max(0, ...greatest.values()) * 10 ** -DECADES;
+  return new Set([...greatest].filter(([, value]) => value < least).map(([term]) => term));
+}
+
+/**
+ * @param {number} one
+ * @param {number | null} other
+ */
+function larger(one, other) {
+  return Math.max(one, other ?? 0);
 }
 
 /**

@@ -3,6 +3,8 @@
 import { isLight, make } from "./panel.js";
 
 const GAP = 6;
+/** The zoom up to which a drawing stays sharp; one pixel of it is then four by four. */
+const SHARPEST = 4;
 
 /** @typedef {{ width: number, height: number, ink: string, light: boolean }} Paper Drawing area. */
 
@@ -15,7 +17,9 @@ export class Plot {
     this.at = -1;
     this.asked = 0;
     new ResizeObserver(() => this.redraw()).observe(this.element);
-    this.element.addEventListener("palette", () => this.redraw());
+    for (const event of ["palette", "zoom"]) {
+      this.element.addEventListener(event, () => this.redraw());
+    }
     for (const move of ["pointermove", "pointerdown"]) {
       this.canvas.addEventListener(move, (event) => {
         const at = this.nearest(/** @type {PointerEvent} */ (event));
@@ -100,7 +104,9 @@ export class Plot {
     const { clientWidth: width, clientHeight: height } = this.element;
     const context = this.canvas.getContext("2d");
     if (!context || !width || !height) return;
-    const ratio = window.devicePixelRatio || 1;
+    // Where the canvas of the workflow is zoomed in, a pixel of the style is several on the screen.
+    const zoom = this.element.getBoundingClientRect().width / width;
+    const ratio = (window.devicePixelRatio || 1) * Math.min(Math.max(zoom, 1), SHARPEST);
     const size = [Math.round(width * ratio), Math.round(height * ratio)];
     if (this.canvas.width !== size[0] || this.canvas.height !== size[1]) {
       [this.canvas.width, this.canvas.height] = size;

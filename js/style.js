@@ -1,5 +1,9 @@
 // @ts-check
 /** The style sheet of all panels and reports. Its rules apply inside these only. */
+import { app } from "../../scripts/app.js";
+
+/** Milliseconds between two looks at the zoom. */
+const LOOK = 400;
 
 const STYLE = `
 .ziplora-panel[data-ziplora-old], .ziplora-report[data-ziplora-old] { opacity: 0.6; }
@@ -96,17 +100,25 @@ export function addStyle() {
   sheet.dataset.ziplora = "";
   sheet.textContent = STYLE;
   document.head.append(sheet);
-  followPalette();
+  followPage();
 }
 
-/** Notifies every plot on the page when the user changes the colour palette. */
-function followPalette() {
-  const observer = new MutationObserver(() => {
-    for (const plot of document.querySelectorAll(".ziplora-panel .plot")) {
-      plot.dispatchEvent(new Event("palette"));
-    }
-  });
+/** Notifies every plot on the page when the user changes the colour palette or the zoom. */
+function followPage() {
+  const observer = new MutationObserver(() => notify("palette"));
   for (const element of [document.documentElement, document.body]) {
     observer.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
+  }
+  let { scale } = app.canvas.ds;
+  setInterval(() => { // the frontend has no event for it, and replaces its one callback
+    if (app.canvas.ds.scale !== scale) notify("zoom");
+    ({ scale } = app.canvas.ds);
+  }, LOOK);
+}
+
+/** @param {string} event */
+function notify(event) {
+  for (const plot of document.querySelectorAll(".ziplora-panel .plot")) {
+    plot.dispatchEvent(new Event(event));
   }
 }

@@ -44,7 +44,7 @@ export class TrainingPanel {
     this.words = make("div", { role: "status" });
     this.legend = make("div", { class: "row numbers legend" });
     this.log = make("button", { type: "button", "aria-pressed": "true" }, say("log"));
-    this.log.title = say("Logarithmic or linear scale");
+    this.log.title = say("Logarithmic scale: equal distances are equal ratios. Press for a linear one.");
     this.log.addEventListener("click", () => this.toggleScale());
     this.stop = this.button(say("Stop and keep"), say(this.says.end), "stop");
     this.save = this.button(say("Save now"), say("Save the current LoRA and continue"), "save");
@@ -84,6 +84,7 @@ export class TrainingPanel {
   toggleScale() {
     this.chart.logarithmic = !this.chart.logarithmic;
     this.log.setAttribute("aria-pressed", String(this.chart.logarithmic));
+    this.showLegend();
     this.chart.redraw();
   }
 
@@ -140,9 +141,10 @@ export class TrainingPanel {
       [this.chart.name, this.chart.unit] = [say("Loss"), "step"];
       this.chart.show(steps, drawn);
     } else {
-      [this.chart.name, this.chart.unit] = [say("Error of the layers' own outputs"), "pass"];
+      [this.chart.name, this.chart.unit] = [say("Error of the predictions, as a share of the direct merge's"), "pass"];
       this.chart.show(message.errors.map((_, pass) => pass), new Map([["error", message.errors]]));
     }
+    this.log.hidden = this.searches || this.chart.few;
     this.showLegend();
     this.numbers.textContent = this.numbers.title = pace(message, this.says);
     this.stop.disabled = this.save.disabled = this.away || message.state !== "running";
@@ -162,7 +164,8 @@ export class TrainingPanel {
     const { steps, last } = this.history;
     const latest = steps.length ? this.chart.latest(term) : last?.errors.at(-1);
     const value = latest === null || latest === undefined ? "–" : short(latest);
-    return make("span", {}, swatch, `${say(term)} ${value}`);
+    const where = this.chart.unseen().has(term) ? ` (${say("below the chart")})` : "";
+    return make("span", {}, swatch, `${say(term)} ${value}${where}`);
   }
 
   showWords() {

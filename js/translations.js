@@ -21,7 +21,8 @@ const CHINESE = {
   "Of other inputs than the present ones:": "以下属于其他输入，而非当前输入：",
   "{title} did not run": "{title} 未能运行",
   "log": "对数",
-  "Logarithmic or linear scale": "对数或线性坐标",
+  "Logarithmic scale: equal distances are equal ratios. Press for a linear one.":
+    "对数坐标：相等的距离表示相等的比例。按下后改用线性坐标。",
   "step {step}": "第 {step} 步",
   "step {step} of {steps}": "第 {step} / {steps} 步",
   "pass {pass}": "第 {pass} 遍",
@@ -73,7 +74,8 @@ const CHINESE = {
   "Image {letter}": "图片 {letter}",
   // Charts
   "Loss": "损失",
-  "Error of the layers' own outputs": "各层输出的误差",
+  "Error of the predictions, as a share of the direct merge's": "预测误差（直接合并为 1）",
+  "below the chart": "低于图表范围",
   "{name}: empty": "{name}：空",
   "{term}: not a number": "{term}：不是数值",
   "content": "主体",

@@ -16,6 +16,7 @@ from ..ziplora_core.lora.pair import LoRAPair
 from ..ziplora_core.training.losses import SIMILARITIES
 from ..ziplora_core.training.options import TrainingOptions
 from ..ziplora_core.training.protection import attempt, composed
+from ..ziplora_core.ziplora.closed_form import BY_PASS
 from ..ziplora_core.ziplora.merge_map import merge_map
 from ..ziplora_core.ziplora.options import SOLVERS, ZipLoRASettings
 from .shared.outputs import lora_output, loss_output, merged_output, report_output
@@ -245,10 +246,11 @@ class ZipLoRAOptimize(io.ComfyNode):
             drawn = attempt("drawing the map of the merge", lambda: _map(result.merged), notes, {})
             report = composed(lambda: result.report, notes)
             log_warnings("ZipLoRAOptimize", report)
+            by_pass = {} if settings.gradient_steps else {BY_PASS: result.loss}
             return io.NodeOutput(
                 result.merged,
                 lora_model(result.merged.modules(), result.merged.metadata, result.merged.origin),
-                {**result.record.history, "loss": result.loss},
+                {**result.record.history, "loss": result.loss, **by_pass},
                 report,
                 ui=ui.PreviewText(report).as_dict() | drawn,
             )

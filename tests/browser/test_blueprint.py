@@ -110,7 +110,7 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     shown = panel(page, "Training of ZipLoRA Optimize")
     expect(shown).to_contain_text("1 pass")
     expect(shown).to_contain_text("Finished.")
-    errors = contains("Error of the layers' own outputs, pass 1: error ")
+    errors = contains("as a share of the direct merge's, pass 1: error ")
     expect(chart_of(shown)).to_have_attribute("aria-label", errors)
     mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
     expect(mapped).to_have_attribute("aria-label", contains("mean |m_c|"))

@@ -10,10 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from ..ziplora.closed_form import BY_PASS
 from .style import DARK, Pixels, Theme, legend_above, make_figure, pixels
 
 _DECADES = 3
 """Largest number of powers of ten on the axis, as in js/chart_axes.js."""
+_LATEST = 0.1
+"""Share of the latest value in the running mean, as in js/chart_axes.js."""
 _FEW = 9
 """Number of values up to which a curve has no running mean."""
 
@@ -29,13 +32,18 @@ def loss_curves(
 
     The errors have a logarithmic axis on the left, a penalty its own linear axis on the right. One
     step's error mostly depends on the drawn timestep, so each curve is faint, with a running mean
-    over it. A few values, such as those of the closed form's passes, are drawn without a mean. The
-    total is drawn only when it is the only term.
+    over it; a few values are drawn without. The total is drawn only when it is the only term. The
+    errors of the closed form, `BY_PASS`, have a linear axis and a tick for each pass.
     """
     figure, (axes,) = make_figure(width, height, theme)
+    passes = history.get(BY_PASS, ())
+    start, steps = (0, len(passes) - 1) if passes else (1, steps)
     axes.set_xlim(0, 1.01 * max(steps, 1))
-    axes.set_yscale("log")
-    axes.set_xlabel("step", color=theme.ink, fontsize=9)
+    axes.set_yscale("linear" if passes else "log")
+    axes.set_xlabel("pass" if passes else "step", color=theme.ink, fontsize=9)
+    if passes:
+        axes.set_xticks(range(len(passes)))
+        axes.set_ylim(0, 1.05 * max(filter(math.isfinite, passes), default=1.0))
     right = axes.twinx() if any(history.get("penalty", ())) else None
     lines: list[Line2D] = []
     errors: list[float] = []
@@ -44,7 +52,7 @@ def loss_curves(
         total = name == "loss" and len(history) > 1
         if total or on is None or not any(v > 0 for v in values):
             continue
-        colour, x = theme.of(name), np.arange(1, len(values) + 1)
+        colour, x = theme.of(name), np.arange(start, start + len(values))
         smooth = np.asarray(values)
         if on is axes:
             errors += filter(math.isfinite, values)
@@ -59,7 +67,11 @@ def loss_curves(
         right.tick_params(labelsize=8)
         right.set_ylim(bottom=0)
         right.tick_params(colors=theme.penalty)
-    _leave_out_dips(axes, errors)
+    if not passes:
+        _leave_out_dips(axes, errors)
+    for line in lines:
+        if line.axes is axes and max(line.get_ydata()) < axes.get_ylim()[0]:
+            line.set_label(f"{line.get_label()} (below)")
     legend_above(axes, theme, lines)
     return pixels(figure)
 
@@ -71,9 +83,16 @@ def _leave_out_dips(axes: Axes, errors: Sequence[float]) -> None:
         axes.set_ylim(greatest / 10**_DECADES, 1.5 * greatest)
 
 
-def _running_mean(values: NDArray[np.float64], window: int = 20) -> NDArray[np.float64]:
-    """Compute the mean of the last `window` values up to each value."""
-    total = np.cumsum(np.insert(values, 0, 0.0))
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(last - window, 0)
-    return (total[last] - total[first]) / (last - first)
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the mean of all values up to each, of which the later ones count more.
+
+    No value leaves it at once, which would bend the curve. A value that is not finite has no part.
+    """
+    mean, total, weight = np.full(len(values), np.nan), 0.0, 0.0
+    for at, value in enumerate(values):
+        if math.isfinite(value):
+            total = (1 - _LATEST) * total + _LATEST * value
+            weight = (1 - _LATEST) * weight + _LATEST
+        if weight:
+            mean[at] = total / weight
+    return mean

@@ -20,11 +20,11 @@ MAX_INPUT_WIDTH = 6144
 """Largest in · taps of a layer that is solved; wider layers keep coefficient 1."""
 FIRST_PASS_STRIDE = 3
 """Pass 1 uses every third sample only: it needs a rough solution, the next pass uses all."""
-
-
 BOUNDS: Bounds = (0.0, 2.0)
 """The least and the largest coefficient. Without them, trained LoRAs get coefficients of a hundred
 and more, which fit the samples and fail on other prompts."""
+BY_PASS = "error by pass (direct merge: 1)"
+"""Name of `ClosedForm.errors` in a loss output."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,19 @@ class ClosedForm:
 
     Args:
         columns: the coefficients `(2, in)` by module.
-        errors: the errors of the layers' own outputs relative to the direct merge: 1, then one per
-            pass, measured on the inputs of that pass.
+        passes: the number of passes that were made.
+        error: the error of the layers' own outputs relative to the direct merge's, both on the
+            inputs of the last pass. Passes have different inputs, so it is not comparable between
+            them.
+        errors: the error of the model's predictions relative to the direct merge's, on the same
+            held-out samples: 1, then one per pass; NaN where it could not be measured, empty
+            without held-out samples.
         notes: lines for the report.
     """
 
     columns: dict[str, Tensor]
+    passes: int = 0
+    error: float = 1.0
     errors: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -130,7 +137,7 @@ def solve_coefficients(
     settings: ClosedFormSettings,
     on_layer: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
-    on_pass: Callable[[Sequence[float]], None] = lambda errors: None,
+    on_pass: Callable[[], None] = lambda: None,
 ) -> ClosedForm:
     """Solve for the coefficients `(2, in)` of the trained modules in a few passes.
 
@@ -139,13 +146,13 @@ def solve_coefficients(
     merge does not change (keys and values, which read the prompt) keeps its solution from pass 1.
 
     Args:
-        model: a model with the pairs' branches on it; before each further pass the coefficients so
-            far are folded into them.
+        model: a model with the pairs' branches on it; after each pass the coefficients so far are
+            folded into them.
         trained: the modules that get coefficients, by the model's name; both LoRAs have them.
         samples: the noisy samples of each teacher; they need no targets.
         on_layer: a callback before each layer is solved; it may raise to cancel.
         should_stop: a check before each further pass; True ends with the coefficients so far.
-        on_pass: a callback after each pass, given `ClosedForm.errors` so far.
+        on_pass: a callback after each pass that has solved a layer.
 
     Raises:
         ZipLoRAError: no layer could be solved.
@@ -164,9 +171,6 @@ def solve_coefficients(
             break
         collector = Collector(solvable, settings.budget, student)
         shown = samples if student or settings.passes == 1 else _thinned(samples)
-        if student:
-            for name, columns in done.columns.items():
-                branches[name].fold(columns)
         with model.recording(collector.record):
             for (collector.teacher, of_teacher), collector.weight in zip(
                 shown, settings.weights, strict=False
@@ -186,8 +190,11 @@ def solve_coefficients(
         if solutions:
             error = sum(s.error for s in solutions.values())
             direct = sum(s.direct for s in solutions.values())
-            done.errors = [1.0, *done.errors[1:], error / direct if direct > 0 else 1.0]
-            on_pass(done.errors)
+            done.passes = turn + 1
+            done.error = error / direct if direct > 0 else 1.0
+            for name, columns in done.columns.items():
+                branches[name].fold(columns)
+            on_pass()
     if not solutions:
         raise problem(
             "solver=closed_form",

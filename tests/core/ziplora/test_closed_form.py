@@ -205,8 +205,8 @@ def test_every_pass_keeps_more_of_both() -> None:
     for passes in (1, 2):
         settings = ClosedFormSettings(passes, RIDGE, 8)
         done = solve_coefficients(model, ["a", "b"], states, settings)
-        assert done.notes == [] and len(done.errors) == passes + 1
-        assert done.errors[-1] < done.errors[0]
+        assert done.notes == [] and done.passes == passes
+        assert done.error < 1
         errors.append(kept(model, states, done.columns))
     assert errors[1] < 0.7 * errors[0] and errors[2] < errors[1]
 
@@ -257,12 +257,12 @@ def test_a_stop_leaves_out_further_passes_and_in_the_last_one_comes_too_late(dur
             run.stop.set()
 
     settings = ClosedFormSettings(3, RIDGE, 8)
-    told: list[list[float]] = []
-    done = solve_coefficients(model, ["a"], states, settings, on_layer, run.take_stop,
-        lambda errors: told.append(list(errors)),
-    )  # fmt: skip
-    assert len(done.errors) == 1 + during
-    assert told == [done.errors[: passes + 1] for passes in range(1, during + 1)]
+    passes: list[int] = []
+    done = solve_coefficients(
+        model, ["a"], states, settings, on_layer, run.take_stop, lambda: passes.append(len(solved))
+    )
+    assert done.passes == during
+    assert passes == list(range(1, during + 1)), "told after each"
     left_out = during < 3
     assert done.notes == ([f"stopped after pass {during} on request"] if left_out else [])
     assert run.ending() == ("stopped" if left_out else "finished")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...errors import problem
@@ -24,6 +25,7 @@ def solve_on_model(
     samples: Sequence[Sequence[NoisySample]],
     settings: ZipLoRASettings,
     callbacks: ProgressCallbacks,
+    measure: Callable[[], float | None],
     joint_prompts: int = 1,
 ) -> ClosedForm:
     """Solve for the trained modules' coefficients, if the settings use the closed form.
@@ -36,11 +38,12 @@ def solve_on_model(
         trained: kohya names of the modules that get coefficients.
         samples: the noisy samples of content, style and, if there is a joint prompt, of that.
         settings: the node's settings.
-        callbacks: callbacks for a stop between passes and for each pass's errors.
+        callbacks: callbacks for a stop between passes and for the errors so far.
+        measure: measures `ClosedForm.errors` of the branches as they are; None if it cannot.
         joint_prompts: the number of joint prompts, which share their weight.
 
     Returns:
-        coefficients by kohya name, errors by pass and report lines; empty without a closed form.
+        coefficients by kohya name, errors and report lines; empty without a closed form.
 
     Raises:
         ZipLoRAError: memory runs out twice, or no layer could be solved.
@@ -56,7 +59,15 @@ def solve_on_model(
     ]
     weights = [w / count for w, count in zip(settings.weights, prompts, strict=False)]
 
+    errors: list[float] = []
+
+    def on_pass() -> None:
+        error = measure()
+        errors.append(math.nan if error is None else error)
+        callbacks.on_solved(errors)
+
     def solve(how: ClosedFormSettings) -> ClosedForm:
+        errors[:] = [1.0]
         return solve_coefficients(
             opened,
             [keys[name] for name in trained],
@@ -64,7 +75,7 @@ def solve_on_model(
             how,
             lambda: opened.on_evaluation(opened.evaluations),
             callbacks.should_stop,
-            callbacks.on_solved,
+            on_pass if settings.options.held_out_draws else lambda: None,
         )
 
     first = ClosedFormSettings(
@@ -90,14 +101,16 @@ def solve_on_model(
             )
         solved.notes.append("memory ran out: the closed form went on with its sums on the CPU")
     passes = "1 pass" if settings.passes == 1 else f"{settings.passes} passes"
-    errors = " → ".join(f"{error:.2f}" for error in solved.errors)
     lines = [
         f"closed form: {passes} over {' + '.join(str(len(s)) for s in shown)} calibration samples "
         f"in {time.perf_counter() - started:.1f} s",
-        f"error of the layers' outputs relative to the direct merge, by pass: {errors}",
     ]
+    if settings.options.held_out_draws:
+        shares = " → ".join(f"{error:.2f}" for error in errors)
+        lines.append(f"error on held-out samples, as a share of the direct merge's: {shares}")
+        solved.errors = errors
     by_name = {name: solved.columns[keys[name]] for name in trained}
-    return ClosedForm(by_name, solved.errors, lines + solved.notes)
+    return replace(solved, columns=by_name, notes=lines + solved.notes)
 
 
 def _spread(samples: Sequence[NoisySample], count: int) -> list[NoisySample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 import torch
@@ -38,7 +39,7 @@ def solved_once(
         notes: the report's notes, for what was found or could not be kept.
         solve: solves for the coefficients.
     """
-    layout = {_ERRORS: ((settings.passes + 1,), torch.float64)}
+    layout = {_ERRORS: ((settings.passes + 2,), torch.float64)}
     if folder and settings.options.resume == "auto":
         found = folder.load(lambda state: check_fit(state, 0, [coefficients.flat], layout, {}))
         notes += found.notes
@@ -46,13 +47,15 @@ def solved_once(
             with torch.no_grad():
                 coefficients.flat.copy_(found.state.parameters[0])
             lines = [*found.state.notes, f"the solution was taken from {folder.path.name}"]
-            errors = found.state.extra_state[_ERRORS].tolist()
+            error, *errors = found.state.extra_state[_ERRORS].tolist()
+            errors = [] if math.isnan(errors[0]) else errors
             callbacks.on_solved(errors)
-            return ClosedForm(coefficients.detached(), errors, lines)
+            return ClosedForm(coefficients.detached(), settings.passes, error, errors, lines)
     solved = solve()
     coefficients.set(solved.columns)
-    if folder and len(solved.errors) == settings.passes + 1:
-        errors = torch.tensor(solved.errors, dtype=torch.float64)
+    if folder and solved.passes == settings.passes:
+        without = [math.nan] * (settings.passes + 1)
+        errors = torch.tensor([solved.error, *(solved.errors or without)], dtype=torch.float64)
         try:
             folder.save(
                 SavedState([coefficients.flat], {_ERRORS: errors}, {}, 0, 0, notes=solved.notes)

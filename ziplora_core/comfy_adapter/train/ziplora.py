@@ -56,7 +56,8 @@ class ZipLoRAResult:
         merged: the merge.
         record: the loop's record.
         report: text of the report.
-        loss: loss of every step; without steps, the errors of the closed form by pass.
+        loss: loss of every step; without steps, the error of the closed form by pass as a share of
+            the direct merge's, see `ClosedForm`.
     """
 
     merged: MergedLoRA
@@ -138,10 +139,20 @@ class ZipLoRASession:
             samples, held_out = self._noisy_samples(opened, callbacks)
             before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
             task = self._objective(opened, samples)
-            joint = len(self.prompts) - 2
+            after: list[Retention | None] = []
+
+            def measure() -> float | None:
+                after[:] = [
+                    self._attempt("measuring the merge", lambda: _measure(opened, held_out))
+                ]
+                measured = before and after[0] and before.error
+                return after[0].error / before.error if measured else None
 
             def solve() -> ClosedForm:
-                return solve_on_model(opened, self.trained, samples, settings, callbacks, joint)
+                return solve_on_model(
+                    opened, self.trained, samples, settings, callbacks, measure,
+                    joint_prompts=len(self.prompts) - 2,
+                )  # fmt: skip
 
             solved = solved_once(
                 None if steps else folder, task.coefficients, settings, callbacks, self.notes, solve
@@ -154,14 +165,11 @@ class ZipLoRASession:
             if steps:
                 opened.on_evaluation = lambda done: None
                 callbacks.on_status(str(plan))
-            after: list[Retention | None] = []
-
-            def measure() -> Retention | None:
-                task.fold()
-                return _measure(opened, held_out)
 
             def on_end(_record: TrainingRecord) -> None:
-                after.append(self._attempt("measuring the merge", measure))
+                if steps or not after:  # the last pass was measured
+                    task.fold()
+                    measure()
 
             def export(_record: TrainingRecord) -> LoRA:
                 merged = self._merged(task)
@@ -186,7 +194,7 @@ class ZipLoRASession:
             )
 
         report = composed(write, self.notes)
-        loss = record.history.get("loss", solved.errors)
+        loss = record.history.get("loss", solved.errors or [1.0, solved.error])
         return ZipLoRAResult(merged, record, report, loss)
 
     def _attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
@@ -201,7 +209,9 @@ class ZipLoRASession:
         draws = max(pool, settings.closed_form_samples)
         references = [self._reference(opened, i) for i in range(len(self.prompts))]
         total = evaluations(references, draws, options.held_out_draws, targets=pool > 0)
-        measured = 1 if settings.gradient_steps else 2  # the direct merge, and the closed form
+        measured = 1  # the direct merge
+        if settings.closed_form_samples:
+            measured += settings.passes
         each = measured * options.held_out_draws
         each += closed_form_evaluations(settings.closed_form_samples, settings.passes)
         total += len(references) * each
