@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 from playwright.sync_api import Page, expect
 
 from .pages import (
@@ -32,6 +35,15 @@ TICKS = """
         return found;
     }
 """
+MEAN = """
+    async () => {
+        const { smooth } = await import("/extensions/ziplora/chart_axes.js");
+        const mean = smooth([10, null, ...Array(60).fill(0)]);
+        return mean.slice(1).map((value, n) => mean[n] - value);
+    }
+"""
+"""By how much the running mean falls at each value after a single large one."""
+PIXELS = "(canvas) => canvas.width / canvas.clientWidth / window.devicePixelRatio"
 NEXT_MESSAGES = """
     (whole) => {
         const times = [];
@@ -89,7 +101,33 @@ def test_training_panel_shows_each_pass_of_the_closed_form_while_it_goes_on(
     expect(chart_of(shown)).to_have_attribute("aria-label", contains("pass 2: error 0.31"))
     expect(shown.get_by_text("Stop and keep")).to_be_enabled()
     expect(shown.get_by_text("Save now")).to_be_disabled()  # there is nothing to save yet
+    expect(shown.get_by_text("log", exact=True)).to_be_hidden()
     shoot(tab, f"{renderer}_passes")
+
+
+def test_curve_that_is_too_low_to_be_seen_is_said_and_the_drawing_is_sharp_when_zoomed_in(
+    tab: Page, renderer: str
+) -> None:
+    drop(tab, MERGE)
+    look_at(tab, "ZipLoRAOptimize")
+    said = message(tab, "ZipLoRAOptimize", 40, run=f"low {renderer}")
+    said["points"] |= {"style": [1e-7] * 40}
+    tab.evaluate(DISPATCH, said)
+    shown = panel(tab, "Training of ZipLoRA Optimize")
+    expect(shown.locator(".legend")).to_contain_text("style 1e-7 (below the chart)")
+    shown.get_by_text("log", exact=True).click()
+    expect(shown.locator(".legend")).not_to_contain_text("below")
+    shown.get_by_text("log", exact=True).click()
+    for zoom, pixels in ((2.0, 2.0), (8.0, 4.0), (0.5, 1.0)):
+        tab.evaluate("(zoom) => app.canvas.ds.changeScale(zoom)", zoom)
+        tab.wait_for_timeout(1000)
+        assert chart_of(shown).evaluate(PIXELS) == pytest.approx(pixels, rel=0.02)
+
+
+def test_running_mean_bends_at_no_value_that_leaves_it(tab: Page) -> None:
+    falls = tab.evaluate(MEAN)
+    assert falls[0] == 0  # no value there
+    assert all(later <= earlier for earlier, later in itertools.pairwise(falls[1:]))
 
 
 def test_chart_of_ten_thousand_points_draws_a_few_for_each_pixel_column(tab: Page) -> None:

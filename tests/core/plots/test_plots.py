@@ -25,6 +25,7 @@ from ziplora_core.plots import (
     table,
 )
 from ziplora_core.plots.style import Pixels, rgb
+from ziplora_core.ziplora.closed_form import BY_PASS
 
 
 def test_loss_curves_has_the_size_and_draws_each_term() -> None:
@@ -51,6 +52,15 @@ def test_loss_curves_leave_out_a_dip_and_draw_a_few_values_as_they_are() -> None
     jump = loss_curves({"loss": [1.0, 1.0, 0.01]}, steps=3)
     ends = [row for row in range(320) if (jump[row, 440:] == rgb(DARK.other)).all(1).any()]
     assert max(ends) > 240  # no mean, which would end at 0.67
+
+
+def test_errors_of_the_closed_form_have_whole_passes_and_a_linear_axis() -> None:
+    errors = [1.0, 0.5, 0.25]
+    picture = loss_curves({"loss": errors, BY_PASS: errors}, steps=3)
+    assert not np.array_equal(picture, loss_curves({"loss": errors}, steps=3))
+    same = loss_curves({"loss": errors, BY_PASS: errors}, steps=300)
+    assert np.array_equal(picture, same), "the axis ends at the last pass"
+    assert loss_curves({BY_PASS: [1.0, float("nan")]}, steps=2).shape == (320, 512, 3)
 
 
 def test_loss_curves_without_steps_is_an_empty_chart() -> None:
