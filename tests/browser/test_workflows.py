@@ -35,7 +35,7 @@ from .pages import (
 )
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
-STEPS = 20
+STEPS = 6
 OTHER_REPORTS = (
     ("LoadLoRAPair", "Load LoRA Pair (content + style)", "trigger words: sks dog"),
     ("SaveMergedLoRA", "Save Merged LoRA", "saved: "),

@@ -29,6 +29,7 @@ FRONTEND = "comfyui-frontend-package"
 LENT = ("nvidia", "nvidia_*.dist-info", "cuda_toolkit-*.dist-info")
 """What is the same for every Python: the CUDA libraries, about 2.7 GB."""
 IN_COMFYUI = ("tests/comfy", "tests/server", "tests/browser")
+BESIDE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 MOST_NAMES = 5
 
 
@@ -106,7 +107,7 @@ def try_row(row: Row, tests: tuple[str, ...] = ()) -> Outcome:
         return Outcome(row, names=(str(error).splitlines()[0],))
     report = row.sandbox / "results.xml"
     report.unlink(missing_ok=True)
-    command = [row.sandbox / "venv" / "bin" / "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [row.sandbox / "venv" / "bin" / "pytest", "-q", "-p", "no:cacheprovider", *BESIDE]
     begun = time.monotonic()
     with (row.sandbox / "tests.log").open("wb") as log:
         subprocess.run(

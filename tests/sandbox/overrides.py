@@ -13,6 +13,7 @@ SIDE = 128
 OVERRIDES: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
     "KSampler": {"steps": 6},
+    "TrainingOptions": {"held_out_draws": 4},
     "ZipLoRAOptimize": {"width": SIDE, "height": SIDE},
     "TrainDreamBoothLoRA": {"resolution": SIDE, "steps": 20},
     "Learn the merge": {"steps": 20},

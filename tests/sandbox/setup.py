@@ -35,6 +35,8 @@ MINI_SOURCES = (
     *("miniworld/shapes.py", "miniworld/styles.py", "miniworld/scenes.py"),
     *("quality/subjects.py", "quality/sheet.py"),
 )
+OLD_PYTHON = sys.version_info < (3, 11)
+"""Whether the tested versions do not install; then the newest that do are taken."""
 GIGABYTE = 1024**3
 NEEDED_SPACE = 8 * GIGABYTE
 INSTALL = ("install", "--quiet", "--disable-pip-version-check", "--resume-retries", "5")
@@ -86,9 +88,9 @@ def stages() -> list[Stage]:
 
 def check_machine() -> None:
     """Refuse a machine that cannot work: an old Python, a full disk, a wrong COMFYUI_PATH."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 10):  # noqa: UP036 (it runs before anything is installed)
         raise SetupError(
-            f"Python: found {sys.version.split()[0]}, expected 3.11 or later. Name another one: "
+            f"Python: found {sys.version.split()[0]}, expected 3.10 or later. Name another one: "
             "make PYTHON3=python3.12 …"
         )
     if COMFYUI_PATH is not None and not (COMFYUI / "main.py").is_file():
@@ -149,7 +151,10 @@ def packages_of(comfyui: Path) -> list[str]:
 def get_test_packages() -> None:
     """Install the tests' requirements without changing the installed torch."""
     keep = list(TORCH) if COMFYUI_PYTHON is None else [f"torch=={_version_of('torch')}"]
-    requirements = ("--requirement", str(TEST_REQUIREMENTS))
+    requirements = ["--requirement", str(TEST_REQUIREMENTS)]
+    if OLD_PYTHON:
+        lines = _text(TEST_REQUIREMENTS).splitlines()
+        requirements = [line.replace("==", ">=0,<=", 1) for line in lines if line[:1] != "#"]
     pip(PYTHON, *INSTALL, *requirements, *keep, *_constraints(), doing="installing test packages")
     if COMFYUI_PYTHON is not None:  # install the programs even if that Python has the packages
         options = ("--ignore-installed", "--no-deps")
@@ -174,8 +179,9 @@ def write_mini() -> None:
 
 
 def _constraints() -> list[str]:
-    """Constrain to the tested versions, except with an existing Python or ComfyUI."""
-    return [] if COMFYUI_PYTHON or COMFYUI_PATH else ["--constraint", str(CONSTRAINTS)]
+    """Constrain to the tested versions, except with an existing or old Python or ComfyUI."""
+    usual = not (COMFYUI_PYTHON or COMFYUI_PATH or OLD_PYTHON)
+    return ["--constraint", str(CONSTRAINTS)] if usual else []
 
 
 def _add_packages_of(python: str) -> None:

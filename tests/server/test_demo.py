@@ -14,7 +14,8 @@ from sandbox.workflow import to_prompt
 
 SHORT = {
     "TrainDreamBoothLoRA": {"steps": 4},
-    "ZipLoRAOptimize": {"steps": 3},
+    "TrainingOptions": {"held_out_draws": 2},
+    "ZipLoRAOptimize": {"calibration_states": 4},
     "KSampler": {"steps": 3},
 }
 

@@ -70,7 +70,7 @@ def loss_curves(
     if not passes:
         _leave_out_dips(axes, errors)
     for line in lines:
-        if line.axes is axes and max(line.get_ydata()) < axes.get_ylim()[0]:
+        if line.axes is axes and np.max(line.get_ydata()) < axes.get_ylim()[0]:
             line.set_label(f"{line.get_label()} (below)")
     legend_above(axes, theme, lines)
     return pixels(figure)

@@ -82,13 +82,18 @@ def with_targets(
 
 def retention(denoise: Denoise, samples: Sequence[NoisySample], batch: int) -> float:
     """Compute the mean squared difference between the merge's predictions and the targets."""
+    return float(prediction_errors(denoise, samples, batch).mean())
+
+
+def prediction_errors(denoise: Denoise, samples: Sequence[NoisySample], batch: int) -> Tensor:
+    """Compute each sample's mean squared difference from its target, float32 `(samples,)`."""
     errors = []
     with torch.no_grad():
         for group in batches(samples, batch):
             prediction = predict(denoise, group, Gates())
             target = torch.stack([s.target for s in group if s.target is not None])
             errors.append(mean_squared_error(prediction, target))
-    return float(torch.cat(errors).mean())
+    return torch.cat(errors)
 
 
 def batches(samples: Sequence[NoisySample], batch: int) -> list[list[NoisySample]]:

@@ -59,11 +59,6 @@ class Retention:
     def total(self) -> float:
         return self.content + self.style
 
-    @property
-    def error(self) -> float:
-        """The sum over all prompts, the joint one too."""
-        return self.total + (self.joint or 0.0)
-
 
 def coefficient_warnings(
     coefficients: Mapping[str, Tensor], settings: ZipLoRASettings

@@ -25,7 +25,7 @@ def solve_on_model(
     samples: Sequence[Sequence[NoisySample]],
     settings: ZipLoRASettings,
     callbacks: ProgressCallbacks,
-    measure: Callable[[], float | None],
+    measure: Callable[[bool], float | None],
     joint_prompts: int = 1,
 ) -> ClosedForm:
     """Solve for the trained modules' coefficients, if the settings use the closed form.
@@ -39,7 +39,7 @@ def solve_on_model(
         samples: the noisy samples of content, style and, if there is a joint prompt, of that.
         settings: the node's settings.
         callbacks: callbacks for a stop between passes and for the errors so far.
-        measure: measures `ClosedForm.errors` of the branches as they are; None if it cannot.
+        measure: returns the error of the branches as they are, see `HeldOut.share`.
         joint_prompts: the number of joint prompts, which share their weight.
 
     Returns:
@@ -62,7 +62,7 @@ def solve_on_model(
     errors: list[float] = []
 
     def on_pass() -> None:
-        error = measure()
+        error = measure(len(errors) == settings.passes)
         errors.append(math.nan if error is None else error)
         callbacks.on_solved(errors)
 

@@ -18,7 +18,7 @@ from ...training.branches import Branches
 from ...training.checkpoint import CheckpointFolder
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
 from ...training.limits import kept_within_limits
-from ...training.noisy_samples import NoisySample, retention
+from ...training.noisy_samples import NoisySample
 from ...training.ownership import owned
 from ...training.protection import Made, attempt, composed, forgiving
 from ...training.random import Pool
@@ -40,6 +40,7 @@ from ..model.pair_on_model import pair_on_model, trained_modules
 from ..model.targets import unet_targets
 from ..model.training_model import TrainingModel, training_model
 from .closed_form_on_model import solve_on_model
+from .held_out import STRIDE, HeldOut
 from .kept_solution import solved_once
 from .run import hand_over, refuse_untrainable, run_loop, training_mode
 from .ziplora_inputs import Prompt, merge_inputs, refuse_strength_zero
@@ -137,20 +138,12 @@ class ZipLoRASession:
         held = owned(folder and folder.path)
         with held, training_model(self.model, hooked, backward=steps > 0) as opened:
             samples, held_out = self._noisy_samples(opened, callbacks)
-            before = self._attempt("measuring the direct merge", lambda: _measure(opened, held_out))
+            kept = HeldOut(opened.denoise, held_out, self._attempt)
             task = self._objective(opened, samples)
-            after: list[Retention | None] = []
-
-            def measure() -> float | None:
-                after[:] = [
-                    self._attempt("measuring the merge", lambda: _measure(opened, held_out))
-                ]
-                measured = before and after[0] and before.error
-                return after[0].error / before.error if measured else None
 
             def solve() -> ClosedForm:
                 return solve_on_model(
-                    opened, self.trained, samples, settings, callbacks, measure,
+                    opened, self.trained, samples, settings, callbacks, kept.share,
                     joint_prompts=len(self.prompts) - 2,
                 )  # fmt: skip
 
@@ -167,9 +160,9 @@ class ZipLoRASession:
                 callbacks.on_status(str(plan))
 
             def on_end(_record: TrainingRecord) -> None:
-                if steps or not after:  # the last pass was measured
+                if steps or not kept.is_measured:  # the last pass was
                     task.fold()
-                    measure()
+                    kept.measure()
 
             def export(_record: TrainingRecord) -> LoRA:
                 merged = self._merged(task)
@@ -185,7 +178,7 @@ class ZipLoRASession:
                 record.notes += lines
             notes = [*solved.notes, *([str(plan)] if steps else [])]
             notes.append(f"UNet evaluations: {opened.evaluations} samples")
-        measured = (before, after[0]) if before and after[0] else None
+        measured = kept.retention()
         merged = replace(self._merged(task, measured), origin=record.origin)
 
         def write() -> str:
@@ -209,10 +202,9 @@ class ZipLoRASession:
         draws = max(pool, settings.closed_form_samples)
         references = [self._reference(opened, i) for i in range(len(self.prompts))]
         total = evaluations(references, draws, options.held_out_draws, targets=pool > 0)
-        measured = 1  # the direct merge
-        if settings.closed_form_samples:
-            measured += settings.passes
-        each = measured * options.held_out_draws
+        passes = settings.passes if settings.closed_form_samples else 0
+        each = options.held_out_draws * (1 + (passes > 0))  # the direct merge, and the last pass
+        each += max(passes - 1, 0) * -(-options.held_out_draws // STRIDE)
         each += closed_form_evaluations(settings.closed_form_samples, settings.passes)
         total += len(references) * each
         opened.on_evaluation = lambda done: callbacks.on_prepare(done, total)
@@ -282,10 +274,3 @@ def by_teacher(samples: list[list[NoisySample]]) -> list[list[NoisySample]]:
     """Join the samples of all joint prompts, which have one teacher."""
     joint = [sample for of_prompt in samples[2:] for sample in of_prompt]
     return [*samples[:2], *([joint] if joint else [])]
-
-
-def _measure(opened: TrainingModel, held_out: list[list[NoisySample]]) -> Retention | None:
-    """Return the retention of the current branches, or None without held-out samples."""
-    if not held_out[0]:
-        return None
-    return Retention(*(retention(opened.denoise, samples, batch=2) for samples in held_out))
