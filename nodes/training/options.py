@@ -94,7 +94,8 @@ class TrainingOptionsNode(io.ComfyNode):
                     min=0,
                     max=1000,
                     tooltip="Samples per concept for the before-and-after (retention) figures in "
-                    "the report. 0 leaves these out and saves a little time.",
+                    "the report. 0 leaves these out and saves some time; a slider then shows its "
+                    "effect without measuring it.",
                 ),
                 io.Combo.Input(
                     "resume",

@@ -128,9 +128,8 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(
     expect(report(page, "ZipLoRA Optimize")).to_have_value(contains(f"of {STEPS} steps"))
 
 
-@in_every_font
 def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
-    page: Page, renderer: str, fonts: str
+    page: Page, renderer: str
 ) -> None:
     drop(page, DREAMBOOTH)
     assert page.evaluate(MISSING) == []
@@ -152,7 +151,7 @@ def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
         assert picture.evaluate("(image) => image.naturalWidth") > 100
         seen.add(picture.get_attribute("src"))
     assert len(seen) == 2
-    shoot(page, f"{renderer}_{fonts}_trained")
+    shoot(page, f"{renderer}_trained")
     look_at(page, "LoadTrainingImages")
     pictures = report(page, "Load Training Images (folder)")
     expect(pictures).to_have_value(contains("5 pictures of"))

@@ -63,6 +63,8 @@ def test_change_is_measured_by_what_another_seed_changes() -> None:
         "effect: from −2 to 2, active from 25% of the sampling on, pictures of 'a dog' change by "
         "50% of what another seed changes"
     )
+    alone = Effect(pictures[:1], 2.0, "a dog", 0.25)
+    assert alone.line() == "effect on 'a dog': shown, not measured (held_out_draws is 0)"
     still = Effect(pictures[:, 1:2].expand(2, 3, 4, 4, 3), 2.0, "", 0.25)
     assert still.relative == 0
     assert "WARNING: this slider does nothing yet" in still.line()

@@ -12,7 +12,7 @@ from sandbox.server import ComfyServer
 
 from ..dreambooth import test_train
 from ..dreambooth.test_train import metadata_of
-from ..graph import Graph, report, saved_path, succeeded
+from ..graph import FEW_HELD_OUT, Graph, report, saved_path, succeeded
 from ..sliders.test_sliders import text_slider
 from ..unziplora import unziplora_graph as unzip_graph
 from .test_control import run_until
@@ -31,7 +31,8 @@ def merge(graph: Graph) -> tuple[str, list[str]]:
 
 
 def slider(graph: Graph) -> tuple[str, list[str]]:
-    node = text_slider(graph, steps=STEPS, seed=202)
+    options = graph.out("TrainingOptions", **{**FEW_HELD_OUT, "held_out_draws": 0})
+    node = text_slider(graph, steps=STEPS, seed=202, options=options)
     return node, [test_train.save(graph, node, "end/slider")]
 
 

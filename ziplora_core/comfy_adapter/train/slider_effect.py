@@ -60,6 +60,8 @@ class Effect:
     def line(self) -> str:
         """Return the report's line on the effect; a warning if there is almost none."""
         shown = repr(self.prompt) if self.prompt else "the empty prompt"
+        if len(self.pictures) == 1:
+            return f"effect on {shown}: shown, not measured (held_out_draws is 0)"
         how = (
             f"from −{self.scale:g} to {self.scale:g}, active from {self.start_percent:.0%} of the "
             f"sampling on, pictures of {shown} change by"

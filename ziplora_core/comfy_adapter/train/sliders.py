@@ -108,7 +108,8 @@ class SliderSession:
 
             def on_end() -> Sequence[Tensor]:
                 callbacks.on_status("measuring the effect")
-                effects.append(self._look(opened, prompts, PICTURES))
+                count = PICTURES if self.settings.options.held_out_draws else 1
+                effects.append(self._look(opened, prompts, count))
                 return list(effects[0].pictures[0])
 
             def export(trained: TrainedLoRA) -> LoRA:
