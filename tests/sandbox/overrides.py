@@ -14,7 +14,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
     "KSampler": {"steps": 6},
     "TrainingOptions": {"held_out_draws": 4},
-    "ZipLoRAOptimize": {"width": SIDE, "height": SIDE},
+    "ZipLoRAOptimize": {"width": SIDE, "height": SIDE, "calibration_states": 6},
     "TrainDreamBoothLoRA": {"resolution": SIDE, "steps": 20},
     "Learn the merge": {"steps": 20},
     "TrainConceptSlider": {"resolution": SIDE, "steps": 4},

@@ -37,7 +37,9 @@ SDXL_VALUES = {
         "column_ratio": 0.1, "layers": "attention", "mergers": "learned",
     },
 }  # fmt: skip
-CHANGEABLE = {"steps", "width", "height", "resolution", "text", "held_out_draws"}
+CHANGEABLE = {
+    *("steps", "width", "height", "resolution", "text", "held_out_draws", "calibration_states"),
+}
 """The inputs that an override may change."""
 NEEDS = {
     "alignment_scores": ("ziplora_merge",),
