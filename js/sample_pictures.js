@@ -1,6 +1,7 @@
 // @ts-check
 /** The sample images that a training has drawn so far, with a slider to go through them. */
 import { api } from "../../scripts/api.js";
+import { opensLarge } from "./large_picture.js";
 import { make } from "./panel.js";
 import { say } from "./translations.js";
 
@@ -14,6 +15,7 @@ export class SamplePictures {
     this.message = null;
     this.picture = make("img", { alt: "", draggable: "false" });
     this.picture.hidden = true;
+    opensLarge(this.picture);
     this.none = make("span", {}, say(searches ? "The best images appear here." : "Sample images appear here, if any are drawn."));
     this.when = make("span", { class: "numbers" });
     this.scrub = make("input", { type: "range", min: "0", max: "0", class: "grow" });

@@ -46,7 +46,10 @@ const STYLE = `
 .ziplora-panel .frame {
   display: flex; flex: 1; min-height: 0; align-items: center; justify-content: center;
 }
-.ziplora-panel .frame img { height: 100%; max-width: 100%; object-fit: contain; }
+.ziplora-panel .frame img { height: 100%; max-width: 100%; object-fit: contain; cursor: zoom-in; }
+.ziplora-large { max-width: none; max-height: none; padding: 0; border: 0; background: none; cursor: zoom-out; }
+.ziplora-large::backdrop { background: #000c; }
+.ziplora-large img { display: block; max-width: 96vw; max-height: 96vh; min-height: min(60vh, 30vw); }
 .ziplora-panel [hidden] { display: none !important; }
 .ziplora-panel .tip {
   position: absolute; z-index: 1; padding: 3px 6px; border: 1px solid var(--border-color);

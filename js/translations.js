@@ -76,6 +76,7 @@ const CHINESE = {
   "Loss": "损失",
   "Error of the predictions, as a share of the direct merge's": "预测误差（直接合并为 1）",
   "below the chart": "低于图表范围",
+  "Click to see it large": "点击查看大图",
   "{name}: empty": "{name}：空",
   "{term}: not a number": "{term}：不是数值",
   "content": "主体",

@@ -151,6 +151,14 @@ def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
         assert picture.evaluate("(image) => image.naturalWidth") > 100
         seen.add(picture.get_attribute("src"))
     assert len(seen) == 2
+    small = picture.bounding_box()
+    picture.click()
+    large = page.locator("dialog img")
+    expect(large).to_have_attribute("alt", "Sample images of step 20")
+    shown_large = large.bounding_box()
+    assert small and shown_large and shown_large["height"] > 2 * small["height"]
+    page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
     shoot(page, f"{renderer}_trained")
     look_at(page, "LoadTrainingImages")
     pictures = report(page, "Load Training Images (folder)")

@@ -52,7 +52,7 @@ from .injection import (  # noqa: E402
 MODEL, RESUME, SAID = "model", "resume", "said"
 TYPED, TEMPORARY, PARTIAL, MEMORY = "typed", "temporary", "partial", "memory"
 DISK_BYTES = 1 << 24
-SAYS = (" failed (", "memory ran out", "this is the state of step")
+SAYS = (" failed (", "memory ran out", "this is the state of step", "non-finite numbers")
 """What a report has where the result is another one than without the fault."""
 DIFFERS = ("memory ran out", "failed halfway; the state before it is not there")
 """What the report of a resumed training has where the result may differ a little."""

@@ -147,7 +147,9 @@ class UnZipLoRAObjective(PictureObjective[UnZipLoRASettings]):
         if scores:
             share = self.settings.column_ratio * self.schedule.choices(step)
             self.masks.extend(scores, share, disjoint=self.settings.mergers == "disjoint")
-        loss = terms.pop("loss") + self.settings.similarity_weight * penalty
+        # Scores that are not finite choose features at random: the loop sees them in the loss.
+        seen = 0.0 * sum(found.sum() for found in scores.values())
+        loss = terms.pop("loss") + self.settings.similarity_weight * penalty + seen
         return {"loss": loss, **terms, "penalty": penalty}
 
     def factors(self) -> dict[str, LoraFactors]:

@@ -127,6 +127,7 @@ def test_prediction_goes_on_one_by_one_and_stays_so(
         with torch.no_grad():
             got = [opened.denoise(x, sigma, prompts, gates) for _ in range(2)]
     assert asked == [2, 2, 1, 2, 3, 4] and opened.evaluations == 4
+    assert opened.notes == ["memory ran out: samples went one by one from then on"]
     for prediction in got:
         assert helpers.relative(prediction, want) < 1e-4
 

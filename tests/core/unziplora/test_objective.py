@@ -187,6 +187,21 @@ def test_choice_of_features_leaves_parameters_and_the_steps_gradient() -> None:
     assert few.model.calls == 2 and many.model.calls == 6
 
 
+def test_gradient_that_is_not_finite_while_features_are_chosen_shows_in_the_loss() -> None:
+    task = objective(importance_samples=2)
+    errors, hooked = task._errors, []
+
+    def broken(draws: Any, branches: bool = True) -> Tensor:
+        found = errors(draws, branches)
+        if not hooked:
+            hooked.append(found.register_hook(lambda gradient: gradient * torch.nan))
+        return found
+
+    assert objective(importance_samples=2).backward(1)["loss"].isfinite()
+    task._errors = broken
+    assert task.backward(1)["loss"].isnan()
+
+
 def test_sample_alone_trains_one_lora_as_if_the_other_did_not_exist() -> None:
     """Masks and mergers are there, and mergers do not count."""
     task = objective(alone_share=1.0, sample_times=1)

@@ -139,6 +139,11 @@ class TrainingModel:
         x, sigma = self.place(x), self.place(sigma)
         return self.prediction(x, sigma, self.denoised(x, sigma, conditioning, gates))
 
+    @property
+    def notes(self) -> list[str]:
+        """Say for the report whether memory ran out, which changes the rounding."""
+        return ["memory ran out: samples went one by one from then on"] if self.one_by_one else []
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return the latent shape `(channels, height, width)` of a picture's sides in pixels."""
         return self.model.latent_format.latent_channels, *latent_size(height, width)

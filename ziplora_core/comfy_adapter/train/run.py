@@ -208,4 +208,5 @@ def train_lora(
         export=lambda record: export(so_far(record)), on_end=finish,
         parts=lambda record: parts(so_far(record)), after_step=after_step,
     )  # fmt: skip
+    notes += opened.notes
     return so_far(record)

@@ -177,7 +177,7 @@ class ZipLoRASession:
                     hand_over(folder, record, callbacks)
                 record.notes += lines
             notes = [*solved.notes, *([str(plan)] if steps else [])]
-            notes.append(f"UNet evaluations: {opened.evaluations} samples")
+            notes += [f"UNet evaluations: {opened.evaluations} samples", *opened.notes]
         measured = kept.retention()
         merged = replace(self._merged(task, measured), origin=record.origin)
 

@@ -1,0 +1,28 @@
+// @ts-check
+/** A picture of a panel in the size of the window. */
+import { make } from "./panel.js";
+import { say } from "./translations.js";
+
+/**
+ * Lets a click, or Enter, show a picture large; another click, or Escape, closes it.
+ * @param {HTMLImageElement} picture
+ */
+export function opensLarge(picture) {
+  picture.tabIndex = 0;
+  picture.title = say("Click to see it large");
+  picture.addEventListener("click", () => show(picture));
+  picture.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    show(picture);
+  });
+}
+
+/** @param {HTMLImageElement} picture */
+function show({ src, alt }) {
+  const dialog = make("dialog", { class: "ziplora-large" }, make("img", { src, alt }));
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
