@@ -89,7 +89,7 @@ def test_measurement_without_memory_costs_nothing_else(
     calls: list[int] = []
     merges = NAMES[trainer.name] == "ziplora"
     owner, name = (
-        (trainer.session, "_measure")
+        (pack_module("ziplora_core.comfy_adapter.train.held_out"), "_measured")
         if merges
         else (pack_module("ziplora_core.dreambooth.objective").PictureObjective, "held_out")
     )
@@ -311,20 +311,21 @@ def test_cancel_after_the_last_step_is_no_failure_and_keeps_the_steps(
         if trainer.name in SLIDERS:
             broken.setattr(trainer.session, "look_at_effect", cancelled)
         elif trainer.name == "merge":
-            real, calls = trainer.session._measure, []
+            held_out = pack_module("ziplora_core.comfy_adapter.train.held_out")
+            real, calls = held_out._measured, []
 
             def measure(*args: Any) -> Any:
                 calls.append(1)
                 return real(*args) if len(calls) == 1 else cancelled()
 
-            broken.setattr(trainer.session, "_measure", measure)
+            broken.setattr(held_out, "_measured", measure)
         else:
             objective = pack_module("ziplora_core.dreambooth.objective").PictureObjective
-            held_out, seen = objective.held_out, []
+            own, seen = objective.held_out, []
 
             def held(*args: Any, **kwargs: Any) -> Any:
                 seen.append(1)
-                return held_out(*args, **kwargs) if len(seen) == 1 else cancelled()
+                return own(*args, **kwargs) if len(seen) == 1 else cancelled()
 
             broken.setattr(objective, "held_out", held)
         with pytest.raises(comfy.model_management.InterruptProcessingException):

@@ -22,6 +22,8 @@ class HeldOut:
         denoise: the model with the pair's branches, which are the direct merge now.
         samples: the samples of content, style and, if there is a joint prompt, of that.
         attempt: tries what may fail without ending the run; see `attempt`.
+
+    `was_tried` says whether the learned merge has been measured, with success or without.
     """
 
     def __init__(
@@ -30,13 +32,11 @@ class HeldOut:
         self._denoise, self._samples, self._attempt = denoise, samples, attempt
         self._direct = self._errors("measuring the direct merge")
         self._learned: list[Tensor] | None = None
-
-    @property
-    def is_measured(self) -> bool:
-        return self._learned is not None
+        self.was_tried = False
 
     def measure(self) -> None:
         """Measure the learned merge."""
+        self.was_tried = True
         self._learned = self._errors("measuring the merge")
 
     def share(self, last: bool) -> float | None:
@@ -65,13 +65,12 @@ class HeldOut:
     def _errors(self, what: str, stride: int = 1) -> list[Tensor] | None:
         if not self._samples[0]:
             return None
-        return self._attempt(
-            what,
-            lambda: [
-                prediction_errors(self._denoise, of_prompt[::stride], batch=2)
-                for of_prompt in self._samples
-            ],
-        )
+        few = [of_prompt[::stride] for of_prompt in self._samples]
+        return self._attempt(what, lambda: _measured(self._denoise, few))
+
+
+def _measured(denoise: Denoise, samples: Sequence[Sequence[NoisySample]]) -> list[Tensor]:
+    return [prediction_errors(denoise, of_prompt, batch=2) for of_prompt in samples]
 
 
 def _total(errors: Sequence[Tensor]) -> float:

@@ -160,7 +160,7 @@ class ZipLoRASession:
                 callbacks.on_status(str(plan))
 
             def on_end(_record: TrainingRecord) -> None:
-                if steps or not kept.is_measured:  # the last pass was
+                if steps or not kept.was_tried:  # the last pass was measured
                     task.fold()
                     kept.measure()
 
