@@ -43,9 +43,14 @@ def _task(train: Callable[[Graph], str], report_slot: int, *outputs: tuple[str, 
     graph = Graph()
     trained = train(graph)
     wait = graph.node("SandboxWait", prefix="finished/lora", report=[trained, report_slot])
+
+    def named(slot: int) -> Any:
+        """Name the files by their slot: ComfyUI runs the save nodes in any order."""
+        return graph.out("StringConcatenate", string_a=[wait, 0], string_b=str(slot), delimiter="_")
+
     saves = [
         graph.node(
-            kind, filename_prefix=[wait, 0], dtype="fp16", **{name: [trained, slot]},
+            kind, filename_prefix=named(slot), dtype="fp16", **{name: [trained, slot]},
             **({"rank": 0} if kind == "SaveMergedLoRA" else {"bias_and_norm": "refuse"}),
         )
         for kind, name, slot in outputs
