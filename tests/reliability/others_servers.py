@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from sandbox.paths import DEVICE
 from sandbox.server import ComfyServer, fresh_base
 
 from .promise import Promise
 
-OPTIONS = ("--lowvram", "--novram", "--fast", "--multi-user", "--disable-smart-memory")
+OPTIONS = ("--fast", "--multi-user", "--disable-smart-memory")
+ON_A_CARD = ("--lowvram", "--novram")
+"""Options that ComfyUI refuses beside --cpu."""
 QUEUE = 50
 STYLE, SUBJECT = "my_style.safetensors", "my_subject.safetensors"
 CLOSE = 1e-4
@@ -89,8 +91,9 @@ def _queue(server: ComfyServer) -> tuple[Promise, Promise]:
     )  # fmt: skip
 
 
-def measure(options: Sequence[str] = OPTIONS) -> list[Promise]:
+def measure() -> list[Promise]:
     """Run the same prompt on servers with each start option, and the queue on one without."""
+    options = OPTIONS if DEVICE == "cpu" else (*OPTIONS, *ON_A_CARD)
     with tempfile.TemporaryDirectory() as folder:
         base = fresh_base(Path(folder))
         with ComfyServer(base) as server:
