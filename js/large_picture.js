@@ -21,8 +21,18 @@ export function opensLarge(picture) {
 /** @param {HTMLImageElement} picture */
 function show({ src, alt }) {
   const dialog = make("dialog", { class: "ziplora-large" }, make("img", { src, alt }));
+  const onKey = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    event.stopPropagation();
+    dialog.close();
+  };
+  window.addEventListener("keydown", onKey, true); // the frontend keeps Escape from the dialog
   dialog.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    window.removeEventListener("keydown", onKey, true);
+    dialog.remove();
+  });
   document.body.append(dialog);
   dialog.showModal();
 }
