@@ -16,7 +16,7 @@ from ..test_workflows import prompt_of
 
 MOST_BYTES = 3 * 2**20
 SUSPECT = re.compile(r"subprocess|os\.system|\beval\(|\bexec\(|pip install", re.IGNORECASE)
-"""What the Registry's scanner looks for in programs."""
+"""Patterns that the Registry's scanner looks for in programs."""
 
 
 @pytest.fixture(scope="module")
