@@ -2,6 +2,7 @@
 # make demo    train, merge and draw there with a miniature SDXL, without a window
 # make serve   open that ComfyUI in the browser (PORT=8188)
 # make test    all tests (ARGS="tests/core -k merge" for some)
+# make thorough   what make test leaves out: long tests, more fonts and values
 # make lint    style and types
 # make thumbnails   draw the workflows' thumbnails; make pictures: those of help and guide (ARGS="-k merge")
 # make locales the nodes' English words as the frontend reads them; what other languages lack
@@ -25,7 +26,7 @@ export PORT
 PYTHON3 ?= python3
 BIN := $(ZIPLORA_SANDBOX)/venv/bin
 
-.PHONY: setup demo serve test lint thumbnails pictures locales bench peaks card quality \
+.PHONY: setup demo serve test thorough lint thumbnails pictures locales bench peaks card quality \
 	miniworld reliability matrix real_size
 
 setup:
@@ -65,6 +66,9 @@ else
 		[ -z "$$CI" ]; \
 	fi
 endif
+
+thorough: setup
+	DEVICE=cpu $(BIN)/pytest -n 2 --dist loadfile -m thorough
 
 lint: setup
 	$(BIN)/ruff check .

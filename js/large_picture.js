@@ -9,6 +9,7 @@ import { say } from "./translations.js";
  */
 export function opensLarge(picture) {
   picture.tabIndex = 0;
+  picture.setAttribute("role", "button");
   picture.title = say("Click to see it large");
   picture.addEventListener("click", () => show(picture));
   picture.addEventListener("keydown", (event) => {

@@ -26,6 +26,16 @@ READY = """
 expect.set_options(timeout=30_000)  # other tests run beside these
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each renderer one set of fonts; the other pairs are for `make thorough`."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if (parameters.get("renderer"), parameters.get("fonts")) in (
+        ("canvas", "dejavu"),
+        ("vue", "space"),
+    ):
+        item.add_marker("thorough")
+
+
 @pytest.fixture(scope="session")
 def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Browser]]:
     """One Chromium for each set of fonts, by its name; without Chromium, browser tests are skipped,

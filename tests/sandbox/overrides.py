@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SIDE = 128
+SIDE = 64
 
 OVERRIDES: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},

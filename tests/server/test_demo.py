@@ -47,6 +47,7 @@ def test_demo_leaves_picture_loras_and_workflow(left: dict[str, bytes], tmp_path
     assert picture.height > (1 + len(demo.ROWS)) * 128
 
 
+@pytest.mark.thorough
 def test_demo_twice_gives_identical_files(
     left: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -132,6 +132,7 @@ class _Interrupted(ModelTraining):
         return super().advance(learning_rate)
 
 
+@pytest.mark.thorough
 def test_interrupted_training_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,11 +39,13 @@ def measured(bench: Bench) -> record.Measured:
     return record.trimmed_run(bench, record.SEEDS[:1])
 
 
+@pytest.mark.thorough
 def test_nothing_is_worse_than_recorded(measured: record.Measured) -> None:
     assert not record.missing(record.recorded())
     assert record.worse(measured, record.recorded()) == []
 
 
+@pytest.mark.thorough
 def test_loras_alone_draw_their_subject_and_style(bench: Bench, measured: record.Measured) -> None:
     subject = mean(measured["content LoRA alone"]["subject"])
     style = mean(measured["style LoRA alone"]["style"])
@@ -51,6 +53,7 @@ def test_loras_alone_draw_their_subject_and_style(bench: Bench, measured: record
     assert style >= 0.8 * bench.refs.style.real
 
 
+@pytest.mark.thorough
 def test_ziplora_keeps_both_loras_better_than_the_direct_merge(measured: record.Measured) -> None:
     errors = {
         method: [mean(measured[method][f"{c}_retention"]) for c in ("content", "style")]
@@ -61,6 +64,7 @@ def test_ziplora_keeps_both_loras_better_than_the_direct_merge(measured: record.
     assert sum(errors["ZipLoRA"]) < 0.5 * sum(errors["direct"])
 
 
+@pytest.mark.thorough
 def test_judge_orders_base_and_lora_weak_and_full_wrong_and_right(bench: Bench) -> None:
     task, seen = bench.task, Style("sunset", "plain")
     content, style = (

@@ -22,7 +22,11 @@ from ziplora_core.ziplora.options import ZipLoRASettings
 from .. import helpers
 
 SETTINGS = ZipLoRASettings(
-    width=128, height=128, solver="closed_form", memory="fast", options=TrainingOptions()
+    width=64,
+    height=64,
+    solver="closed_form",
+    memory="fast",
+    options=TrainingOptions(held_out_draws=4),
 )
 
 
@@ -67,7 +71,7 @@ def test_closed_form_keeps_as_much_as_a_hundred_steps_or_far_more(
     tmp_path: Path,
 ) -> None:
     """How much more depends on the LoRAs: the weaker they are, the more the penalty costs."""
-    for strength, ratio in ((0.5, 0.7), (1.0, 1.3)):
+    for strength, ratio in ((0.5, 0.8), (1.0, 1.3)):
         solved = run(model, clip, tmp_path, SETTINGS, strength)
         assert retention(solved) <= ratio * retention(hundred_steps[strength])
         assert re.findall("WARNING: (.*) is open", solved.report) == ["joint_conditioning"]
@@ -94,9 +98,9 @@ def test_joint_prompt_holds_the_strength_of_the_merge(
 def test_several_joint_prompts_share_the_weight_of_one(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, passes=1)  # which uses every sample
+    settings = replace(SETTINGS, passes=1, calibration_states=9)  # it uses every sample
     one, three = (run(model, clip, tmp_path, settings, joint=count) for count in (1, 3))
-    assert "25 + 25 + 75 calibration samples" in three.report
+    assert "9 + 9 + 27 calibration samples" in three.report
     for name, columns in one.merged.coefficients.items():
         torch.testing.assert_close(three.merged.coefficients[name], columns, rtol=1e-2, atol=1e-2)
 

@@ -11,7 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from .training_nodes import STEPS, TRAINERS, Trained, Trainer, pack_module
+from .training_nodes import EACH, STEPS, Trained, Trainer, pack_module
 
 DTYPE = {"dtype": "fp32"}
 
@@ -37,7 +37,7 @@ def save_merge(found: Trained, rank: int = 0) -> None:
     )
 
 
-@pytest.mark.parametrize("trainer", TRAINERS, indirect=True)
+@pytest.mark.parametrize("trainer", EACH, indirect=True)
 def test_state_stays_until_everything_is_saved_and_no_file_says_where_it_was(
     trainer: Trainer,
 ) -> None:

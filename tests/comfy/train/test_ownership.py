@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .training_nodes import TRAINERS, Trainer, pack_module
+from .training_nodes import EACH, Trainer, pack_module
 
 
-@pytest.mark.parametrize("trainer", TRAINERS, indirect=True)
+@pytest.mark.parametrize("trainer", EACH, indirect=True)
 def test_same_training_elsewhere_is_refused_before_the_model_is_loaded(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 from sandbox import tiny
 
 from .. import helpers
-from .training_nodes import SIDE, STEPS, TRAINERS, Trainer, pack_module, picture
+from .training_nodes import EACH, SIDE, STEPS, Trainer, pack_module, picture
 
 Change = dict[str, Any]
 
@@ -203,7 +203,7 @@ def finds(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, change: Change) -> 
 
 
 @pytest.mark.parametrize("changes", [same, others])
-@pytest.mark.parametrize("trainer", TRAINERS, indirect=True)
+@pytest.mark.parametrize("trainer", EACH, indirect=True)
 def test_checkpoint_is_found_by_the_inputs_and_by_nothing_else(
     changes: Callable[[str], dict[str, Change]],
     trainer: Trainer,
@@ -215,7 +215,7 @@ def test_checkpoint_is_found_by_the_inputs_and_by_nothing_else(
     assert found == dict.fromkeys(made, changes is same)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS, indirect=True)
+@pytest.mark.parametrize("trainer", EACH, indirect=True)
 def test_training_goes_on_with_what_another_device_made_of_the_same_inputs(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

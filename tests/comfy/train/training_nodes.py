@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import folder_paths
+import pytest
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -21,6 +22,11 @@ from .. import helpers
 SIDE, STEPS = 64, 2
 TRAINERS = ("dreambooth", "words", "pictures", "unzip", "merge")
 """The trainers with steps; `closed_form` has none."""
+EACH = [
+    pytest.param(name, marks=pytest.mark.thorough) if name == "pictures" else name
+    for name in TRAINERS
+]
+"""The same as parameters: both sliders run the same code."""
 MODULES = {
     "dreambooth": ("dreambooth", "dreambooth", "TrainDreamBoothLoRA"),
     "words": ("sliders", "sliders.train", "TrainConceptSlider"),

@@ -80,13 +80,12 @@ class Watch:
         for seed in self.target.seeds():  # loads what is loaded only once
             with contextlib.suppress(*TYPED):
                 self.target.read(seed, folder)
-        self.level = _peak()
 
-    def read(self, data: bytes) -> None:
-        """Read one input."""
-        started = time.process_time()
+    def read(self, data: bytes) -> bool:
+        """Read one input; returns whether it was read, not refused."""
+        refused, before, started = self.counts.refused, _peak(), time.process_time()
         self._read(data)
-        seconds, grown = time.process_time() - started, _peak() - self.level
+        seconds, grown = time.process_time() - started, _peak() - before
         self.counts.inputs += 1
         self.counts.slowest = max(self.counts.slowest, seconds)
         extra = grown - GROWTH * len(data)
@@ -95,7 +94,7 @@ class Watch:
             self.counts.fault(f"{seconds:.0f} seconds", data)
         if extra > BASE:
             self.counts.fault(f"memory of {extra >> 20} MiB", data)
-        self.level = _peak()
+        return self.counts.refused == refused
 
     def _read(self, data: bytes) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, 2 * SECONDS)
@@ -161,9 +160,8 @@ def _loop(name: str, inputs: int, seed: int, seconds: float) -> Counts:
             if time.monotonic() > end:
                 break
             data = damage(draw.choice(pool), pool, draw)
-            if number % 16 == 0:  # damage on damage reaches further
+            if watch.read(data) and number % 4 == 0:  # damage on damage reaches further
                 pool = [*seeds, *pool[len(seeds) :][-64:], data]
-            watch.read(data)
     return watch.counts
 
 

@@ -1,4 +1,4 @@
-"""Damage to inputs: of bytes, of the values in a safetensors header, and of a pickle in its zip."""
+"""Damage to inputs: of bytes, of a safetensors header, of a pickle's bytes and of its contents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import zipfile
 import zlib
 from typing import Any
 
-from .seeds import METADATA
+import torch
+from torch import Tensor
+
+from .seeds import METADATA, pickled
 
 LONGEST = 1 << 16
 """Longest input, in bytes."""
@@ -25,9 +28,11 @@ _TEXTS = (
 def damage(data: bytes, others: list[bytes], draw: random.Random) -> bytes:
     """Change an input in one to four places, most often where its format has a structure."""
     for _ in range(draw.choice((1, 1, 2, 4))):
-        if data[:4] == b"PK\x03\x04" and draw.random() < 0.7:
+        if (zipped := data[:4] == b"PK\x03\x04") and draw.random() < 0.3:
             data = _in_zip(data, draw)
-        elif data[8:9] == b"{" and draw.random() < 0.7:
+        elif (zipped or data[:1] == b"\x80") and draw.random() < 0.8:
+            data = _in_contents(data, draw)
+        elif data[8:9] == b"{" and draw.random() < 0.85:
             data = _in_header(data, draw)
         else:
             data = _in_bytes(data, draw.choice(others), draw)
@@ -82,8 +87,8 @@ def _changed(value: Any, draw: random.Random) -> Any:
     if isinstance(value, dict) and value and draw.random() < 0.9:
         name = draw.choice([*value])
         if draw.random() < 0.2:
-            renamed = name[: draw.randrange(len(name) + 1)] + draw.choice(_TEXTS)
-            return {**{k: v for k, v in value.items() if k != name}, renamed: value[name]}
+            others = {k: v for k, v in value.items() if k != name}
+            return {**others, _renamed(name, draw): value[name]}
         return {**value, name: _changed(value[name], draw)}
     if isinstance(value, list) and value and draw.random() < 0.9:
         at = draw.randrange(len(value))
@@ -106,6 +111,47 @@ def _mended(fields: dict[str, Any], body: bytes) -> bytes:
         field["data_offsets"] = [end, end + size]
         end += size
     return (body * (end // max(len(body), 1) + 1))[:end] if body else bytes(end)
+
+
+def _in_contents(data: bytes, draw: random.Random) -> bytes:
+    """Change a tensor or a name of what a pickle holds, and pickle it again."""
+    try:
+        contents = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        holder = contents.get("state_dict", contents) if isinstance(contents, dict) else contents
+        places = [*(holder if isinstance(holder, dict) else range(len(holder)))]
+        place = draw.choice(places)
+        if isinstance(holder, dict) and draw.random() < 0.2:
+            holder[_renamed(str(place), draw)] = holder.pop(place)
+        else:
+            holder[place] = _other_value(holder[place], draw)
+        return pickled(contents, zipped=draw.random() < 0.5)
+    except Exception:  # noqa: BLE001 an input that is too damaged for this
+        return _in_bytes(data, data, draw)
+
+
+def _renamed(name: str, draw: random.Random) -> str:
+    return name[: draw.randrange(len(name) + 1)] + draw.choice(_TEXTS)
+
+
+def _other_value(value: Any, draw: random.Random) -> Any:
+    """Return something in place of a tensor: another shape, dtype, layout, or no tensor at all."""
+    if not isinstance(value, Tensor) or draw.random() < 0.1:
+        return draw.choice((*_NUMBERS, *_TEXTS, None, [], {}, [[1.0]], torch.ones(2)))
+    changes = (
+        lambda: value.T if value.ndim == 2 else value[None],
+        lambda: value.flatten(),
+        lambda: value.new_zeros(draw.choice((0, 1, 3)), *value.shape[1:]),
+        lambda: value[:1].expand(draw.choice((2, 1 << 16)), *value.shape[1:]),
+        lambda: value.repeat(*(1,) * (value.ndim - 1), 2),
+        lambda: value * draw.choice((0.0, -1.0, 1e38, 1e-38, float("nan"), float("inf"))),
+        lambda: value.to(draw.choice((torch.float64, torch.float16, torch.int64, torch.bool))),
+        lambda: value.to(torch.complex64),
+        lambda: value.to_sparse(),
+        lambda: value.to(torch.device("meta")),
+        lambda: torch.nn.Parameter(value.float()),
+        lambda: value[..., None, None],
+    )
+    return draw.choice(changes)()
 
 
 def _in_zip(data: bytes, draw: random.Random) -> bytes:

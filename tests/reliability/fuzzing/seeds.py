@@ -14,7 +14,8 @@ from torch import Tensor
 
 CHECKPOINT = "training"
 SGM = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
-DOTTED = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+DOTTED = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+DIFFUSERS = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -42,7 +43,12 @@ TENSORS: dict[str, dict[str, Tensor]] = {
         f"{SGM}.lokr_{part}": _ones(*shape)
         for part, shape in {"w1": (4, 4), "w2_a": (8, 2), "w2_b": (2, 8)}.items()
     },
-    "dense": {f"unet.{DOTTED}.lora.weight": _ones(8, 8), f"{DOTTED}.diff_b": _ones(8)},
+    "diffusers": {
+        f"{DIFFUSERS}.lora_A.weight": _ones(2, 8),
+        f"{DIFFUSERS}.lora_B.weight": _ones(8, 2),
+    },
+    "dense": {f"{SGM}.diff": _ones(8, 8), f"{SGM}.diff_b": _ones(8)},
+    "official dense": {f"unet.{DIFFUSERS}.lora.weight": _ones(8, 8)},
     "numbered": {"unet:0:up": _ones(8, 1), "unet:0:down": _ones(1, 768)},
 }
 METADATA: dict[str, str] = {
@@ -107,7 +113,7 @@ def pickle_seeds() -> list[bytes]:
 
 
 def merger_seeds() -> list[bytes]:
-    merger = {f"{DOTTED}.lora.merge_content": _ones(8)}
+    merger = {f"{DIFFUSERS}.lora.merge_content": _ones(8)}
     return [pickled(merger, zipped) for zipped in (True, False)]
 
 

@@ -77,7 +77,8 @@ def read_pickle(data: bytes, folder: Path) -> None:
 
 def read_merger(data: bytes, folder: Path) -> None:
     factors = LoraFactors(torch.ones(2, 8), torch.ones(8, 2))
-    read_mergers(_file(folder, "m.pth", data), "content", LoRA("a", {seeds.SGM: factors}))
+    module = "lora_" + seeds.DIFFUSERS.replace(".", "_")
+    read_mergers(_file(folder, "m.pth", data), "content", LoRA("a", {module: factors}))
 
 
 def read_metadata(data: bytes, folder: Path) -> None:

@@ -34,6 +34,8 @@ from .unziplora_graph import (
     unzip,
 )
 
+THOROUGH = pytest.mark.thorough
+
 
 def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -> None:
     graph = Graph()
@@ -53,7 +55,9 @@ def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -
     assert set(on_the_way) == set(final)
 
 
-@pytest.mark.parametrize("pieces", [(3, 1, 2), (3, 2, 2), (1, 2, 1)])
+@pytest.mark.parametrize(
+    "pieces", [(3, 1, 2), *(pytest.param(p, marks=THOROUGH) for p in ((3, 2, 2), (1, 2, 1)))]
+)
 def test_prompts_of_any_lengths_are_trained_on_shown_and_applied(
     pieces: tuple[int, int, int], server: ComfyServer
 ) -> None:
