@@ -242,7 +242,9 @@ def _tensors_only(content: object, name: str) -> dict[str, Tensor]:
         if not isinstance(key, str) or not is_plain(tensor):
             _base_of_lora({str(key): () for key in content}, name)  # may recognise the file
             found = f"a {type(tensor).__name__}"
-            raise _unreadable(f"{name}, key {key}", found, "a tensor under a text key")
+            if isinstance(key, str) and isinstance(tensor, Tensor):
+                found = "a tensor that is quantised, sparse, nested or without memory"
+            raise _unreadable(f"{name}, key {key}", found, "an ordinary tensor under a text key")
     return dict(content)
 
 

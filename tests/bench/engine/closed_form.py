@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ziplora_core.comfy_adapter.train.ziplora import POOL
+from ziplora_core.comfy_adapter.train.ziplora_samples import POOL
 from ziplora_core.training.noisy_samples import TEACHERS
 from ziplora_core.ziplora.closed_form import ClosedFormSettings, solve_coefficients
 

@@ -60,9 +60,9 @@ def test_limits_of_a_model_are_its_widest_layer_and_its_weights() -> None:
 PICKLES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
     "expanded": (hostile.expanded, r"tensors of 400.0 MB in a file of \d"),
     "shared": (hostile.shared, r"tensors of 2.0 GB in a file of 1.\d MB"),
-    "meta": (hostile.meta, "a Tensor, expected a tensor under a text key"),
-    "nested": (hostile.nested, "a Tensor, expected a tensor under a text key"),
-    "quantised": (hostile.quantised, "a Tensor, expected a tensor under a text key"),
+    "meta": (hostile.meta, "a tensor that is quantised, sparse"),
+    "nested": (hostile.nested, "a tensor that is quantised, sparse"),
+    "quantised": (hostile.quantised, "a tensor that is quantised, sparse"),
 }
 
 

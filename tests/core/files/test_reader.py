@@ -102,7 +102,7 @@ NO_TENSORS: dict[str, tuple[Any, str]] = {
     "text": ({f"{STEM}.alpha": "2"}, f"key {STEM}.alpha: found a str"),
     "number as key": ({7: torch.ones(2), 8: torch.ones(2)}, "key 7: found a Tensor"),
     "deeper": ({"a": {"b": {"c": torch.ones(2)}}, "d": torch.ones(1)}, "key a: found a dict"),
-    "sparse": ({"x.alpha": torch.eye(2).to_sparse(), "y": 1}, "key x.alpha: found a Tensor"),
+    "sparse": ({"x.alpha": torch.eye(2).to_sparse(), "y": 1}, "key x.alpha: found a tensor that"),
     "embedding": (
         {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(1, 768)}},
         "found a textual inversion embedding",

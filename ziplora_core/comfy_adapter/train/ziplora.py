@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...files.merge_file import merged_metadata
 from ...lora.coefficients import MergerCoefficients
 from ...lora.factors import LoRA
@@ -21,32 +19,23 @@ from ...training.limits import kept_within_limits
 from ...training.noisy_samples import NoisySample
 from ...training.ownership import owned
 from ...training.protection import Made, attempt, composed, forgiving
-from ...training.random import Pool
-from ...ziplora.closed_form import ClosedForm, closed_form_evaluations
+from ...ziplora.closed_form import ClosedForm
 from ...ziplora.metadata import ziplora_metadata
 from ...ziplora.objective import ZipLoRAObjective
 from ...ziplora.options import ZipLoRASettings
 from ...ziplora.report import Retention, ziplora_report
-from ..data.references import (
-    Reference,
-    draw_pictures,
-    evaluations,
-    noisy_samples,
-    reference_latents,
-)
+from ..data.references import reference_latents
 from ..model import conditioning as cond
 from ..model.memory import plan_memory
 from ..model.pair_on_model import pair_on_model, trained_modules
 from ..model.targets import unet_targets
 from ..model.training_model import TrainingModel, training_model
 from .closed_form_on_model import solve_on_model
-from .held_out import STRIDE, HeldOut
+from .held_out import HeldOut
 from .kept_solution import solved_once
 from .run import hand_over, refuse_untrainable, run_loop, training_mode
 from .ziplora_inputs import Prompt, merge_inputs, refuse_strength_zero
-
-POOL = 32
-"""Largest number of noisy samples per teacher; their targets are computed once."""
+from .ziplora_samples import SampleDrawing
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,8 @@ class ZipLoRASession:
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
         held = owned(folder and folder.path)
         with held, training_model(self.model, hooked, backward=steps > 0) as opened:
-            samples, held_out = self._noisy_samples(opened, callbacks)
+            drawing = SampleDrawing(opened, self.prompts, self.latents, settings)
+            samples, held_out = drawing.draw(callbacks, self._attempt)
             kept = HeldOut(opened.denoise, held_out, self._attempt)
             task = self._objective(opened, samples)
 
@@ -193,50 +183,6 @@ class ZipLoRASession:
     def _attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
         return attempt(what, make, self.notes, None)
 
-    def _noisy_samples(
-        self, opened: TrainingModel, callbacks: ProgressCallbacks
-    ) -> tuple[list[list[NoisySample]], list[list[NoisySample]]]:
-        """Draw the training samples and the held-out samples, with their teachers' targets."""
-        settings, options = self.settings, self.settings.options
-        pool = min(settings.gradient_steps * options.batch * options.accumulation, POOL)
-        draws = max(pool, settings.closed_form_samples)
-        references = [self._reference(opened, i) for i in range(len(self.prompts))]
-        total = evaluations(references, draws, options.held_out_draws, targets=pool > 0)
-        passes = settings.passes if settings.closed_form_samples else 0
-        each = options.held_out_draws * (1 + (passes > 0))  # the direct merge, and the last pass
-        each += max(passes - 1, 0) * -(-options.held_out_draws // STRIDE)
-        each += closed_form_evaluations(settings.closed_form_samples, settings.passes)
-        total += len(references) * each
-        opened.on_evaluation = lambda done: callbacks.on_prepare(done, total)
-        samples, references = draw_pictures(
-            opened, references, self._shape(opened), draws, settings.seed,
-            negative_strength=settings.negative_strength,
-        )  # fmt: skip
-        for i, drawn in enumerate(samples):
-            if not drawn:
-                samples[i] = noisy_samples(
-                    opened, references[i], draws, settings.seed, Pool.TRAINING, targets=pool > 0
-                )
-
-        def draw_held_out() -> list[list[NoisySample]]:
-            draws, seed = options.held_out_draws, settings.seed
-            return [noisy_samples(opened, r, draws, seed, Pool.HELD_OUT) for r in references]
-
-        held_out = self._attempt("drawing the held-out samples", draw_held_out) or [[]]
-        return by_teacher(samples), by_teacher(held_out)
-
-    def _reference(self, opened: TrainingModel, number: int) -> Reference:
-        latents, prompt = self.latents[number], self.prompts[number].conditioning
-        like = torch.zeros(1, *self._shape(opened), device=opened.device)
-        if latents is not None:
-            like = latents[:1].to(opened.device)
-        positive = cond.prepare(opened.model, prompt, like)
-        negative = cond.prepare(opened.model, cond.zeroed(prompt), like)
-        return Reference(self.settings.teachers[min(number, 2)], positive, negative, latents)
-
-    def _shape(self, opened: TrainingModel) -> tuple[int, int, int]:
-        return opened.latent_shape(self.settings.height, self.settings.width)
-
     def _objective(
         self, opened: TrainingModel, samples: list[list[NoisySample]]
     ) -> ZipLoRAObjective:
@@ -268,9 +214,3 @@ class ZipLoRASession:
         inputs = merge_inputs(self.model, pairs, self.prompts, self.latents, self.settings)
         title = f"{self.pair.content.name} + {self.pair.style.name}"
         return CheckpointFolder.of(inputs, root, "ZipLoRA", title)
-
-
-def by_teacher(samples: list[list[NoisySample]]) -> list[list[NoisySample]]:
-    """Join the samples of all joint prompts, which have one teacher."""
-    joint = [sample for of_prompt in samples[2:] for sample in of_prompt]
-    return [*samples[:2], *([joint] if joint else [])]
