@@ -2,7 +2,7 @@
 /** Shows the coefficients of ZipLoRA Optimize as a map of the UNet, with a colour legend. */
 import { app } from "../../scripts/app.js";
 import { MapPlot, QUANTITIES } from "./map_plot.js";
-import { also, classOf, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
+import { also, classOf, fill, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
 import { short } from "./chart_axes.js";
 import { say } from "./translations.js";
 
@@ -27,7 +27,7 @@ class MapPanel {
     this.high = make("span", { class: "numbers" });
     const legend = make("span", { class: "row" }, this.low, this.bar, this.high);
     const gap = make("span", { class: "grow" });
-    this.element = makePanel();
+    this.element = makePanel(say("The map appears here after a run."));
     this.element.append(make("div", { class: "row" }, this.choice, gap, legend), this.plot.element);
     showOnNode(node, "merge_map", "Map of {title}", this.element, HEIGHT);
   }
@@ -37,6 +37,7 @@ class MapPanel {
     const [map] = /** @type {any} */ (output)?.[OUTPUT] ?? [];
     if (!isMap(map)) return;
     this.choice.disabled = false;
+    fill(this.element);
     this.plot.show(map);
   }
 

@@ -6,7 +6,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { isLinked, onChange } from "./number_widget.js";
-import { also, classOf, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
+import { also, classOf, fill, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
 import { say } from "./translations.js";
 
 const NODE = "ChooseMerge";
@@ -33,10 +33,9 @@ class MergeSheet {
     /** @type {Map<number, HTMLButtonElement>} by the row's number */
     this.buttons = new Map();
     this.blind = false;
-    this.none = make("span", {}, say("The images appear here after a run. Click one to take it."));
     this.grid = make("div", { class: "sheet" });
-    this.element = makePanel();
-    this.element.append(this.none, this.grid);
+    this.element = makePanel(say("The images appear here after a run. Click one to take it."));
+    this.element.append(this.grid);
     showOnNode(node, "merge_sheet", "Images of {title}", this.element, HEIGHT);
     node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]]);
     if (this.widget) onChange(this.widget, () => this.mark());
@@ -51,7 +50,7 @@ class MergeSheet {
     const [sheet] = /** @type {any} */ (output)?.[OUTPUT] ?? [];
     if (!isSheet(sheet)) return;
     this.blind = sheet.blind;
-    this.none.hidden = true;
+    fill(this.element);
     const columns = Math.ceil(Math.sqrt(sheet.rows.length));
     this.grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
     this.buttons = new Map(sheet.rows.map((row, place) => [row.number, this.button(row, place)]));

@@ -15,6 +15,12 @@ const ORDER = ["slider_control", "training", "merge_map", "merge_sheet", "report
 /** The margin around an element in the classic renderer, in pixels; the frontend's default. */
 const MARGIN = 10;
 
+/** The minimum height of a panel or report that has nothing to show yet, in pixels. */
+const EMPTY = 30;
+
+/** @type {WeakMap<Element, { height: number, makeRoom: () => void }>} what an element on a node needs once filled */
+const rooms = new WeakMap();
+
 /**
  * Makes an element.
  * @template {keyof HTMLElementTagNameMap} K
@@ -31,24 +37,29 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
- * Makes an empty panel. The first panel adds the style sheet, which applies inside panels only.
+ * Makes a panel. The first panel adds the style sheet, which applies inside panels only.
+ * @param {string} [hint] what will appear on it; only this is shown until it is filled
  * @returns {HTMLElement}
  */
-export function makePanel() {
+export function makePanel(hint) {
   addStyle();
   const panel = make("div", { class: "ziplora-panel", role: "group" });
+  if (hint) {
+    panel.dataset.empty = "";
+    panel.append(make("div", { class: "hint" }, hint));
+  }
   panel.addEventListener("wheel", zoomThrough, { passive: false });
   return panel;
 }
 
 /**
  * Shows an element on a node, below its other widgets. It is not part of the workflow file or the
- * prompt.
+ * prompt. An empty one takes little room until `fill` is called.
  * @param {Node} node
  * @param {string} name of the widget
  * @param {string} what the name for screen readers; `{title}` stands for the node's title
  * @param {HTMLElement} element
- * @param {number} height the minimum height, in pixels
+ * @param {number} height the minimum height once it is filled, in pixels
  * @param {object} [others] further options of the widget
  * @returns {any} the widget
  */
@@ -56,7 +67,7 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   const nameIt = () => element.setAttribute("aria-label", say(what, { title: node.title }));
   nameIt();
   also(node, "onConfigure", nameIt); // a workflow may set another title
-  element.style.minHeight = `${height}px`;
+  const least = () => ("empty" in element.dataset ? EMPTY : height);
   element.dataset.captureWheel = "true";
   element.dataset.ziploraWidget = name; // for js/remount.js
   // The type must not be one of the frontend's own, which would show its widget instead of our element.
@@ -66,15 +77,43 @@ export function showOnNode(node, name, what, element, height, others = {}) {
     hideInPanel: true, // the side panel would move the element away from the node
     hideOnZoom: false,
     margin: MARGIN,
-    getMinHeight: () => height + 2 * MARGIN, // the classic renderer subtracts the margins
+    getMinHeight: () => least() + 2 * MARGIN, // the classic renderer subtracts the margins
     ...others,
   });
   widget.serialize = false;
   // The frontend loads extensions in no fixed order; our widgets must be in this one.
   node.widgets?.sort((a, b) => rank(a) - rank(b));
-  const needed = node.computeSize();
-  node.setSize([Math.max(needed[0], node.size[0]), Math.max(needed[1], node.size[1])]);
+  const makeRoom = () => {
+    element.style.minHeight = `${least()}px`;
+    const needed = node.computeSize();
+    node.setSize([Math.max(needed[0], node.size[0]), Math.max(needed[1], node.size[1])]);
+  };
+  makeRoom();
+  rooms.set(element, { height, makeRoom });
+  also(node, "onConfigure", () => {
+    if (node.size[1] >= heightWhenFilled(node)) fill(element); // a workflow may have kept the room
+  });
   return widget;
+}
+
+/**
+ * Makes room for what an element has to show, where it was empty.
+ * @param {HTMLElement} element
+ */
+export function fill(element) {
+  if (!("empty" in element.dataset)) return;
+  delete element.dataset.empty;
+  rooms.get(element)?.makeRoom();
+}
+
+/**
+ * Returns the least height of a node all of whose panels are filled.
+ * @param {any} node
+ */
+function heightWhenFilled(node) {
+  const waiting = node.widgets.filter((/** @type {any} */ w) => "empty" in (w.element?.dataset ?? {}));
+  const missing = waiting.map((/** @type {any} */ w) => (rooms.get(w.element)?.height ?? EMPTY) - EMPTY);
+  return missing.reduce((/** @type {number} */ sum, /** @type {number} */ more) => sum + more, node.computeSize()[1]);
 }
 
 /** @param {{ name: string }} widget */

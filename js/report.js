@@ -9,7 +9,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { AGED } from "./origin.js";
-import { also, classOf, isOurs, nodeOfRun, placeOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
+import { also, classOf, fill, isOurs, nodeOfRun, placeOf, showOnNode, showsOutputs, zoomThrough } from "./panel.js";
 import { addStyle } from "./style.js";
 import { say } from "./translations.js";
 
@@ -67,6 +67,7 @@ function addReport(node) {
   const element = document.createElement("textarea");
   element.className = "comfy-multiline-input ziplora-report";
   element.style.lineHeight = String(LINE_HEIGHT);
+  element.dataset.empty = "";
   element.readOnly = true;
   element.spellcheck = false;
   element.placeholder = say("The report appears here after a run.");
@@ -84,6 +85,7 @@ function addReport(node) {
     getValue: () => text,
     setValue: (/** @type {string} */ value) => {
       text = value;
+      if (text) fill(element);
       write();
     },
   });

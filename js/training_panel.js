@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { Chart } from "./chart.js";
 import { History } from "./history.js";
-import { make, makePanel, showOnNode } from "./panel.js";
+import { fill, make, makePanel, showOnNode } from "./panel.js";
 import { SamplePictures } from "./sample_pictures.js";
 import { short } from "./chart_axes.js";
 import { say } from "./translations.js";
@@ -40,7 +40,7 @@ export class TrainingPanel {
     this.waiting = null;
     this.chart = new Chart(say("Loss"));
     this.chart.element.addEventListener("palette", () => this.showLegend());
-    this.numbers = make("div", { class: "numbers" }, say(this.says.empty));
+    this.numbers = make("div", { class: "numbers" });
     this.words = make("div", { role: "status" });
     this.legend = make("div", { class: "row numbers legend" });
     this.log = make("button", { type: "button", "aria-pressed": "true" }, say("log"));
@@ -50,7 +50,7 @@ export class TrainingPanel {
     this.save = this.button(say("Save now"), say("Save the current LoRA and continue"), "save");
     this.pictures = draws ? new SamplePictures(searches) : null;
     const gap = make("span", { class: "grow" });
-    this.element = makePanel();
+    this.element = makePanel(say(this.says.empty));
     this.element.append(
       make("div", { class: "head" }, this.numbers, this.words),
       this.chart.element,
@@ -137,6 +137,7 @@ export class TrainingPanel {
   show() {
     const { steps, drawn, last: message } = this.history;
     if (!message) return;
+    fill(this.element);
     if (steps.length || !message.errors.length) {
       [this.chart.name, this.chart.unit] = [say("Loss"), "step"];
       this.chart.show(steps, drawn);

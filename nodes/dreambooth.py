@@ -75,16 +75,19 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                 ),
                 io.String.Input(
                     "class_prompt",
+                    advanced=True,
                     default="",
                     tooltip="A prompt for the subject's class, e.g. 'a photo of a dog'. Turns on "
                     "prior preservation: the model also trains on class images, so that not every "
                     "dog becomes yours. Empty: not used, as in the ZipLoRA paper.",
                 ),
                 prior_weight_input(
-                    "Weight of the class images in the loss. Only used with a class prompt."
+                    "Weight of the class images in the loss. Only used with a class prompt.",
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "layers",
+                    advanced=True,
                     options=list(LAYER_CHOICES),
                     default="attention",
                     tooltip="The layers to train. attention is the paper's choice (560 layers on "
@@ -101,6 +104,7 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                 learning_rate_input(5e-5, "The paper uses 5e-5. 1e-4 learns faster."),
                 io.Boolean.Input(
                     "train_text_encoder",
+                    advanced=True,
                     default=False,
                     tooltip="Also train both text encoders. This learns the rare word better and "
                     "takes more memory and time. The paper does not do it.",

@@ -21,6 +21,7 @@ from ..ziplora_core.ziplora.merge_map import merge_map
 from ..ziplora_core.ziplora.options import SOLVERS, ZipLoRASettings
 from .shared.outputs import lora_output, loss_output, merged_output, report_output
 from .shared.progress import followed, log_warnings
+from .shared.shown import used_with
 from .shared.training_inputs import (
     learning_rate_input,
     memory_input,
@@ -30,6 +31,8 @@ from .shared.training_inputs import (
 )
 from .shared.types import OptionsType, pair_input
 
+_STEPPED = used_with("solver", "adam", "closed_form_then_adam")
+_SOLVED = used_with("solver", "closed_form", "closed_form_then_adam")
 _NO_LATENT = "of the images that each LoRA draws, in pixels. Not used for a concept with a latent."
 
 
@@ -88,9 +91,12 @@ class ZipLoRAOptimize(io.ComfyNode):
                     100,
                     "Number of gradient steps; the paper uses at most 100. Not used by "
                     "closed_form.",
+                    **_STEPPED,
                 ),
                 learning_rate_input(
-                    0.01, "The paper uses 0.01. At 5e-5 the coefficients do not move."
+                    0.01,
+                    "The paper uses 0.01. At 5e-5 the coefficients do not move.",
+                    **_STEPPED,
                 ),
                 io.Combo.Input(
                     "similarity",
@@ -100,6 +106,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     "does not depend on the size of the coefficients; dot_mean and dot_sum also "
                     "reward shrinking both; column_cosine weights each column by how alike the "
                     "LoRAs are there.",
+                    **_STEPPED,
                 ),
                 io.Float.Input(
                     "similarity_weight",
@@ -110,11 +117,13 @@ class ZipLoRAOptimize(io.ComfyNode):
                     round=False,
                     tooltip="λ, the weight of the penalty; 0 turns it off. At 0.01, the paper's "
                     "value, the style is kept less.",
+                    **_STEPPED,
                 ),
                 io.Combo.Input(
                     "layers",
                     options=list(LAYER_CHOICES),
                     default="attention",
+                    advanced=True,
                     tooltip="The modules that get coefficients; the rest stays as in the direct "
                     "merge. attention is the paper's choice (560 layers on SDXL).",
                 ),
@@ -129,7 +138,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     min=1,
                     max=10,
                     optional=True,
-                    advanced=True,
+                    **_SOLVED,
                     tooltip="Number of passes of the closed form. 1 looks at the single LoRAs "
                     "only; every further pass also corrects the errors of the previous pass's "
                     "merge.",
@@ -140,7 +149,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     min=1,
                     max=1000,
                     optional=True,
-                    advanced=True,
+                    **_SOLVED,
                     tooltip="Number of calibration samples of the closed form: noisy images per "
                     "prompt.",
                 ),
@@ -207,6 +216,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     round=False,
                     optional=True,
                     advanced=True,
+                    **_SOLVED,
                     tooltip="How firmly the closed form holds the coefficients at 1, the direct "
                     "merge. More makes them smaller and keeps less of each LoRA alone.",
                 ),

@@ -69,7 +69,7 @@ class ApplyMergedLoRA(io.ComfyNode):
                     tooltip="Strength of the style: 1 is as merged. The paper shows 1, 0.7 and "
                     "0.4.",
                 ),
-                *block_inputs("In addition to the strengths: ", "all"),
+                *block_inputs("In addition to the strengths: ", "all", advanced=True),
                 negative_strength_input(
                     ". At 0 the "
                     "UNet predicts it without the merge, so that CFG leads towards subject and "

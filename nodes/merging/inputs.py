@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ...ziplora_core.lora.blocks import PRESETS, Blocks, parse_blocks
 from ..shared.training_inputs import seed_input, size_input
 
 
-def block_inputs(method: str, default: str) -> list[io.Combo.Input | io.String.Input]:
+def block_inputs(
+    method: str, default: str, **others: Any
+) -> list[io.Combo.Input | io.String.Input]:
     """The two inputs that weight content and style by block."""
     return [
         io.Combo.Input(
@@ -16,22 +20,22 @@ def block_inputs(method: str, default: str) -> list[io.Combo.Input | io.String.I
             options=list(PRESETS),
             default=default,
             optional=True,
-            advanced=True,
             tooltip=f"{method}the blocks of the UNet in which each LoRA acts. b_lora: the subject "
             "in output_blocks.0.1 only, the style in output_blocks.1.1 only. b_lora_protected: the "
             "same in these two blocks, and both LoRAs in all others. content_deep_…: the subject "
             "only in the blocks where the UNet works at its lowest resolution; the style in the "
             "other blocks, or in all.",
+            **others,
         ),
         io.String.Input(
             "blocks",
             default="",
             multiline=True,
             optional=True,
-            advanced=True,
             tooltip=f"{method}your own weights, in place of the preset. Write one line per block "
             "with its content weight and its style weight, e.g. “output_blocks.0.1 1 0”. “*” "
             "stands for all blocks that are not listed; without a “*” line, they get full weight.",
+            **others,
         ),
     ]
 

@@ -17,6 +17,7 @@ from ...ziplora_core.training.interface import ProgressCallbacks
 from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import lora_output, merged_output, report_output
 from ..shared.progress import log_warnings, progress_bar
+from ..shared.shown import used_with
 from ..shared.types import pair_input
 from .inputs import block_inputs, calibration_inputs, chosen_blocks, weight_input
 
@@ -90,7 +91,7 @@ class MergeLoRAs(io.ComfyNode):
                     max=1000.0,
                     step=0.05,
                     optional=True,
-                    advanced=True,
+                    **used_with("method", "null_space"),
                     tooltip="For null_space: how strongly the style is protected. 0 is the plain "
                     "sum. 0.5, the paper's value, removes a third of the content in the style's "
                     "directions; 1000 removes nearly all of it.",
@@ -102,11 +103,11 @@ class MergeLoRAs(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    advanced=True,
+                    **used_with("method", "ties", "knots"),
                     tooltip="For ties and knots: the share of each LoRA's entries that is kept, "
                     "largest first.",
                 ),
-                *block_inputs("For block_masks: ", "b_lora"),
+                *block_inputs("For block_masks: ", "b_lora", **used_with("method", "block_masks")),
                 *calibration_inputs(),
             ],
             outputs=[

@@ -42,6 +42,7 @@ def memory_input(low: str) -> io.Combo.Input:
         "memory",
         options=list(MEMORY),
         default="auto",
+        advanced=True,
         tooltip="fast keeps all activations. low needs less memory and more time: it recomputes "
         f"them block by block and {low}. auto decides by the device's memory.",
     )
@@ -75,13 +76,13 @@ def rank_input(default: int, tooltip: str) -> io.Int.Input:
 def alpha_input(default: float, tooltip: str) -> io.Float.Input:
     """The alpha of a new LoRA, whose scale is alpha / rank."""
     return io.Float.Input(
-        "alpha", default=default, min=0.01, max=4096.0, step=0.01, tooltip=tooltip
+        "alpha", default=default, min=0.01, max=4096.0, step=0.01, tooltip=tooltip, advanced=True
     )
 
 
-def steps_input(default: int, tooltip: str) -> io.Int.Input:
+def steps_input(default: int, tooltip: str, **others: Any) -> io.Int.Input:
     """The number of optimisation steps."""
-    return io.Int.Input("steps", default=default, min=1, max=100000, tooltip=tooltip)
+    return io.Int.Input("steps", default=default, min=1, max=100000, tooltip=tooltip, **others)
 
 
 def resolution_input(default: int, tooltip: str) -> io.Int.Input:
@@ -103,6 +104,7 @@ def slider_lora_inputs(learning_rate: float, why: str) -> list[Any]:
             "layers",
             options=list(SLIDER_LAYERS),
             default="noxattn",
+            advanced=True,
             tooltip="The layers to train. noxattn: self-attention and convolution blocks (346 "
             "modules on SDXL), the paper's choice; changes what is visible in the image. xattn: "
             "cross-attention, closer to the words of the prompt. full: the layers of both. "

@@ -86,7 +86,11 @@ class TrainConceptSlider(io.ComfyNode):
                     "A prompt that describes less of the attribute.",
                     PRESETS["age"].negative,
                 ),
-                _text("neutral", "The prompt the slider starts from. Empty: the target."),
+                _text(
+                    "neutral",
+                    "The prompt the slider starts from. Empty: the target.",
+                    advanced=True,
+                ),
                 _text(
                     "preserve",
                     "Concepts that the slider must not change, one per line (male, female). Each "
@@ -95,6 +99,7 @@ class TrainConceptSlider(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance",
+                    advanced=True,
                     default=4.0,
                     min=0.0,
                     max=100.0,
@@ -104,6 +109,7 @@ class TrainConceptSlider(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "action",
+                    advanced=True,
                     options=list(ACTIONS),
                     default="enhance",
                     tooltip="enhance: moves towards the positive prompt. erase: moves away from "
@@ -112,6 +118,7 @@ class TrainConceptSlider(io.ComfyNode):
                 *slider_lora_inputs(2e-4, "The public implementation uses 2e-4."),
                 io.Combo.Input(
                     "trajectory",
+                    advanced=True,
                     options=list(TRAJECTORIES),
                     default="exact",
                     tooltip="exact: denoises a new image part of the way for every step, as "

@@ -6,7 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ziplora_core.training.options import OPTIMISERS, RESUME, SCHEDULES, TrainingOptions
+from ...ziplora_core.training.options import (
+    OPTIMISERS,
+    PRESETS,
+    RESUME,
+    SCHEDULES,
+    TrainingOptions,
+)
 from ..shared.types import OptionsType
 
 
@@ -136,12 +142,23 @@ class TrainingOptionsNode(io.ComfyNode):
                     "prompt. Slider trainers show the effect on the first line; UnZipLoRA Train "
                     "uses three lines, in the order of its prompts.",
                 ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="custom",
+                    optional=True,
+                    extra_dict={"ziplora_presets": PRESETS},
+                    tooltip="Fills in the values above. as published: the papers' settings, which "
+                    "are the defaults. fast: no sample images, few measurements. low memory: one "
+                    "image at a time, four to a step; set memory to low on the training node, too. "
+                    "A program that queues workflows sets the values themselves.",
+                ),
             ],
             outputs=[OptionsType.Output("options", tooltip="For any training node.")],
         )
 
     @classmethod
-    def execute(cls, **widgets: Any) -> io.NodeOutput:
+    def execute(cls, preset: str = "custom", **widgets: Any) -> io.NodeOutput:
         return io.NodeOutput(TrainingOptions(**widgets))
 
 

@@ -56,17 +56,20 @@ class UnZipLoRATrain(io.ComfyNode):
                     5e-5,
                     "Learning rate of the content LoRA. The paper uses 5e-5.",
                     "content_learning_rate",
+                    advanced=True,
                 ),
                 learning_rate_input(
                     5e-5,
                     "Learning rate of the style LoRA. The paper uses 5e-5.",
                     "style_learning_rate",
+                    advanced=True,
                 ),
                 learning_rate_input(
                     5e-3,
                     "Learning rate of the mergers, which weigh the features that both LoRAs use. "
                     "The default is the published value.",
                     "weight_learning_rate",
+                    advanced=True,
                 ),
                 io.Float.Input(
                     "similarity_weight",
@@ -74,6 +77,7 @@ class UnZipLoRATrain(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=0.01,
+                    advanced=True,
                     tooltip="λ, the weight of the penalty that keeps the two LoRAs from using the "
                     "same features.",
                 ),

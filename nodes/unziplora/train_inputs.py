@@ -44,12 +44,14 @@ def separation_inputs() -> list[Any]:
         io.Boolean.Input(
             "column_separation",
             default=True,
+            advanced=True,
             tooltip="Give each LoRA its own output features in every layer: those that matter most "
             "to it. Off: both LoRAs use all features.",
         ),
         io.Boolean.Input(
             "block_separation",
             default=True,
+            advanced=True,
             tooltip="Give the content LoRA all features of output_blocks.0.1 and 2.1, and the "
             "style LoRA all features of 1.1, 3.1, 4.1 and 5.1. Needs column_separation.",
         ),
@@ -58,6 +60,7 @@ def separation_inputs() -> list[Any]:
             default=3,
             min=1,
             max=1000,
+            advanced=True,
             tooltip="Number of times features are chosen, spread evenly over the steps.",
         ),
         io.Float.Input(
@@ -66,6 +69,7 @@ def separation_inputs() -> list[Any]:
             min=0.0,
             max=1.0,
             step=0.01,
+            advanced=True,
             tooltip="Share of the features that each LoRA gets each time: 0.1 three times is 30 %.",
         ),
     ]
@@ -77,6 +81,7 @@ def validation_inputs() -> list[Any]:
         io.Boolean.Input(
             "images_per_validation",
             default=False,
+            advanced=True,
             tooltip="Draw three validation images during training, shown below the loss curve: "
             "both LoRAs together, content alone, style alone. Each time takes as long as three "
             "images.",
@@ -84,6 +89,7 @@ def validation_inputs() -> list[Any]:
         io.Boolean.Input(
             "saves_per_validation",
             default=False,
+            advanced=True,
             tooltip="Save both LoRAs under output/loras every validation_steps.",
         ),
         io.Int.Input(
@@ -91,6 +97,7 @@ def validation_inputs() -> list[Any]:
             default=50,
             min=1,
             max=100000,
+            advanced=True,
             tooltip="Steps between validations. Only used with images_per_validation or "
             "saves_per_validation.",
         ),

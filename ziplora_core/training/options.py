@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 OPTIMISERS = ("auto", "adam", "adamw", "adamw_8bit", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -51,3 +52,22 @@ class TrainingOptions:
     def samples(self) -> list[str]:
         """The sample prompts, as a list."""
         return [line.strip() for line in self.sample_prompts.splitlines() if line.strip()]
+
+
+def _preset(**changed: int) -> dict[str, Any]:
+    """Return the values that a preset sets: the defaults, but for some."""
+    return {f.name: f.default for f in fields(TrainingOptions) if f.name in _BY_PRESET} | changed
+
+
+_BY_PRESET = {
+    *("optimiser", "schedule", "warm_up_steps", "batch", "accumulation", "gradient_clip"),
+    *("min_snr_gamma", "checkpoint_every", "early_stop", "held_out_draws", "caption_dropout"),
+    "sample_every",
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "custom": {},
+    "as published": _preset(),
+    "fast": _preset(held_out_draws=4, sample_every=0, checkpoint_every=200),
+    "low memory": _preset(batch=1, accumulation=4, sample_every=0),
+}
+"""Values of the node's widgets by the name of a preset; `custom` sets none."""

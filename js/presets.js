@@ -1,0 +1,41 @@
+// @ts-check
+/** Fills in the widgets of Training Options by a preset, whose values the server names with the input. */
+import { app } from "../../scripts/app.js";
+import { onChange } from "./number_widget.js";
+
+const PRESETS = "ziplora_presets";
+const OWN = "custom";
+
+/**
+ * Returns the values of each preset; empty for a node without presets.
+ * @param {any} node
+ * @returns {Record<string, Record<string, any>>}
+ */
+function presetsOf({ constructor: { nodeData } }) {
+  return nodeData?.input?.optional?.preset?.[1]?.[PRESETS] ?? {};
+}
+
+app.registerExtension({
+  name: "ziplora.presets",
+  nodeCreated(node) {
+    const presets = presetsOf(node);
+    const preset = node.widgets?.find(({ name }) => name === "preset");
+    if (!preset || !Object.keys(presets).length) return;
+    const names = new Set(Object.values(presets).flatMap(Object.keys));
+    const others = node.widgets?.filter(({ name }) => names.has(name)) ?? [];
+    let filling = false;
+    onChange(preset, () => {
+      const values = presets[String(preset.value)];
+      if (filling || !values) return;
+      filling = true;
+      for (const widget of others) if (widget.name in values) widget.value = values[widget.name];
+      filling = false;
+    });
+    for (const widget of others) {
+      onChange(widget, () => {
+        const values = presets[String(preset.value)];
+        if (!filling && values && widget.name in values && widget.value !== values[widget.name]) preset.value = OWN;
+      });
+    }
+  },
+});
