@@ -8,7 +8,11 @@ from comfy_api.latest import io, ui
 
 from ..ziplora_core.comfy_adapter.folders import checkpoint_root
 from ..ziplora_core.comfy_adapter.train.ziplora import train_ziplora
-from ..ziplora_core.comfy_adapter.train.ziplora_inputs import Prompt, joint_prompts
+from ..ziplora_core.comfy_adapter.train.ziplora_inputs import (
+    Prompt,
+    check_joint_strengths,
+    joint_prompts,
+)
 from ..ziplora_core.files.writer import lora_model
 from ..ziplora_core.lora.layers import LAYER_CHOICES
 from ..ziplora_core.lora.merged import MergedLoRA
@@ -19,6 +23,7 @@ from ..ziplora_core.training.protection import attempt, composed
 from ..ziplora_core.ziplora.closed_form import BY_PASS
 from ..ziplora_core.ziplora.merge_map import merge_map
 from ..ziplora_core.ziplora.options import SOLVERS, ZipLoRASettings
+from .shared.before_run import checked, unless_linked
 from .shared.outputs import lora_output, loss_output, merged_output, report_output
 from .shared.progress import followed, log_warnings
 from .shared.shown import used_with
@@ -229,6 +234,12 @@ class ZipLoRAOptimize(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, joint_content: float | None = None, joint_style: float | None = None
+    ) -> bool | str:
+        return checked(unless_linked(check_joint_strengths, joint_content, joint_style))
 
     @classmethod
     def execute(

@@ -309,3 +309,17 @@ def test_calibrated_method_without_prompts_says_what_to_connect(server: ComfySer
     graph.save(merged, "nothing")
     message = message_of(server, graph)
     assert "content_conditioning and style_conditioning" in message and "Connect" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "style", "words"),
+    [(0.0, 0.0, "neither LoRA is in the joint picture"), (0.9, -1.0, "joint_style: found -1")],
+)
+def test_joint_strengths_that_ask_for_nothing_are_refused_before_the_run(
+    content: float, style: float, words: str, server: ComfyServer
+) -> None:
+    graph = Graph()
+    merged = graph.optimise(graph.pair(), joint_content=content, joint_style=style)
+    graph.save(merged, "never")
+    with pytest.raises(PromptRejected, match=words):
+        server.run(graph.prompt)

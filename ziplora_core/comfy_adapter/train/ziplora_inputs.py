@@ -38,19 +38,33 @@ def joint_prompts(conditioning: Any | None) -> list[Prompt]:
     return [Prompt(f"joint {n}" if n else "joint", entry) for n, entry in enumerate(entries)]
 
 
-def refuse_strength_zero(pair: LoRAPair, settings: ZipLoRASettings) -> None:
-    """Refuse a strength of 0: the merge would be fitted to the model without that LoRA.
+def check_joint_strengths(content: float, style: float) -> None:
+    """Refuse strengths with which there is no joint picture to match.
 
     Raises:
-        ZipLoRAError: a strength of the pair, or both of the joint picture, are 0.
+        ZipLoRAError: both are 0, or one is outside 0…2.
     """
-    if settings.joint_content == settings.joint_style == 0:
+    for name, strength in (("joint_content", content), ("joint_style", style)):
+        if not 0 <= strength <= 2:
+            raise problem(
+                name, found=f"{strength:g}", expected="0 to 2", advice="0.9 and 0.7 are usual."
+            )
+    if content == style == 0:
         raise problem(
             "joint_content and joint_style",
             found="0 and 0: neither LoRA is in the joint picture",
             expected="the strengths at which both together look right",
             advice="0.9 and 0.7 are usual; to leave the joint prompt out, disconnect it.",
         )
+
+
+def refuse_strength_zero(pair: LoRAPair, settings: ZipLoRASettings) -> None:
+    """Refuse a strength of 0: the merge would be fitted to the model without that LoRA.
+
+    Raises:
+        ZipLoRAError: a strength of the pair, or both of the joint picture, are 0.
+    """
+    check_joint_strengths(settings.joint_content, settings.joint_style)
     for concept, strength in (("content", pair.content_strength), ("style", pair.style_strength)):
         if strength == 0:
             raise problem(
