@@ -1,9 +1,7 @@
 // @ts-check
 /** The colours of the pack's maps and charts. */
 
-/** Perceptually uniform and safe for colour-blind readers: cividis for sizes; blue to orange, with the
- * background in the middle, for signed values. */
-export const SIZES = ["#00224e", "#1b3a6d", "#434e6c", "#666970", "#8a8678", "#b3a46f", "#ddc65a", "#fee838"];
+/** Blue to orange, with the background in the middle; safe for colour-blind readers. */
 export const SIGNS = {
   dark: ["#7cc4ff", "#3f86c4", "#24486b", "#2a2a2e", "#6e4319", "#c2711f", "#ffb066"],
   light: ["#0a4a86", "#4f8fc9", "#a9cbe8", "#f4f4f4", "#f3c99a", "#d18636", "#8a4a00"],

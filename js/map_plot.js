@@ -1,6 +1,6 @@
 // @ts-check
 /** Draws the map of a merge: one column per transformer block, one row per layer in a block. */
-import { between, CURVES, SIGNS, SIZES } from "./colours.js";
+import { between, CURVES, SIGNS } from "./colours.js";
 import { make } from "./panel.js";
 import { Plot } from "./plot.js";
 import { short } from "./chart_axes.js";
@@ -21,12 +21,19 @@ const LINE = 8;
  * @property {[number[], number[]][]} histograms
  */
 
-/** The quantities to show: the index in a cell, and whether the values are signed. */
+/** What the coefficients' mean size is 1 for, and a cosine 0 for: the colour of the background. */
+const KEPT = { middle: 1, means: "1: as it is", places: [2, 3] };
+const COSINE = { middle: 0, means: "0: independent", places: [4, 5] };
+
+/**
+ * The quantities to show: the index in a cell, the value in the middle of the colours and what it means,
+ * and the places of all quantities on one scale, so that they can be compared.
+ */
 export const QUANTITIES = [
-  { label: "mean |m_c|, content", at: 2, signed: false },
-  { label: "mean |m_s|, style", at: 3, signed: false },
-  { label: "layer cosine before", at: 4, signed: true },
-  { label: "layer cosine after", at: 5, signed: true },
+  { label: "how much of the content is kept", at: 2, ...KEPT },
+  { label: "how much of the style is kept", at: 3, ...KEPT },
+  { label: "layer cosine before", at: 4, ...COSINE },
+  { label: "layer cosine after", at: 5, ...COSINE },
 ];
 
 export class MapPlot extends Plot {
@@ -47,17 +54,14 @@ export class MapPlot extends Plot {
 
   /** The values of the first and the last colour. */
   get range() {
-    const cells = this.map?.cells ?? [];
-    const { at, signed } = this.quantity;
-    const values = cells.map((cell) => cell[at]);
-    if (!signed) return [Math.min(...values), Math.max(...values)];
-    // Before and after share one scale, so that they can be compared.
-    const most = Math.max(1e-6, ...cells.flatMap((cell) => [cell[4], cell[5]].map(Math.abs)));
-    return [-most, most];
+    const { middle, places } = this.quantity;
+    const values = (this.map?.cells ?? []).flatMap((cell) => places.map((place) => cell[place]));
+    const most = Math.max(1e-6, ...values.map((value) => Math.abs(value - middle)));
+    return [middle - most, middle + most];
   }
 
   get colours() {
-    return this.quantity.signed ? SIGNS[this.light ? "light" : "dark"] : SIZES;
+    return SIGNS[this.light ? "light" : "dark"];
   }
 
   /** @type {Plot["paint"]} */

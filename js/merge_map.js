@@ -8,7 +8,7 @@ import { say } from "./translations.js";
 
 const NODES = new Set(["ZipLoRAOptimize"]);
 const OUTPUT = "ziplora_merge_map";
-const HEIGHT = 150;
+const HEIGHT = 168;
 
 class MapPanel {
   /** @param {import("./panel.js").Node} node */
@@ -25,10 +25,11 @@ class MapPanel {
     this.bar.style.cssText = "width: 72px; height: 10px; border-radius: 2px; flex: none";
     this.low = make("span", { class: "numbers" });
     this.high = make("span", { class: "numbers" });
-    const legend = make("span", { class: "row" }, this.low, this.bar, this.high);
+    this.means = make("span", { class: "faint" });
     const gap = make("span", { class: "grow" });
+    const legend = make("div", { class: "row" }, this.means, gap, this.low, this.bar, this.high);
     this.element = makePanel(say("The map appears here after a run."));
-    this.element.append(make("div", { class: "row" }, this.choice, gap, legend), this.plot.element);
+    this.element.append(make("div", { class: "row" }, this.choice), legend, this.plot.element);
     showOnNode(node, "merge_map", "Map of {title}", this.element, HEIGHT);
   }
 
@@ -45,6 +46,7 @@ class MapPanel {
   explain() {
     this.bar.style.background = `linear-gradient(to right, ${this.plot.colours.join(", ")})`;
     [this.low.textContent, this.high.textContent] = this.plot.range.map((value) => short(value));
+    this.means.textContent = say(this.plot.quantity.means);
   }
 }
 

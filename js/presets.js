@@ -23,6 +23,7 @@ app.registerExtension({
     if (!preset || !Object.keys(presets).length) return;
     const names = new Set(Object.values(presets).flatMap(Object.keys));
     const others = node.widgets?.filter(({ name }) => names.has(name)) ?? [];
+    preset.options.serialize = false; // not queued: a name for the same values would run them again
     let filling = false;
     onChange(preset, () => {
       const values = presets[String(preset.value)];

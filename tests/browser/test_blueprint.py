@@ -113,7 +113,7 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     errors = contains("as a share of the direct merge's, pass 1: error ")
     expect(chart_of(shown)).to_have_attribute("aria-label", errors)
     mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
-    expect(mapped).to_have_attribute("aria-label", contains("mean |m_c|"))
+    expect(mapped).to_have_attribute("aria-label", contains("how much of the content is kept"))
     look_at(page, "ZipLoRAOptimize")
     shoot(page, "blueprint_inside")
     page.evaluate(SET_VUE, True)

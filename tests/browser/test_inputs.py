@@ -146,3 +146,4 @@ def test_presets_fill_in_the_training_options(tab: Page, renderer: str) -> None:
     assert tab.evaluate(VALUES, node) == published | {"preset": "as published"}
     tab.evaluate(CHOOSE, [node, "preset", "low memory"])
     assert tab.evaluate(VALUES, node)["accumulation"] == 4
+    assert "preset" not in tab.evaluate(QUEUED, str(node))  # the same values are the same inputs

@@ -121,7 +121,7 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(
     expect(learned).to_have_value(contains(f"of {STEPS} steps"))
     page.wait_for_function(CURRENT)
     mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
-    expect(mapped).to_have_attribute("aria-label", contains("mean |m_c|"))
+    expect(mapped).to_have_attribute("aria-label", contains("how much of the content is kept"))
 
     page.evaluate(NEW_BLANK_WORKFLOW)
     expect(report(page, "ZipLoRA Optimize")).to_have_count(0)
