@@ -44,7 +44,7 @@ function settle(node, uses) {
     widget.hidden = unused || (widget.advanced && !node.showAdvanced); // the classic canvas
     hideInNodes2(widget, unused);
   }
-  return before - node.computeSize()[1];
+  return Math.round(before - node.computeSize()[1]);
 }
 
 /**
