@@ -202,6 +202,8 @@ def test_report_of_every_node_in_its_smallest_size_covers_nothing_and_shows_its_
         look_at(tab, node_type)
         shown = tab.locator(".ziplora-report")
         expect(shown).to_have_count(1)
+        tab.evaluate(WRITE, "line")  # it takes little room until it says something
+        tab.wait_for_timeout(200)
         covered = shown.evaluate(COVERED)
         lines = shown.evaluate(LINES)
         tab.evaluate(WRITE, "\n".join(["line"] * lines))
