@@ -90,9 +90,10 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   };
   makeRoom();
   rooms.set(element, { height, makeRoom });
-  also(node, "onConfigure", () => {
-    if (node.size[1] >= heightWhenFilled(node)) fill(element); // a workflow may have kept the room
-  });
+  const keepRoom = () => {
+    if (node.size[1] >= heightWhenFilled(node)) fill(element);
+  };
+  also(node, "onConfigure", () => queueMicrotask(keepRoom)); // a workflow may have room, once inputs are hidden
   return widget;
 }
 
