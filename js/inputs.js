@@ -29,17 +29,19 @@ function dependent({ constructor: { nodeData } }) {
  * Shows what counts now.
  * @param {any} node
  * @param {Map<string, Uses>} uses
+ * @param {number} [before] the least height before the change
  * @returns {number} how much lower the node may be
  */
-function settle(node, uses) {
-  const before = node.computeSize()[1];
+function settle(node, uses, before = node.computeSize()[1]) {
   const chosen = new Map(node.widgets.map((/** @type {any} */ { name, value }) => [name, value]));
   for (const widget of node.widgets) {
     const { name, options } = widget;
     const choices = uses.get(name);
     if (!choices && !options?.advanced) continue;
     const linked = isLinked(node, name);
-    const unused = !linked && Object.entries(choices ?? {}).some(([choice, values]) => !values.includes(chosen.get(choice)));
+    const unused = !linked && Object.entries(choices ?? {}).some(
+      ([choice, values]) => !isLinked(node, choice) && !values.includes(chosen.get(choice)),
+    );
     widget.advanced = Boolean(options.advanced) && !linked; // for the classic canvas's menu
     widget.hidden = unused || (widget.advanced && !node.showAdvanced); // the classic canvas
     hideInNodes2(widget, unused);
@@ -74,17 +76,27 @@ app.registerExtension({
   nodeCreated(node) {
     if (!isOurs(node) || !node.widgets) return;
     const uses = dependent(node);
-    const change = () => setHeight(node, node.size[1] - settle(node, uses));
+    let settled = 0; // how often
+    const change = (/** @type {number} */ before) => {
+      settled += 1;
+      setHeight(node, node.size[1] - settle(node, uses, before));
+    };
     for (const choice of new Set([...uses.values()].flatMap(Object.keys))) {
       const widget = node.widgets.find(({ name }) => name === choice);
-      if (widget) onChange(widget, change);
+      if (widget) onChange(widget, () => change(node.computeSize()[1]));
     }
-    for (const event of ["onConnectionsChange", "toggleAdvanced"]) also(node, event, () => queueMicrotask(change));
+    for (const event of ["onConnectionsChange", "toggleAdvanced"]) {
+      also(node, event, () => {
+        const [before, times] = [node.computeSize()[1], settled];
+        queueMicrotask(() => change(settled === times ? before : node.computeSize()[1])); // when it has happened
+      });
+    }
     let configured = false;
-    also(node, "onConfigure", ({ size }) => {
+    also(node, "onConfigure", (saved) => {
       configured = true;
+      settled += 1;
       settle(node, uses);
-      setHeight(node, size[1]); // as it was saved
+      setHeight(node, saved?.size?.[1] ?? node.size[1]);
     });
     queueMicrotask(() => { // the panels of other extensions are there then
       settle(node, uses);

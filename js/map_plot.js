@@ -67,10 +67,7 @@ export class MapPlot extends Plot {
   /** @type {Plot["paint"]} */
   paint(context, { height, ink }) {
     context.fillStyle = ink;
-    if (!this.map) {
-      context.fillText(say("The map appears here after a run."), 4, 14);
-      return;
-    }
+    if (!this.map) return;
     this.explain();
     this.#names(context, this.map, height);
     const [low, high] = this.range;

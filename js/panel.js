@@ -67,7 +67,7 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   const nameIt = () => element.setAttribute("aria-label", say(what, { title: node.title }));
   nameIt();
   also(node, "onConfigure", nameIt); // a workflow may set another title
-  const least = () => ("empty" in element.dataset ? EMPTY : height);
+  const least = () => (element.dataset.empty === "" ? EMPTY : height);
   element.dataset.captureWheel = "true";
   element.dataset.ziploraWidget = name; // for js/remount.js
   // The type must not be one of the frontend's own, which would show its widget instead of our element.
@@ -91,7 +91,9 @@ export function showOnNode(node, name, what, element, height, others = {}) {
   makeRoom();
   rooms.set(element, { height, makeRoom });
   const keepRoom = () => {
-    if (node.size[1] >= heightWhenFilled(node)) fill(element);
+    if (element.dataset.empty !== "" || node.size[1] < heightWhenFilled(node)) return;
+    element.dataset.empty = "roomy"; // all of it is shown, with the hint
+    makeRoom();
   };
   also(node, "onConfigure", () => queueMicrotask(keepRoom)); // a workflow may have room, once inputs are hidden
   return widget;
@@ -112,7 +114,7 @@ export function fill(element) {
  * @param {any} node
  */
 function heightWhenFilled(node) {
-  const waiting = node.widgets.filter((/** @type {any} */ w) => "empty" in (w.element?.dataset ?? {}));
+  const waiting = node.widgets.filter((/** @type {any} */ w) => w.element?.dataset?.empty === "");
   const missing = waiting.map((/** @type {any} */ w) => (rooms.get(w.element)?.height ?? EMPTY) - EMPTY);
   return missing.reduce((/** @type {number} */ sum, /** @type {number} */ more) => sum + more, node.computeSize()[1]);
 }

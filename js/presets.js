@@ -2,6 +2,7 @@
 /** Fills in the widgets of Training Options by a preset, whose values the server names with the input. */
 import { app } from "../../scripts/app.js";
 import { onChange } from "./number_widget.js";
+import { also } from "./panel.js";
 
 const PRESETS = "ziplora_presets";
 const OWN = "custom";
@@ -25,18 +26,18 @@ app.registerExtension({
     const others = node.widgets?.filter(({ name }) => names.has(name)) ?? [];
     preset.options.serialize = false; // not queued: a name for the same values would run them again
     let filling = false;
-    onChange(preset, () => {
-      const values = presets[String(preset.value)];
-      if (filling || !values) return;
+    const nameThem = () => {
+      const values = presets[String(preset.value)] ?? {};
+      const differs = others.some(({ name, value }) => name in values && value !== values[name]);
+      if (!filling && differs) preset.value = OWN;
+    };
+    also(preset, "callback", (value) => { // only when a person chooses: a workflow has its own values
+      const values = presets[String(value)] ?? {};
       filling = true;
       for (const widget of others) if (widget.name in values) widget.value = values[widget.name];
       filling = false;
     });
-    for (const widget of others) {
-      onChange(widget, () => {
-        const values = presets[String(preset.value)];
-        if (!filling && values && widget.name in values && widget.value !== values[widget.name]) preset.value = OWN;
-      });
-    }
+    for (const widget of others) onChange(widget, nameThem);
+    also(node, "onConfigure", nameThem);
   },
 });

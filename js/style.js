@@ -15,7 +15,7 @@ const STYLE = `
   background: var(--comfy-input-bg); font: 11px/1.35 system-ui, sans-serif;
 }
 .ziplora-panel * { box-sizing: border-box; }
-.ziplora-panel[data-empty] > :not(.hint), .ziplora-panel:not([data-empty]) > .hint { display: none; }
+.ziplora-panel[data-empty=""] > :not(.hint), .ziplora-panel:not([data-empty]) > .hint { display: none; }
 .ziplora-panel .hint, .ziplora-panel .faint { opacity: 0.7; }
 .ziplora-panel .row { display: flex; align-items: center; gap: 6px; min-width: 0; flex: none; }
 .ziplora-panel .grow { flex: 1; min-width: 0; }

@@ -38,6 +38,7 @@ from .shared.types import OptionsType, pair_input
 
 _STEPPED = used_with("solver", "adam", "closed_form_then_adam")
 _SOLVED = used_with("solver", "closed_form", "closed_form_then_adam")
+_OWN = used_with("solver", "closed_form", "adam", "closed_form_then_adam")
 _NO_LATENT = "of the images that each LoRA draws, in pixels. Not used for a concept with a latent."
 
 
@@ -129,6 +130,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     options=list(LAYER_CHOICES),
                     default="attention",
                     advanced=True,
+                    **_OWN,
                     tooltip="The modules that get coefficients; the rest stays as in the direct "
                     "merge. attention is the paper's choice (560 layers on SDXL).",
                 ),
@@ -175,6 +177,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
+                    **_OWN,
                     tooltip="Strength of the subject in what the merge is matched to at the joint "
                     "prompt. 0.9 and 0.7 suit negative_strength 0; for any LoRA loader, 1 and 1. "
                     "Find the Merge finds them for your pair.",
@@ -187,6 +190,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
+                    **_OWN,
                     tooltip="Strength of the style there.",
                 ),
                 io.Float.Input(
@@ -197,6 +201,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
+                    **_OWN,
                     tooltip="How much the error at the joint prompt counts, relative to each "
                     "LoRA's own prompt.",
                 ),
@@ -208,6 +213,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
+                    **_OWN,
                     tooltip="The negative_strength of Apply Merged LoRA that you will generate "
                     "images with: the LoRAs draw the calibration images in the same way. 1 for any "
                     "other LoRA loader.",

@@ -147,10 +147,11 @@ class TrainingOptionsNode(io.ComfyNode):
                     options=list(PRESETS),
                     default="custom",
                     optional=True,
+                    socketless=True,
                     extra_dict={"ziplora_presets": PRESETS},
                     tooltip="Fills in the values above. as published: the papers' settings, which "
-                    "are the defaults. fast: no sample images, few measurements. low memory: one "
-                    "image at a time, four to a step; set memory to low on the training node, too. "
+                    "are the defaults. fast: no sample images, few measurements. low memory: the "
+                    "same, one image at a time; set memory to low on the training node, too. "
                     "A program that queues workflows sets the values themselves.",
                 ),
             ],

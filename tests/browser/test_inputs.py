@@ -108,6 +108,7 @@ def test_advanced_inputs_are_shown_on_demand(tab: Page, renderer: str) -> None:
     node = tab.evaluate(ADD, "ZipLoRAOptimize")
     tab.wait_for_timeout(300)
     some = ["layers", "memory", "joint_weight", "ridge"]
+    low, _ = tab.evaluate(HEIGHTS, node)
     assert tab.evaluate(SHOWN, [node, some]) == []
     if renderer == "vue":
         look_at(tab, "ZipLoRAOptimize")
@@ -117,6 +118,12 @@ def test_advanced_inputs_are_shown_on_demand(tab: Page, renderer: str) -> None:
     tab.wait_for_timeout(300)
     assert tab.evaluate(SHOWN, [node, some]) == some
     assert tab.evaluate(SHOWN, [node, STEPPED]) == []
+    if renderer == "canvas":
+        high, _ = tab.evaluate(HEIGHTS, node)
+        for expected in (low, high, low):
+            tab.evaluate("(id) => app.graph.getNodeById(id).toggleAdvanced()", node)
+            tab.wait_for_timeout(200)
+            assert tab.evaluate(HEIGHTS, node)[0] == pytest.approx(expected, abs=1)
 
 
 def test_empty_panels_take_little_room_until_they_are_filled(tab: Page, renderer: str) -> None:
@@ -145,5 +152,5 @@ def test_presets_fill_in_the_training_options(tab: Page, renderer: str) -> None:
     tab.evaluate(CHOOSE, [node, "preset", "as published"])
     assert tab.evaluate(VALUES, node) == published | {"preset": "as published"}
     tab.evaluate(CHOOSE, [node, "preset", "low memory"])
-    assert tab.evaluate(VALUES, node)["accumulation"] == 4
+    assert tab.evaluate(VALUES, node)["batch"] == 1
     assert "preset" not in tab.evaluate(QUEUED, str(node))  # the same values are the same inputs
