@@ -1,4 +1,4 @@
-"""The pack on live servers: start options, a queue of 50 prompts, two servers with one output."""
+"""The pack on live servers: start options, and a queue of 50 prompts."""
 
 from __future__ import annotations
 
