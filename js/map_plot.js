@@ -21,7 +21,7 @@ const LINE = 8;
  * @property {[number[], number[]][]} histograms
  */
 
-/** What the coefficients' mean size is 1 for, and a cosine 0 for: the colour of the background. */
+/** The value that has the colour of the background, its meaning, and the cells' places that share its scale. */
 const KEPT = { middle: 1, means: "1: as it is", places: [2, 3] };
 const COSINE = { middle: 0, means: "0: independent", places: [4, 5] };
 

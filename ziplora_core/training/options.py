@@ -68,6 +68,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "custom": {},
     "as published": _preset(),
     "fast": _preset(held_out_draws=4, sample_every=0, checkpoint_every=200),
-    "low memory": _preset(held_out_draws=4, sample_every=0, accumulation=1, batch=1),
+    "low memory": _preset(held_out_draws=4, sample_every=0),
 }
 """Values of the node's widgets by the name of a preset; `custom` sets none."""
