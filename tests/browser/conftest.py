@@ -27,11 +27,13 @@ expect.set_options(timeout=30_000)  # other tests run beside these
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give each renderer one set of fonts; the other pairs are for `make thorough`."""
+    """Give each renderer one set of fonts, and a test of one renderer the wide one; the others are
+    for `make thorough`."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     if (parameters.get("renderer"), parameters.get("fonts")) in (
         ("canvas", "dejavu"),
         ("vue", "space"),
+        (None, "dejavu"),
     ):
         item.add_marker("thorough")
 

@@ -23,7 +23,10 @@ Json = dict[str, Any]
 
 LONG = (
     *("merge_without_training", "unziplora_train"),
-    *("concept_slider_train_text", "concept_slider_train_images"),
+    *(
+        pytest.param(name, marks=pytest.mark.thorough)
+        for name in ("concept_slider_train_text", "concept_slider_train_images")
+    ),
 )
 """Workflows with long reports; test_workflows.py has the others."""
 TEXT = "\n".join(f"line {n} of a report with more to say than there is room for" for n in range(60))

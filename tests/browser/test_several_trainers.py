@@ -24,7 +24,7 @@ from .pages import (
 )
 
 FROM_SCRATCH = ROOT / "workflows" / "subject_in_style_from_scratch.json"
-STEPS = {"Train the subject": 12, "Train the style": 8, "Learn the merge": 6}
+STEPS = {"Train the subject": 5, "Train the style": 4, "Learn the merge": 3}
 
 
 def test_each_of_three_trainings_is_shown_on_its_own_node(page: Page, server: ComfyServer) -> None:
@@ -37,7 +37,7 @@ def test_each_of_three_trainings_is_shown_on_its_own_node(page: Page, server: Co
     run(page)
     look_at(page, "Learn the merge")
     merged = report(page, "Learn the merge")
-    expect(merged).to_have_value(contains("6 of 6 steps"), timeout=RUN_MS)
+    expect(merged).to_have_value(contains("3 of 3 steps"), timeout=RUN_MS)
     seen = set()
     for title, steps in STEPS.items():
         look_at(page, title)

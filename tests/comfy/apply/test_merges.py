@@ -56,7 +56,12 @@ PLACES: dict[str, Built] = {
 @pytest.mark.parametrize(
     ("merge", "place"),
     [
-        *(("ModelMergeSimple", place) for place in PLACES),
+        *(
+            pytest.param("ModelMergeSimple", place, marks=pytest.mark.thorough)
+            for place in PLACES
+            if place != "both"
+        ),
+        ("ModelMergeSimple", "both"),
         ("ModelMergeBlocks", "both"),
         ("ModelMergeAdd and ModelMergeSubtract", "second"),
     ],

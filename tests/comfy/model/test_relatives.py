@@ -178,7 +178,7 @@ def test_pictures_in_training_equal_the_stock_samplers(kind: str, clip: comfy.sd
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("kind", TAKES_A_PICTURE)
+@pytest.mark.parametrize("kind", ["inpaint", pytest.param("instruct", marks=pytest.mark.thorough)])
 def test_every_trainer_works_on_a_model_that_also_takes_a_picture(
     kind: str, trainer: str, tmp_path: Path
 ) -> None:

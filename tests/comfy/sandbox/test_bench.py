@@ -78,6 +78,7 @@ def test_merges_every_row_is_there_and_finite() -> None:
     assert saved.rows["SaveMergedLoRA"]["seconds"] > 0 < saved.facts["file bytes"]
 
 
+@pytest.mark.thorough
 def test_sliders_evaluations_are_counted_and_losses_are_the_public_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

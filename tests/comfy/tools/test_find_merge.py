@@ -77,7 +77,7 @@ def as_bytes(pictures: Sequence[Tensor]) -> Tensor:
     return (255 * torch.stack(list(pictures))).round().byte()
 
 
-@pytest.mark.parametrize("negative", [0.0, 1.0])
+@pytest.mark.parametrize("negative", [0.0, pytest.param(1.0, marks=pytest.mark.thorough)])
 def test_pictures_are_the_samplers_and_scores_are_the_scorers(
     model: ModelPatcher, clip: comfy.sd.CLIP, negative: float
 ) -> None:
@@ -182,7 +182,9 @@ def test_search_can_be_followed(model: ModelPatcher, clip: comfy.sd.CLIP) -> Non
     assert all(said.startswith("merged, best first: ") for said in watched.said)
 
 
-@pytest.mark.parametrize(("stop_after", "drawn"), [(0, 1), (2, 2), (6, 6)])
+@pytest.mark.parametrize(
+    ("stop_after", "drawn"), [(0, 1), (2, 2), pytest.param(6, 6, marks=pytest.mark.thorough)]
+)
 def test_stop_gives_the_best_so_far(
     model: ModelPatcher, clip: comfy.sd.CLIP, stop_after: int, drawn: int
 ) -> None:

@@ -135,7 +135,7 @@ def stock_amounts(unets: Sequence[ModelPatcher], picture: Tensor, how: Sampling)
         return torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("prediction", ["eps", pytest.param("v", marks=pytest.mark.thorough)])
 def test_scores_are_those_of_stock_predictions_and_torchs_least_squares(
     prediction: tiny.Prediction, clip: comfy.sd.CLIP
 ) -> None:

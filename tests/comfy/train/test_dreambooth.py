@@ -189,6 +189,7 @@ def test_trained_lora_loads_in_the_stock_loader_and_gives_the_hooks_output(
     assert abs(trained - before) > 1e-3 * before
 
 
+@pytest.mark.thorough
 def test_prior_preservation_lowers_the_drift_on_the_class_prompt(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

@@ -114,6 +114,13 @@ SAMPLING = {"dreambooth": "draw_samples", "words": "look_at_effect", "pictures":
             "unzip": "sample_latents"}  # fmt: skip
 
 
+def sampling(trainer: Trainer, every: int = 1) -> dict[str, Any]:
+    """Return the inputs that ask for sample pictures."""
+    if trainer.name == "unzip":
+        return {"images_per_validation": True, "validation_steps": every}
+    return {"options": {"sample_every": every}}
+
+
 @pytest.mark.parametrize("trainer", SAMPLING, indirect=True)
 def test_sample_pictures_that_fail_cost_nothing_else(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -124,10 +131,10 @@ def test_sample_pictures_that_fail_cost_nothing_else(
         calls.append(1)
         return out_of_memory() if len(calls) == 1 else real(*args, **kwargs)
 
-    plain = trainer.run()
+    plain = trainer.run(**sampling(trainer))
     monkeypatch.setattr(trainer.session, SAMPLING[trainer.name], fails_once)
     reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
-    found = assert_out(trainer, "drawing the sample pictures", reason, caplog)
+    found = assert_out(trainer, "drawing the sample pictures", reason, caplog, **sampling(trainer))
     assert len(calls) > 1  # the last pictures are drawn again
     assert all(map(equal, plain.loras, found.loras))
 
@@ -137,7 +144,7 @@ def test_vae_that_fails_and_leaves_the_model_unloaded_costs_only_the_pictures(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A VAE takes the model's place on the card, and then runs out of memory."""
-    plain = trainer.run()
+    plain = trainer.run(**sampling(trainer))
 
     def crowded(*_args: Any) -> Any:
         comfy.model_management.unload_all_models()
@@ -155,7 +162,7 @@ def test_vae_that_fails_and_leaves_the_model_unloaded_costs_only_the_pictures(
             pack_module(f"ziplora_core.comfy_adapter.{name}"), "decoded", fails_once
         )
     reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
-    found = assert_out(trainer, "drawing the sample pictures", reason, caplog)
+    found = assert_out(trainer, "drawing the sample pictures", reason, caplog, **sampling(trainer))
     assert all(map(equal, plain.loras, found.loras))
 
 
@@ -165,11 +172,8 @@ def test_last_pictures_that_fail_cost_nothing_else(
 ) -> None:
     monkeypatch.setattr(trainer.session, SAMPLING[trainer.name], out_of_memory)
     reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
-    options = {"sample_every": STEPS}  # only at the end
-    if trainer.name == "unzip":
-        found = assert_out(trainer, "evaluating the result", reason, caplog, validation_steps=STEPS)
-    else:
-        found = assert_out(trainer, "evaluating the result", reason, caplog, options=options)
+    only_at_the_end = sampling(trainer, every=STEPS)
+    found = assert_out(trainer, "evaluating the result", reason, caplog, **only_at_the_end)
     if trainer.name in SLIDERS:
         blocked = found.output.args[3]
         assert isinstance(blocked, ExecutionBlocker) and blocked.message is None
@@ -199,7 +203,8 @@ def test_preview_that_fails_costs_nothing_else(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pack_module("nodes.shared.progress"), "side_by_side", failing)
-    assert_out(trainer, "showing the training on the page", "FaultError: out of order", caplog)
+    shown = "showing the training on the page"
+    assert_out(trainer, shown, "FaultError: out of order", caplog, **sampling(trainer))
 
 
 @everyone
@@ -329,10 +334,10 @@ def test_cancel_after_the_last_step_is_no_failure_and_keeps_the_steps(
 
             broken.setattr(objective, "held_out", held)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
-            trainer.run(options={"sample_every": 0})
+            trainer.run()
     (kept,) = trainer.checkpoints()
     assert {"state.safetensors", "lora.safetensors"} <= {path.name for path in kept.iterdir()}
-    assert f"resumed at {STEPS}" in trainer.run(options={"sample_every": 0}).report
+    assert f"resumed at {STEPS}" in trainer.run().report
 
 
 @with_steps

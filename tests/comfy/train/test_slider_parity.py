@@ -87,7 +87,9 @@ def assert_same_gradients(lora: LearnedLoRA, network: LoRANetwork, loss: Tensor)
             assert (got - want).norm() < 1e-3 * want.norm() + rounding, name
 
 
-@pytest.mark.parametrize("layers", ["noxattn", "full", "xattn_strict"])
+@pytest.mark.parametrize(
+    "layers", ["noxattn", pytest.param("full", marks=pytest.mark.thorough), "xattn_strict"]
+)
 @pytest.mark.parametrize("action", ["enhance", "erase"])
 def test_text_step_equals_the_public_one(layers: str, action: str, clip: comfy.sd.CLIP) -> None:
     model = tiny.tiny_sdxl()
@@ -115,6 +117,7 @@ def test_text_step_equals_the_public_one(layers: str, action: str, clip: comfy.s
     assert counted == 2 * steps + 4  # and a backward pass, which counts as the fifth
 
 
+@pytest.mark.thorough
 def test_reused_trajectory_gives_the_latents_of_exact_ones(clip: comfy.sd.CLIP) -> None:
     model = tiny.tiny_sdxl()
     settings = replace(AGE, trajectory="reused")

@@ -74,7 +74,7 @@ class Trainer:
     def inputs(self, **changed: Any) -> dict[str, Any]:
         """Make the node's inputs; see `run`."""
         inputs = INPUTS[self.name]() | {"model": tiny.tiny_sdxl(), "seed": 0}
-        options = {"sample_every": 1, "held_out_draws": 2, "checkpoint_every": 0}
+        options = {"sample_every": 0, "held_out_draws": 2, "checkpoint_every": 0}
         options |= changed.pop("options", {})
         inputs["options"] = pack_module("ziplora_core.training.options").TrainingOptions(**options)
         inputs |= changed
@@ -140,7 +140,7 @@ def _unzip() -> dict[str, Any]:
         **_small(), "clip": tiny.tiny_clip(), "vae": tiny.tiny_vae(), "image": [picture(1)],
         "prompt": "a monadikos cat in sketch style", "content_prompt": "a monadikos cat",
         "style_prompt": "a cat in sketch style", "sample_times": 1, "importance_samples": 1,
-        "images_per_validation": True, "validation_steps": 1,
+        "images_per_validation": False, "validation_steps": 1,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sandbox.server import ComfyServer, PromptRejected, Result
 
 from ..graph import Graph, report, saved_path, succeeded
 
-STEPS = 40
+STEPS = 20
 
 
 def merge(prefix: str, **inputs: Any) -> tuple[Graph, str, str]:

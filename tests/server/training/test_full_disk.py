@@ -19,7 +19,7 @@ from ..unziplora import unziplora_graph as unzip_graph
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="mounting a disk takes root")
 
-STEPS = 40
+STEPS = 20
 NAME, PART = 3 * 4096, 60_000
 """Bytes in which a file's name or its beginning fits."""
 FULL = "No space left on device"

@@ -17,7 +17,7 @@ from ..sliders.test_sliders import text_slider
 from ..unziplora import unziplora_graph as unzip_graph
 from .test_control import run_until
 
-STEPS = 40
+STEPS = 20
 OF_THE_FILE = {
     *("ss_steps", "ss_output_name", "modelspec.title", "modelspec.description"),
     *("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", "ziplora.retention"),
@@ -81,8 +81,8 @@ def tell_its_parts_apart(server: ComfyServer, names: list[str]) -> None:
     ("start", "use"),
     [
         (merge, weigh_its_halves),
-        (slider, move_it_in_its_range),
-        (dreambooth, read_its_settings),
+        pytest.param(slider, move_it_in_its_range, marks=pytest.mark.thorough),
+        pytest.param(dreambooth, read_its_settings, marks=pytest.mark.thorough),
         (unzip, tell_its_parts_apart),
     ],
 )
