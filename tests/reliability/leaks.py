@@ -102,7 +102,7 @@ def _trainings(server: ComfyServer, runs: int) -> tuple[list[int], list[str]]:
     memory = []
     for seed in range(runs):
         graph = graphs.Graph()
-        merged = graph.optimise(graph.pair(), seed=seed, steps=STEPS)
+        merged = graph.optimise(graph.pair(), drawn=True, seed=seed, steps=STEPS)
         graph.save(merged, "leaks/m")
         _done(server.run(graph.prompt, timeout=600))
         memory.append(watcher.resident_bytes(server.pid))

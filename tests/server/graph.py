@@ -71,8 +71,11 @@ class Graph:
         }
         return self.node("MergeLoRAs", model=self.model, pair=[pair, 0], **settings)
 
-    def optimise(self, pair: str, **inputs: Any) -> str:
-        """ZipLoRAOptimize on each LoRA's own prompt: outputs merged, lora, loss, report."""
+    def optimise(self, pair: str, drawn: bool = False, **inputs: Any) -> str:
+        """ZipLoRAOptimize on each LoRA's own prompt: outputs merged, lora, loss, report.
+
+        It gets its reference images, unless the LoRAs are to have them `drawn`, in 25 steps.
+        """
         settings: dict[str, Any] = {
             "model": self.model,
             "pair": [pair, 0],
@@ -91,11 +94,12 @@ class Graph:
             settings["options"] = self.out("TrainingOptions", **FEW_HELD_OUT)
         settings["content_conditioning"] = self.text("a photo of sks dog", [pair, 1])
         settings["style_conditioning"] = self.text("a cat in watercolor style", [pair, 2])
-        settings |= {f"{name}_latent": self.flat(color) for name, color in PICTURES.items()}
+        if not drawn:
+            settings |= {f"{name}_latent": self.flat(color) for name, color in PICTURES.items()}
         return self.node("ZipLoRAOptimize", **{**settings, **inputs})
 
     def flat(self, color: int) -> Link:
-        """The latent of an image of one color: so no LoRA draws its own in 25 steps."""
+        """The latent of an image of one color."""
         image = self.out("EmptyImage", width=64, height=64, batch_size=1, color=color)
         return self.out("VAEEncode", pixels=image, vae=self.vae)
 

@@ -38,7 +38,7 @@ class Counts:
 
     Args:
         inputs: number of inputs.
-        refused: how many had a typed error.
+        refused: how many had a typed error, or were set aside or answered with 400.
         slowest: longest processor time of one, in seconds.
         largest: most memory of one beyond GROWTH times its size, in bytes.
         faults: number of inputs that broke a promise, by kind of fault.
@@ -99,7 +99,8 @@ class Watch:
     def _read(self, data: bytes) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, 2 * SECONDS)
         try:
-            self.target.read(data, self.folder)
+            if self.target.read(data, self.folder) is False:
+                self.counts.refused += 1
         except TYPED:
             self.counts.refused += 1
         except (Exception, TooSlowError) as error:  # noqa: BLE001 it is what is looked for

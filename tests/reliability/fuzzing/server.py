@@ -34,8 +34,8 @@ def _client() -> tuple[asyncio.AbstractEventLoop, TestClient[Any, Any]]:
     return loop, client
 
 
-def status_of(head: bytes, body: bytes) -> int:
-    """Send one request of each kind; return the highest status.
+def statuses_of(head: bytes, body: bytes) -> list[int]:
+    """Send one request of each kind; return their statuses.
 
     Args:
         head: the content type.
@@ -46,8 +46,8 @@ def status_of(head: bytes, body: bytes) -> int:
     headers = {"Content-Type": text} if text.strip() else _ENCODED
     asked = body.decode("utf-8", "ignore")[:200]
 
-    async def ask() -> int:
-        statuses = []
+    async def ask() -> list[int]:
+        statuses: list[int] = []
         for path in ("/ziplora/stop", "/ziplora/save"):
             async with client.post(path, data=body, headers=headers) as answer:
                 statuses.append(answer.status)
@@ -60,6 +60,6 @@ def status_of(head: bytes, body: bytes) -> int:
         ):
             async with client.get(path, params=query) as answer:
                 statuses.append(answer.status)
-        return max(statuses)
+        return statuses
 
     return loop.run_until_complete(ask())

@@ -39,12 +39,13 @@ class Target:
 
     Args:
         seeds: makes good inputs.
-        read: reads an input; the folder is its own, and empty.
+        read: reads an input; the folder is its own, and empty. It returns False where it refuses
+            the input in another way than by an error.
         share: its part of all inputs.
     """
 
     seeds: Callable[[], list[bytes]]
-    read: Callable[[bytes, Path], None]
+    read: Callable[[bytes, Path], bool | None]
     share: float
 
 
@@ -97,8 +98,9 @@ def read_caption(data: bytes, folder: Path) -> None:
         read_table(path, text)
 
 
-def read_checkpoint(data: bytes, folder: Path) -> None:
-    """Read a checkpoint; every second one with the digest of its contents, to get further."""
+def read_checkpoint(data: bytes, folder: Path) -> bool:
+    """Read a checkpoint, or see it set aside; every second one has the digest of its contents, to
+    get further."""
     if len(data) % 2:
         data = data[:-32] + hashlib.sha256(data[:-32]).digest()
     found = CheckpointFolder(folder / seeds.CHECKPOINT)
@@ -109,7 +111,8 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
         "step": ((), one.dtype), "exp_avg": ((4,), one.dtype), "exp_avg_sq": ((4,), one.dtype)
     }  # fmt: skip
     try:
-        found.load(lambda state: check_fit(state, 5, [one], {}, {0: moment}))
+        state = found.load(lambda state: check_fit(state, 5, [one], {}, {0: moment})).state
+        return state is not None
     finally:
         found.remove()
 
@@ -141,14 +144,15 @@ def merge_some(data: bytes, folder: Path) -> None:
         lora_bytes(modules, {}, torch.float32)
 
 
-def ask(data: bytes, folder: Path) -> None:
-    """Send a request to each of the pack's routes; an answer of 500 is an error."""
-    from .server import status_of
+def ask(data: bytes, folder: Path) -> bool:
+    """Send a request to each of the pack's routes: 500 is an error, 400 refuses the body."""
+    from .server import statuses_of
 
     head, _, body = data.partition(b"\n")
-    status = status_of(head, body)
-    if status >= 500:
-        raise AssertionError(f"status {status}")
+    statuses = statuses_of(head, body)
+    if max(statuses) >= 500:
+        raise AssertionError(f"status {max(statuses)}")
+    return 400 not in statuses
 
 
 def _metadata_seeds() -> list[bytes]:
