@@ -19,7 +19,8 @@ from .promise import Promise
 RUNS, SHORT_RUNS = 100, 6
 STEPS = 3
 LEAK = 1 << 18
-"""Bytes of resident memory a run may keep: ComfyUI's history of prompts, and the allocator."""
+"""Bytes of resident memory a run may keep: ComfyUI's history of prompts, and the allocator. A
+hundred trainings a day would then take 25 MiB, a third of a percent of a computer with 8 GiB."""
 
 
 def measure(short: bool) -> list[Promise]:
@@ -34,7 +35,7 @@ def measure(short: bool) -> list[Promise]:
             memory, left = _trainings(server, SHORT_RUNS if short else RUNS)
         found = watcher.events(log, started)
         runs = len(workflows) + len(memory)
-        own = [base / name for name in ("output", "temp", "user")]
+        own = [base / name for name in ("output", "temp")]
         return [
             _none(
                 "The server opens no connection to another machine and looks none up", runs,
@@ -46,7 +47,7 @@ def measure(short: bool) -> list[Promise]:
                 [str(e) for e in watcher.programs(found) if e.from_pack],
             ),
             _none(
-                "The pack writes only to ComfyUI's output, temp and user folders", runs,
+                "The pack writes only to ComfyUI's output and temp folders", runs,
                 [str(e) for e in watcher.written(found, own) if e.from_pack],
             ),
             _level(memory),
@@ -71,8 +72,8 @@ def _level(memory: Sequence[int]) -> Promise:
     each = (last - first) / runs
     figures = f"{each / 1024:+.1f} KiB a run, {first / 2**20:.0f} MiB resident at first"
     broken = [figures] if each > LEAK and len(memory) >= RUNS else []
-    text = "Trainings in a row keep less than 256 KiB each in memory"
-    return Promise(text, len(memory), len(memory) if not broken else 0, figures, broken)
+    text = f"{len(memory)} trainings in a row keep less than 256 KiB each in memory, in the mean"
+    return Promise(text, 1, int(not broken), figures, broken)
 
 
 def _workflows(server: ComfyServer) -> list[str]:

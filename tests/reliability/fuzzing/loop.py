@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import random
@@ -80,6 +81,8 @@ class Watch:
         for seed in self.target.seeds():  # loads what is loaded only once
             with contextlib.suppress(*TYPED):
                 self.target.read(seed, folder)
+        gc.collect()
+        gc.freeze()  # else an input pays half a second for the collection of what was imported
 
     def read(self, data: bytes) -> bool:
         """Read one input; returns whether it was read, not refused."""
