@@ -29,6 +29,11 @@ FRONTEND = "comfyui-frontend-package"
 LENT = ("nvidia", "nvidia_*.dist-info", "cuda_toolkit-*.dist-info")
 """What is the same for every Python: the CUDA libraries, about 2.7 GB."""
 IN_COMFYUI = ("tests/comfy", "tests/server", "tests/browser")
+WITH_PYTHON = (
+    *("tests/core", "tests/comfy/data", "tests/comfy/train/test_finished.py"),
+    *("tests/server/test_workflows.py", "tests/server/test_bad_input.py", "tests/server/files"),
+)
+"""What reaches most of the language and its library: every module, file format and workflow."""
 BESIDE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 MOST_NAMES = 5
 
@@ -64,7 +69,7 @@ class Row:
 
 ROWS = (
     *(Row(comfyui=version) for version in ("0.24.0", "0.27.0", "0.30.0")),
-    *(Row(python=v, tests=("tests/core", *IN_COMFYUI)) for v in ("3.10", "3.12", "3.13")),
+    *(Row(python=v, tests=WITH_PYTHON) for v in ("3.10", "3.12", "3.13")),
     Row(frontend="newest", tests=("tests/browser",)),
     *(Row(comfyui=version, tests=(), refused=True) for version in ("0.20.1", "0.18.2")),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from reliability import document, faults, parts
 from reliability.parts import Measured, Part
 from reliability.promise import Promise
+from sandbox.paths import ROOT
 
 
 def test_every_part_has_its_place_in_the_document() -> None:
@@ -54,3 +55,15 @@ def test_fault_that_changed_the_model_breaks_that_promise_alone() -> None:
     assert (model.tried, model.held) == (2, 1) and "model, hooks" in model.broken[0]
     assert (resume.tried, resume.held) == (2, 2) and resume.figures.startswith("2 went on")
     assert found[faults.TEXTS["typed"]].tried == 1 and faults.TEXTS["memory"] not in found
+
+
+def test_test_that_holds_against_a_fault_exists() -> None:
+    text = (document.DOCS / document.DOCUMENT).read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/[\w/]+\.py)::(\w+)", text)
+    assert len(named) > 30
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if f"def {test}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+    assert missing == []
