@@ -1,4 +1,4 @@
-"""The blueprint "Subject in style": one node that holds the whole merge, on the canvas and run."""
+"""The blueprint "Subject in style", one node that holds the whole merge, and its starter."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from playwright.sync_api import Page, expect
 
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
+from sandbox.workflow import to_prompt
 
 from .pages import (
     COMMAND,
+    MISSING,
     RUN_MS,
     SET_VUE,
     chart_of,
     contains,
+    drop,
     look_at,
     override,
     panel,
@@ -28,6 +31,7 @@ Json = dict[str, Any]
 
 NAME = "Subject in style"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
+STARTER = ROOT / "workflows" / "subject_in_style.json"
 QUICK = {"ZipLoRAOptimize": {"passes": 1, "calibration_states": 2}}
 CONNECT = """
     () => {
@@ -55,6 +59,14 @@ INSIDE = """
         app.canvas.setGraph(inside ? merge.subgraph : app.rootGraph);
     }
 """
+SET_OUTSIDE = """
+    (values) => {
+        const [merge] = app.rootGraph.nodes.filter((node) => node.subgraph);
+        for (const [name, value] of Object.entries(values)) {
+            merge.widgets.find((w) => w.name === name).value = value;
+        }
+    }
+"""
 PICTURE = (
     "() => Object.values(app.nodeOutputs).some((o) => o.images?.some((i) => i.type === 'output'))"
 )
@@ -74,22 +86,19 @@ def test_blueprint_is_one_node_of_what_comfyui_knows(server: ComfyServer) -> Non
     assert {inner["type"] for inner in subgraph["nodes"]} <= known
 
 
-def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
-    page: Page, server: ComfyServer
-) -> None:
-    page.evaluate(COMMAND, "Comfy.NewBlankWorkflow")
-    page.wait_for_function("() => app.graph.nodes.length === 0")
-    page.evaluate(COMMAND, "Workspace.SearchBox.Toggle")  # as a double click does
-    page.get_by_role("combobox").fill(NAME)
-    page.get_by_role("option", name=NAME).first.click()
-    page.wait_for_function("() => app.graph.nodes.length === 1")
-    expect(page.get_by_role("combobox")).to_have_count(0)
-    page.locator("#graph-canvas").click(position={"x": 800, "y": 300})  # where it is to stay
-    page.wait_for_function("() => app.canvas.state.ghostNodeId === null")
-    page.evaluate(CONNECT)
-    shoot(page, "blueprint")
-
-    prompt = page.evaluate(PROMPT)
+def test_blueprint_found_is_put_on_the_canvas_with_all_its_nodes(tab: Page) -> None:
+    tab.evaluate(COMMAND, "Comfy.NewBlankWorkflow")
+    tab.wait_for_function("() => app.graph.nodes.length === 0")
+    tab.evaluate(COMMAND, "Workspace.SearchBox.Toggle")  # as a double click does
+    tab.get_by_role("combobox").fill(NAME)
+    tab.get_by_role("option", name=NAME).first.click()
+    tab.wait_for_function("() => app.graph.nodes.length === 1")
+    expect(tab.get_by_role("combobox")).to_have_count(0)
+    tab.locator("#graph-canvas").click(position={"x": 800, "y": 300})  # where it is to stay
+    tab.wait_for_function("() => app.canvas.state.ghostNodeId === null")
+    tab.evaluate(CONNECT)
+    shoot(tab, "blueprint")
+    prompt = tab.evaluate(PROMPT)
     classes = [node["class_type"] for node in prompt.values()]
     subgraph = json.loads(FILE.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]
     inner = [node["type"] for node in subgraph["nodes"] if node["type"] != "MarkdownNote"]
@@ -98,30 +107,49 @@ def test_blueprint_found_put_on_the_canvas_and_run_draws_a_picture(
     assert sampler["seed"] == 7
     assert "a sks dog on the moon" in [text["text"] for text in inputs(prompt, "CLIPTextEncode")]
 
+
+def test_starter_dropped_and_run_draws_and_reports_outside_the_one_node(
+    tab: Page, server: ComfyServer
+) -> None:
     server.free()
-    page.evaluate(INSIDE, True)
-    override(page, QUICK)
-    page.evaluate(INSIDE, False)
-    run(page)
-    page.wait_for_function(PICTURE, timeout=RUN_MS)
-    page.evaluate(INSIDE, True)
-    learned = report(page, "ZipLoRA Optimize")
+    drop(tab, STARTER)
+    assert tab.evaluate(MISSING) == []
+    shoot(tab, "starter")
+    prompt = tab.evaluate(PROMPT)
+    for node in prompt.values():
+        node["_meta"].pop("title")
+    expected = to_prompt(json.loads(STARTER.read_text(encoding="utf-8")), server.object_info())
+    for node in expected.values():
+        node["_meta"].pop("title")
+    assert prompt == expected  # what the tests of workflows run is what the page queues
+
+    tab.evaluate(SET_OUTSIDE, {"width": 128, "height": 128})
+    tab.evaluate(INSIDE, True)
+    override(tab, QUICK)
+    tab.evaluate(INSIDE, False)
+    run(tab)
+    tab.wait_for_function(PICTURE, timeout=RUN_MS)
+    told = tab.evaluate("() => Object.values(app.nodeOutputs).flatMap((o) => o.text ?? [])")
+    assert sum("retention on held-out noise" in str(text) for text in told) == 2  # in and outside
+    tab.evaluate(INSIDE, True)
+    learned = report(tab, "ZipLoRA Optimize")
     expect(learned).to_have_value(contains("retention on held-out noise"))
-    shown = panel(page, "Training of ZipLoRA Optimize")
+    shown = panel(tab, "Training of ZipLoRA Optimize")
     expect(shown).to_contain_text("1 pass")
     expect(shown).to_contain_text("Finished.")
     errors = contains("as a share of the direct merge's, pass 1: error ")
     expect(chart_of(shown)).to_have_attribute("aria-label", errors)
-    mapped = panel(page, "Map of ZipLoRA Optimize").locator(".plot > canvas")
+    mapped = panel(tab, "Map of ZipLoRA Optimize").locator(".plot > canvas")
     expect(mapped).to_have_attribute("aria-label", contains("how much of the content is kept"))
-    look_at(page, "ZipLoRAOptimize")
-    shoot(page, "blueprint_inside")
-    page.evaluate(SET_VUE, True)
+    look_at(tab, "ZipLoRAOptimize")
+    shoot(tab, "starter_inside")
+    tab.evaluate(SET_VUE, True)
     expect(chart_of(shown)).to_have_attribute("aria-label", errors)
     expect(mapped).to_be_visible()
-    look_at(page, "ZipLoRAOptimize")
-    shoot(page, "blueprint_inside_vue")
-    page.evaluate(SET_VUE, False)
+    look_at(tab, "ZipLoRAOptimize")
+    shoot(tab, "starter_inside_vue")
+    tab.evaluate(INSIDE, False)
+    shoot(tab, "starter_vue")
 
 
 def inputs(prompt: Json, class_type: str) -> list[Json]:

@@ -72,6 +72,14 @@ def row(card: Card, y: float, side: int, *scenes: Scene) -> None:
         card.tile(scene, left + number * (side + gap), y, side)
 
 
+@titled("Start here", "everything in one node")
+def subject_in_style(card: Card) -> None:
+    card.file(40, 120, 120, "subject", "LoRA")
+    card.file(40, 310, 120, "style", "LoRA")
+    meet(card, 170, (190, 380), 52, 40)
+    card.tile(BOTH, 250, 165, 230, "prompts in, image out")
+
+
 @titled("My subject", "in my style")
 def ziplora_merge(card: Card) -> None:
     card.file(40, 120, 120, "subject", "LoRA")

@@ -2,7 +2,7 @@
 
 Follows `graphToPrompt` of ComfyUI's frontend as far as the shipped workflows need it: widgets are
 positional, links are followed through Reroute, PrimitiveNode and bypassed nodes, muted nodes are
-left out. Subgraphs are not supported.
+left out, subgraphs are replaced by their nodes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .subgraphs import flat
 
 Json = dict[str, Any]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -44,6 +46,7 @@ def to_prompt(workflow: Json, object_info: Json, overrides: Overrides | None = N
         WorkflowError: for an unknown node, a wrong number of widget values, a value that its combo
             does not offer, or an override of an input the node does not have.
     """
+    workflow = flat(workflow)
     graph = _Graph(workflow)
     prompt: Json = {}
     for node in workflow["nodes"]:
@@ -81,7 +84,9 @@ class _Graph:
 
     def __init__(self, workflow: Json) -> None:
         self.nodes = {str(node["id"]): node for node in workflow["nodes"]}
-        self.links = dict(_read_link(link) for link in workflow["links"])
+        self.links = {
+            i: Link(str(node), slot, str(t)) for i, node, slot, _, _, t in workflow["links"]
+        }
 
     def linked_inputs(self, node: Json) -> Json:
         """Return the inputs from other nodes: `[id, slot]`, or a primitive's value."""
@@ -122,13 +127,6 @@ def _bypass(node: Json, link: Link) -> int | None:
         if slot["type"] == link.type:
             return slot.get("link")
     return None
-
-
-def _read_link(link: list[Any] | Json) -> tuple[int, Link]:
-    """Read a link of either schema: `[id, node, slot, to node, to slot, type]` or an object."""
-    if isinstance(link, dict):
-        return link["id"], Link(str(link["origin_id"]), link["origin_slot"], str(link["type"]))
-    return link[0], Link(str(link[1]), link[2], str(link[5]))
 
 
 def _input_specs(info: Json) -> dict[str, list[Any]]:
