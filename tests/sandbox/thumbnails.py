@@ -266,13 +266,41 @@ def find_the_merge(card: Card) -> None:
         card.tile(scene, x, y, 150, f"{pair}:  {score}")
 
 
-@titled("Tools for LoRA files")
+@titled("Three merges", "from the same noise")
+def compare_merges(card: Card) -> None:
+    blends = (BOTH, Scene("cat", NEON, radius=0.6, brightness=-0.25), SUBJECT[0])
+    for number, (scene, name) in enumerate(
+        zip(blends, ("direct", "svd", "factor_average"), strict=True)
+    ):
+        card.tile(scene, 26 + number * 158, 190, 144, name)
+
+
+@titled("Import, resize, save", "and export a LoRA")
 def lora_tools(card: Card) -> None:
-    for number, (words, below) in enumerate(
-        (("any", "import"), ("rank", "resize"), ("peft", "export"), ("W − W0", "extract"),
-         ("W + α·L", "bake"), ("a + b", "merge"))
-    ):  # fmt: skip
-        card.file(46 + number % 3 * 150, 110 + number // 3 * 185, 120, words, below)
+    card.file(40, 215, 120, "any", "import")
+    card.arrow(176, 275, 42, 0)
+    card.file(232, 230, 92, "rank 32", "resize")
+    meet(card, 338, (250, 300), 36, -30)
+    card.file(392, 150, 92, "kohya", "save")
+    card.file(392, 318, 92, "peft", "export")
+
+
+@titled("The difference of two", "checkpoints as a LoRA")
+def extract_lora(card: Card) -> None:
+    card.file(30, 200, 120, "tuned")
+    card.text("−", 170, 260, 48, LIGHT)
+    card.file(190, 200, 120, "base")
+    card.text("=", 334, 260, 48, LIGHT)
+    card.file(360, 200, 120, "LoRA")
+
+
+@titled("A LoRA baked", "into a checkpoint")
+def bake_lora(card: Card) -> None:
+    card.file(30, 200, 120, "base")
+    card.text("+", 170, 260, 48, LIGHT)
+    card.file(190, 200, 120, "0.8 LoRA")
+    card.text("=", 334, 260, 48, LIGHT)
+    card.file(360, 200, 120, "new")
 
 
 def main() -> int:

@@ -1,0 +1,62 @@
+"""The shipped workflows read from left to right, and look alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from sandbox.paths import ROOT
+
+FILES = sorted((ROOT / "workflows").glob("*.json"))
+PROMPT, NEGATIVE = ("#232", "#353"), ("#322", "#533")
+Node = dict[str, Any]
+
+
+@pytest.fixture(params=FILES, ids=[file.stem for file in FILES])
+def workflow(request: pytest.FixtureRequest) -> Node:
+    return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+def links(workflow: Node) -> list[tuple[Node, Node, str]]:
+    """Return the two nodes of each link, and the input's name."""
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    return [
+        (nodes[origin], nodes[target], nodes[target]["inputs"][slot]["name"])
+        for _, origin, _, target, slot, _ in workflow["links"]
+    ]
+
+
+def test_links_run_from_left_to_right_or_down_a_column(workflow: Node) -> None:
+    for origin, target, name in links(workflow):
+        (x, y), (right, _) = origin["pos"], target["pos"]
+        apart = right >= x + origin["size"][0]
+        assert apart or (right == x and target["pos"][1] > y), (target["type"], name)
+
+
+def test_images_are_saved_right_of_where_they_are_decoded(workflow: Node) -> None:
+    for origin, target, _ in links(workflow):
+        if (origin["type"], target["type"]) == ("VAEDecode", "SaveImage"):
+            assert target["pos"][0] > origin["pos"][0]
+
+
+def test_prompts_have_titles_and_one_color_and_negative_ones_another(workflow: Node) -> None:
+    negative = {origin["id"] for origin, _, name in links(workflow) if name == "negative"}
+    for node in workflow["nodes"]:
+        if node["type"] == "CLIPTextEncode":
+            is_negative = node["id"] in negative
+            assert re.match(r"Negative prompt$|([\w ]+ p|P)rompt: ", node["title"])
+            assert node["title"].startswith("Negative") == is_negative
+            assert (node["color"], node["bgcolor"]) == (NEGATIVE if is_negative else PROMPT)
+
+
+def test_files_of_other_workflows_are_named_in_a_note(workflow: Node) -> None:
+    """Those that a node of this pack loads and that no workflow's reader has by chance."""
+    notes = " ".join(
+        node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"
+    )
+    values = [value for node in workflow["nodes"] for value in node.get("widgets_values") or ()]
+    numbered = [value for value in values if re.search(r"_\d{5}_\.safetensors", str(value))]
+    assert not numbered or re.search(r"\*\w+\.json\*", notes), numbered
