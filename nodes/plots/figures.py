@@ -14,7 +14,6 @@ from ...ziplora_core.errors import problem
 from ...ziplora_core.lora.merged import MergedLoRA, layer_cosines
 from ...ziplora_core.lora.pruning import count_entries
 from ...ziplora_core.plots import (
-    THEMES,
     coefficient_histograms,
     entries_histogram,
     layer_cosines_chart,
@@ -32,7 +31,7 @@ from ..shared.lora_inputs import (
 from ..shared.outputs import report_output
 from ..shared.preview import preview
 from ..shared.sampling_inputs import progress_callback
-from ..shared.types import as_image, merged_input, theme_input
+from ..shared.types import as_image, merged_input, theme_input, theme_of
 
 _CATEGORY = "ZipLoRA/look"
 _SIZE = (1024, 640)
@@ -60,7 +59,7 @@ class PlotLoss(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, loss: Mapping[str, Sequence[float]], theme: str = "dark") -> io.NodeOutput:
+    def execute(cls, loss: Mapping[str, Sequence[float]], theme: str = "page") -> io.NodeOutput:
         terms = {name: [float(v) for v in values] for name, values in loss.items()}
         steps = max(map(len, terms.values()), default=0)
         if not steps:
@@ -70,7 +69,7 @@ class PlotLoss(io.ComfyNode):
                 expected="the loss of a training",
                 advice="Train for at least one step.",
             )
-        return _shown(cls, as_image(loss_curves(terms, steps, *_SIZE, theme=THEMES[theme])))
+        return _shown(cls, as_image(loss_curves(terms, steps, *_SIZE, theme=theme_of(theme))))
 
 
 class PlotWeights(io.ComfyNode):
@@ -111,14 +110,14 @@ class PlotWeights(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, lora: str, lora_model: Any | None = None, theme: str = "dark"
+        cls, lora: str, lora_model: Any | None = None, theme: str = "page"
     ) -> io.NodeOutput:
         read = read_either("lora", lora, lora_model)
         modules, device = read.unet() or read.modules, comfy.model_management.get_torch_device()
         entries = run_or_free_memory(lambda: count_entries(modules, device, progress_callback(cls)))
         if entries is None:  # the card has too little memory
             entries = count_entries(modules, "cpu", progress_callback(cls))
-        image = as_image(entries_histogram(entries, *_SIZE, theme=THEMES[theme]))
+        image = as_image(entries_histogram(entries, *_SIZE, theme=theme_of(theme)))
         lines = [f"{read.name}: {entries.total:,} entries, the largest {entries.largest:.3g}"]
         lines += [
             f"without the smallest {share:.0%} of every layer: {norm:.1%} of its norm"
@@ -156,7 +155,7 @@ class PlotMerge(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, merged: MergedLoRA, theme: str = "dark") -> io.NodeOutput:
+    def execute(cls, merged: MergedLoRA, theme: str = "page") -> io.NodeOutput:
         cosines = layer_cosines(merged)
         if not cosines:
             raise problem(
@@ -166,7 +165,7 @@ class PlotMerge(io.ComfyNode):
                 advice="Plot the merge before it was reduced to a lower rank, or one of "
                 "method=direct.",
             )
-        chosen = THEMES[theme]
+        chosen = theme_of(theme)
         return _shown(
             cls,
             as_image(layer_cosines_chart(cosines, *_SIZE, theme=chosen)),

@@ -78,7 +78,7 @@ class StrengthGrid(io.ComfyNode):
         vae: Any,
         content_strengths: str,
         style_strengths: str,
-        theme: str = "dark",
+        theme: str = "page",
         negative_strength: float = 0.0,
         **sampling: Any,
     ) -> io.NodeOutput:

@@ -10,7 +10,7 @@ from ...ziplora_core.comfy_adapter.apply.sweep import Sampling
 from ...ziplora_core.comfy_adapter.data.pictures import split_pictures
 from ...ziplora_core.comfy_adapter.tools.judge import JudgeInputs, judge
 from ...ziplora_core.comfy_adapter.tools.scores import ScoreInputs, score_each
-from ...ziplora_core.plots import THEMES, table
+from ...ziplora_core.plots import table
 from ...ziplora_core.plots.judge import judged_rows, mean
 from ...ziplora_core.plots.tables import csv_text
 from ..shared.encoder_inputs import encoder_inputs
@@ -18,7 +18,7 @@ from ..shared.outputs import report_output
 from ..shared.progress import log_warnings
 from ..shared.sampling_inputs import progress_callback, sampling_inputs
 from ..shared.training_inputs import unwrap_single
-from ..shared.types import as_image, pair_input, theme_input
+from ..shared.types import as_image, pair_input, theme_input, theme_of
 
 
 class JudgePictures(io.ComfyNode):
@@ -96,7 +96,7 @@ class JudgePictures(io.ComfyNode):
         **single: Any,
     ) -> io.NodeOutput:
         values = unwrap_single(single)
-        theme = THEMES[values.pop("theme", "dark")]
+        theme = theme_of(values.pop("theme", "page"))
         model, vae = values.pop("model"), values.pop("vae")
         encoders = {name: values.pop(name, None) for name in ("clip_vision", "dino")}
         pair, count, draws = (

@@ -9,12 +9,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...ziplora_core.comfy_adapter.data.pictures import split_pictures
 from ...ziplora_core.comfy_adapter.tools.scores import ScoreInputs, score
-from ...ziplora_core.plots import THEMES, table
+from ...ziplora_core.plots import table
 from ...ziplora_core.plots.scores import HEADING, Alignment, as_csv
 from ..shared.encoder_inputs import encoder_inputs
 from ..shared.outputs import report_output
 from ..shared.training_inputs import unwrap_single
-from ..shared.types import as_image, theme_input
+from ..shared.types import as_image, theme_input, theme_of
 
 
 class AlignmentScores(io.ComfyNode):
@@ -73,7 +73,7 @@ class AlignmentScores(io.ComfyNode):
         **single: Any,
     ) -> io.NodeOutput:
         values = unwrap_single(single)
-        theme = THEMES[values.pop("theme", "dark")]
+        theme = theme_of(values.pop("theme", "page"))
         values["prompt"] = values.get("prompt", "").strip()
         pictures = {
             name: split_pictures(given, name)

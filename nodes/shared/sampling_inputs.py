@@ -11,9 +11,9 @@ import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...ziplora_core.plots import THEMES, grid
+from ...ziplora_core.plots import grid
 from .training_inputs import seed_input
-from .types import as_image
+from .types import as_image, theme_of
 
 Axis = tuple[str, Sequence[float]]
 """The label of an axis, and its numbers."""
@@ -94,5 +94,5 @@ def progress_callback(node: type[io.ComfyNode]) -> Callable[[int, int], None]:
 def as_grid(pictures: Tensor, theme: str, across: Axis, down: Axis = ("", ())) -> io.NodeOutput:
     """Output images `(row, column, h, w, 3)` as one grid, and as single images."""
     columns, rows = ([f"{number:g}" for number in numbers] for _, numbers in (across, down))
-    drawn = grid(pictures, columns, rows, across[0], down[0], THEMES[theme])
+    drawn = grid(pictures, columns, rows, across[0], down[0], theme_of(theme))
     return io.NodeOutput(as_image(drawn), pictures.flatten(0, 1))

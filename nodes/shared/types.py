@@ -10,13 +10,16 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...ziplora_core.files.metadata import trigger_words
 from ...ziplora_core.lora.factors import LoRA
-from ...ziplora_core.plots.style import THEMES, Pixels
+from ...ziplora_core.plots.style import THEMES, Pixels, Theme
 
 LoRAPairType = io.Custom("LORA_PAIR")
 MergedLoRAType = io.Custom("MERGED_LORA")
 FoundMergesType = io.Custom("FOUND_MERGES")
 OptionsType = io.Custom("TRAINING_OPTIONS")
 SliderPairsType = io.Custom("SLIDER_PAIRS")
+
+PAGE = "page"
+"""The theme of the page."""
 
 
 def no_clip(output: str) -> ExecutionBlocker:
@@ -43,11 +46,17 @@ def theme_input() -> io.Combo.Input:
     """The colours of a figure."""
     return io.Combo.Input(
         "theme",
-        options=list(THEMES),
-        default="dark",
+        options=[PAGE, *THEMES],
+        default=PAGE,
         optional=True,
-        tooltip="Colours of the figure: dark for the canvas, light for print.",
+        tooltip="Colours of the figure. page: those of the page; a program that queues workflows "
+        "gets dark. light is also for print.",
     )
+
+
+def theme_of(name: str) -> Theme:
+    """Return the colours of a theme; the page itself puts a theme in the place of `page`."""
+    return THEMES["dark" if name == PAGE else name]
 
 
 def as_image(picture: Pixels) -> torch.Tensor:

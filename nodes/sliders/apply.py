@@ -230,7 +230,7 @@ class SliderSweep(io.ComfyNode):
         second_slider_model: Any | None = None,
         second_start_percent: float = _AS_THE_FIRST,
         second_end_percent: float = _AS_THE_FIRST,
-        theme: str = "dark",
+        theme: str = "page",
     ) -> io.NodeOutput:
         first = read_either("slider", slider, slider_model)
         sliders = [Swept(first, parse_scales(scales, "scales"), start_percent, end_percent)]

@@ -32,6 +32,9 @@ def test_running_comfyui_has_a_version_that_is_allowed() -> None:
 def test_oldest_comfyui_is_stated_once_and_tested() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert re.findall(r'requires-comfyui = "(.*)"', pyproject) == [f">={OLDEST}"]
-    for readme in (ROOT / "README.md", ROOT / "docs" / "vi" / "README.md"):
+    for readme in (
+        ROOT / "README.md",
+        *(ROOT / "docs" / name / "README.md" for name in ("vi", "zh")),
+    ):
         assert f"| ComfyUI | {OLDEST}" in readme.read_text(encoding="utf-8")
     assert min(row.comfyui for row in ROWS if not row.refused) == OLDEST
