@@ -154,3 +154,16 @@ def test_presets_fill_in_the_training_options(tab: Page, renderer: str) -> None:
     tab.evaluate(CHOOSE, [node, "preset", "low memory"])
     assert tab.evaluate(VALUES, node)["batch"] == 1
     assert "preset" not in tab.evaluate(QUEUED, str(node))  # the same values are the same inputs
+
+
+def test_figures_are_queued_in_the_colors_of_the_page_unless_others_are_chosen(
+    tab: Page, renderer: str
+) -> None:
+    node = tab.evaluate(ADD, "PlotWeights")
+    palette = "(id) => app.extensionManager.setting.set('Comfy.ColorPalette', id)"
+    for page in ("light", "dark"):
+        tab.evaluate(palette, page)
+        assert tab.evaluate(VALUES, node)["theme"] == "page"  # what is saved
+        assert tab.evaluate(QUEUED, str(node))["theme"] == page
+    tab.evaluate(CHOOSE, [node, "theme", "light"])
+    assert tab.evaluate(QUEUED, str(node))["theme"] == "light"
