@@ -15,6 +15,7 @@
  * @property {string[]} saved
  * @property {(number | null)[]} errors
  * @property {number[]} samples
+ * @property {(string[] | null)[]} [captions] of each sample; null where they are those of the last one
  * @property {number} after
  * @property {{ step: number[] } & Record<string, (number | null)[]>} points
  * @property {[number, number]} [memory]
@@ -22,13 +23,15 @@
 
 /** @param {any} message to check for all the data that a panel shows */
 export function isWhole(message) {
-  const { points, samples, saved, errors, prepared, memory = [], speed } = message;
+  const { points, samples, captions = [], saved, errors, prepared, memory = [], speed } = message;
   const columns = Object.values(points ?? {});
-  const lists = [samples, saved, errors, prepared, memory, ...columns];
+  const lists = [samples, captions, saved, errors, prepared, memory, ...columns];
   if (!lists.every(Array.isArray) || !Array.isArray(points?.step)) return false;
+  const named = captions.filter((/** @type {unknown} */ texts) => texts !== null);
+  if (!named.every(Array.isArray)) return false;
   const isNumber = (/** @type {unknown} */ value) => value === null || Number.isFinite(value);
   const numbers = [samples, errors, prepared, memory, ...columns, [speed ?? null]].flat();
-  const texts = [...saved, message.run, message.state, message.status];
+  const texts = [...saved, ...named.flat(), message.run, message.state, message.status];
   return new Set(columns.map((values) => values.length)).size === 1
     && [message.step, message.steps, message.after].every(Number.isFinite)
     && numbers.every(isNumber) && texts.every((text) => typeof text === "string");

@@ -5,6 +5,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { openLarge } from "./large_picture.js";
 import { isLinked, onChange } from "./number_widget.js";
 import { also, classOf, fill, make, makePanel, showOnNode, showsOutputs } from "./panel.js";
 import { say } from "./translations.js";
@@ -33,9 +34,14 @@ class MergeSheet {
     /** @type {Map<number, HTMLButtonElement>} by the row's number */
     this.buttons = new Map();
     this.blind = false;
+    /** @type {import("./strip.js").Shown[]} */
+    this.shown = [];
     this.grid = make("div", { class: "sheet" });
+    this.compare = make("button", { type: "button" }, say("Compare"));
+    this.compare.title = say("Compare the chosen image with another one");
+    this.compare.addEventListener("click", () => this.openLarge());
     this.element = makePanel(say("The images appear here after a run. Click one to take it."));
-    this.element.append(this.grid);
+    this.element.append(this.grid, make("div", { class: "row" }, this.compare));
     showOnNode(node, "merge_sheet", "Images of {title}", this.element, HEIGHT);
     node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]]);
     if (this.widget) onChange(this.widget, () => this.mark());
@@ -53,24 +59,30 @@ class MergeSheet {
     fill(this.element);
     const columns = Math.ceil(Math.sqrt(sheet.rows.length));
     this.grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
-    this.buttons = new Map(sheet.rows.map((row, place) => [row.number, this.button(row, place)]));
+    this.shown = sheet.rows.map(shownOf);
+    this.compare.hidden = sheet.rows.length < 2;
+    this.buttons = new Map(sheet.rows.map(({ number }, place) => [number, this.button(number, place)]));
     this.grid.replaceChildren(...this.buttons.values());
     this.mark();
   }
 
   /**
-   * @param {Row} row
+   * @param {number} number of the row
    * @param {number} place on the sheet from 0
    */
-  button({ number, label, filename, subfolder, type }, place) {
-    const letter = String.fromCharCode(A + (place % 26)).repeat(1 + Math.floor(place / 26));
-    const name = label || say("Image {letter}", { letter });
-    const source = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
-    const picture = make("img", { src: source, alt: "", draggable: "false" });
+  button(number, place) {
+    const { src, name } = this.shown[place];
+    const picture = make("img", { src, alt: "", draggable: "false" });
     const button = make("button", { type: "button", title: name, "aria-label": name });
-    button.append(picture, make("span", { class: "numbers" }, label || letter));
+    button.append(picture, make("span", { class: "numbers" }, this.blind ? letter(place) : name));
     button.addEventListener("click", () => this.choose(number));
     return button;
+  }
+
+  /** Shows the chosen image beside another one: the first, or the second if the first is chosen. */
+  openLarge() {
+    const at = Math.max(0, [...this.buttons.keys()].indexOf(this.chosen));
+    openLarge({ all: this.shown, at, other: at ? 0 : 1 }, "divider");
   }
 
   /** @param {number} number of the row to take */
@@ -84,14 +96,32 @@ class MergeSheet {
     node.graph?.setDirtyCanvas(true, true);
   }
 
-  /** Frames the chosen image. 0 is the first row; a blind sheet does not give that away. */
+  /** The chosen row. 0 is the first one; a blind sheet does not give that away. */
+  get chosen() {
+    return Number(this.widget?.value ?? 0) || (this.blind ? 0 : 1);
+  }
+
+  /** Frames the chosen image. */
   mark() {
-    const choice = Number(this.widget?.value ?? 0);
-    const chosen = choice || (this.blind ? 0 : 1);
     for (const [number, button] of this.buttons) {
-      button.setAttribute("aria-pressed", String(number === chosen));
+      button.setAttribute("aria-pressed", String(number === this.chosen));
     }
   }
+}
+
+/**
+ * @param {Row} row
+ * @param {number} place on the sheet from 0
+ */
+function shownOf({ label, filename, subfolder, type }, place) {
+  const src = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+  const name = label || say("Image {letter}", { letter: letter(place) });
+  return { src, name, alt: name, captions: [] };
+}
+
+/** @param {number} place on the sheet from 0 */
+function letter(place) {
+  return String.fromCharCode(A + (place % 26)).repeat(1 + Math.floor(place / 26));
 }
 
 /**

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { opensLarge } from "./large_picture.js";
 import { make } from "./panel.js";
+import { Strip } from "./strip.js";
 import { say } from "./translations.js";
 
 export class SamplePictures {
@@ -13,16 +14,16 @@ export class SamplePictures {
       : { short: "step {step}", long: "Sample images of step {step}" };
     /** @type {import("./history.js").Message | null} */
     this.message = null;
-    this.picture = make("img", { alt: "", draggable: "false" });
-    this.picture.hidden = true;
-    opensLarge(this.picture);
+    this.strip = new Strip();
+    this.strip.element.hidden = true;
+    opensLarge(this.strip.picture, () => this.#choice());
     this.none = make("span", {}, say(searches ? "The best images appear here." : "Sample images appear here, if any are drawn."));
     this.when = make("span", { class: "numbers" });
     this.scrub = make("input", { type: "range", min: "0", max: "0", class: "grow" });
     this.scrub.setAttribute("aria-label", say("Sample images over time"));
     this.scrub.disabled = true;
     this.scrub.addEventListener("input", () => this.#show());
-    const frame = make("div", { class: "frame" }, this.picture, this.none);
+    const frame = make("div", { class: "frame" }, this.strip.element, this.none);
     const row = make("div", { class: "row" }, this.scrub, this.when);
     this.element = make("div", { class: "pictures" }, frame, row);
   }
@@ -36,21 +37,38 @@ export class SamplePictures {
     scrub.max = String(Math.max(0, samples.length - 1));
     if (follows) scrub.value = scrub.max;
     scrub.disabled = samples.length < 2;
-    this.picture.hidden = samples.length === 0;
+    this.strip.element.hidden = samples.length === 0;
     this.none.hidden = samples.length > 0;
     this.#show();
   }
 
   #show() {
-    const { picture, when, scrub, message } = this;
-    const step = message?.samples[Number(scrub.value)];
+    const { strip, when, scrub, message } = this;
+    const at = Number(scrub.value);
+    const step = message?.samples[at];
     when.textContent = step === undefined ? "" : say(this.words.short, { step });
     scrub.setAttribute("aria-valuetext", when.textContent);
-    if (!message || step === undefined) return;
-    const place = `/ziplora/training/${encodeURIComponent(message.node_id)}/samples/${step}`;
-    const which = new URLSearchParams({ workflow: message.workflow, run: message.run });
-    const source = api.apiURL(`${place}?${which}`);
-    if (picture.getAttribute("src") !== source) picture.setAttribute("src", source);
-    picture.alt = say(this.words.long, { step });
+    if (message && step !== undefined) strip.show(this.#shown(message, at));
+  }
+
+  /** Returns all images, with the ones that are shown; the first ones are the first to compare with. */
+  #choice() {
+    const { message } = this;
+    const all = message ? message.samples.map((_, at) => this.#shown(message, at)) : [];
+    const at = Number(this.scrub.value);
+    return { all, at, other: at ? 0 : all.length - 1 };
+  }
+
+  /**
+   * @param {import("./history.js").Message} message
+   * @param {number} at place among the samples
+   * @returns {import("./strip.js").Shown}
+   */
+  #shown({ node_id, workflow, run, samples, captions = [] }, at) {
+    const place = `/ziplora/training/${encodeURIComponent(node_id)}/samples/${samples[at]}`;
+    const src = api.apiURL(`${place}?${new URLSearchParams({ workflow, run })}`);
+    const said = captions.slice(0, at + 1).findLast((texts) => texts !== null) ?? [];
+    const [name, alt] = [this.words.short, this.words.long].map((words) => say(words, { step: samples[at] }));
+    return { src, name, alt, captions: said };
   }
 }

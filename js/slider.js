@@ -1,22 +1,28 @@
 // @ts-check
 /**
- * The control on Concept Slider: one track for the scale, from − over 0 to +, and one for the part
+ * The control on Concept Slider: one track for the strength, from − over 0 to +, and one for the part
  * of the sampling in which the slider is on. It reads and writes the number widgets, which remain
  * the values that are saved and queued.
  */
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { onChange } from "./number_widget.js";
-import { also, classOf, make, makePanel, showOnNode } from "./panel.js";
+import { isLinked, onChange } from "./number_widget.js";
+import { also, classOf, makePanel, showOnNode, showsOutputs } from "./panel.js";
+import { NO_FILE, rangeOfFile, rangeOfOutput } from "./slider_range.js";
 import { Thumb } from "./slider_thumb.js";
+import { lay, part, Track } from "./slider_track.js";
 import { say } from "./translations.js";
 
 const NODE = "ConceptSlider";
+const MODEL = "slider_model";
 const NONE = "None";
-const HEIGHT = 96;
+const HEIGHT = 126;
 const NEAR = 5;
 const FAR = 10;
 const LEAST_WINDOW = 0.01;
+/** The distance of two thumbs, as a share of the track, below which their values would overlap. */
+const CLOSE = 0.16;
+/** How far the values of both stay from the track's ends, so that they are not cut off, in pixels. */
+const INSET = 24;
 
 class SliderPanel {
   /** @param {import("./panel.js").Node} node */
@@ -24,48 +30,46 @@ class SliderPanel {
     this.node = node;
     this.file = NONE;
     this.waiting = 0;
-    /** @type {{ thumb: Thumb, track: HTMLElement, pointer: number } | null} the dragged thumb */
+    /** @type {import("./slider_track.js").Held | null} the dragged thumb */
     this.held = null;
-    /** The reason why no trained range is shown. */
-    this.why = say("No file is chosen, so the trained range is unknown");
-    /** @type {[number, number] | null} */
-    this.range = null;
+    /** @type {import("./slider_range.js").Known} the trained range of the file */
+    this.ofFile = { range: null, why: say(NO_FILE) };
+    /** @type {import("./slider_range.js").Known} the trained range of the LoRA in the last run */
+    this.ofRun = { range: null, why: say("The trained range appears here after a run.") };
     this.reach = NEAR;
     const reach = () => /** @type {[number, number]} */ ([-this.reach, this.reach]);
     const all = () => /** @type {[number, number]} */ ([0, 1]);
     /** @type {Thumb} */
-    this.scale = new Thumb(this, "scale", say("Scale"), reach, () => [-FAR, FAR], 0.05);
+    this.scale = new Thumb(this, "scale", say("Strength"), reach, () => [-FAR, FAR], 0.05);
     /** @type {Thumb} */
     this.start = new Thumb(this, "start_percent", say("Start of the sampling window"), all,
       () => [0, Math.max(0, this.end.value - LEAST_WINDOW)], 0.01);
     /** @type {Thumb} */
     this.end = new Thumb(this, "end_percent", say("End of the sampling window"), all,
       () => [Math.min(1, this.start.value + LEAST_WINDOW), 1], 0.01);
-    this.trained = make("div", { class: "trained" });
-    this.moved = make("div", { class: "part" });
-    this.window = make("div", { class: "part" });
-    this.how = make("div", { class: "track" }, make("div", { class: "rail" }), this.trained,
-      make("div", { class: "zero" }), this.moved, this.scale.element);
-    this.when = make("div", { class: "track" }, make("div", { class: "rail" }), this.window,
-      this.start.element, this.end.element);
-    this.low = make("span");
-    this.middle = make("span", {}, "0");
-    this.high = make("span");
-    this.said = make("span", { class: "numbers" });
+    this.trained = part("trained");
+    this.moved = part("part");
+    this.beyond = part("part beyond");
+    this.window = part("part");
+    this.how = new Track(this, say("Strength"), [this.scale],
+      [this.trained, part("zero"), this.moved, this.beyond], ["", "0", ""]);
+    this.when = new Track(this, say("When"), [this.start, this.end],
+      [this.window], [say("first step"), "", say("last")]);
     this.element = makePanel();
-    this.element.style.gap = "0";
-    this.element.append(
-      this.how,
-      make("div", { class: "ends numbers" }, this.low, this.middle, this.high),
-      this.when,
-      make("div", { class: "ends" }, make("span", {}, say("first step")), this.said,
-        make("span", {}, say("last"))),
-    );
-    this.drag(this.how, [this.scale]);
-    this.drag(this.when, [this.start, this.end]);
+    this.element.classList.add("slider");
+    this.element.append(this.how.element, this.when.element);
     showOnNode(node, "slider_control", "Slider of {title}", this.element, HEIGHT);
     for (const name of ["scale", "start_percent", "end_percent", "slider"]) this.follow(name);
     this.settle();
+  }
+
+  /** The trained range of what is connected or chosen. */
+  get known() {
+    return isLinked(this.node, "slider") || this.#hasModel ? this.ofRun : this.ofFile;
+  }
+
+  get #hasModel() {
+    return (this.node.inputs ?? []).some(({ name, link }) => name === MODEL && link != null);
   }
 
   /**
@@ -92,6 +96,11 @@ class SliderPanel {
     this.settle();
   }
 
+  /** Lets the track be as short as its values allow. */
+  forget() {
+    this.reach = NEAR;
+  }
+
   /** @param {() => void} act makes a change that is undone as one step */
   change(act) {
     app.canvas.emitBeforeChange();
@@ -102,7 +111,7 @@ class SliderPanel {
 
   /** Shows the values of the widgets, and extends the track if a value lies beyond it. */
   settle() {
-    const most = Math.max(Math.abs(this.scale.value), ...(this.range ?? []).map(Math.abs));
+    const most = Math.max(Math.abs(this.scale.value), ...(this.known.range ?? []).map(Math.abs));
     // It stays extended until another file is chosen: shrinking would move the thumb away from the
     // pointer.
     if (most > NEAR) this.reach = FAR;
@@ -111,51 +120,53 @@ class SliderPanel {
   }
 
   show() {
-    const { scale, start, end, range } = this;
-    const [low, high] = (range ?? []).map((limit) => String(limit).replace("-", "−"));
-    const trained = range ? say("trained {low} to {high}", { low, high }) : "";
-    const number = scale.value.toFixed(2).replace("-", "−");
-    const share = scale.show([number, trained].filter(Boolean).join(", "));
-    this.between(this.moved, 0.5, share);
-    if (range) this.between(this.trained, ...this.shares(range));
+    this.#showStrength();
+    this.#showWindow();
+  }
+
+  #showStrength() {
+    const { scale, how, known: { range, why } } = this;
+    const { value } = scale;
+    const [low, high] = range ?? [-Infinity, Infinity];
+    const limits = { low: signed(low), high: signed(high) };
+    const isBeyond = !scale.linked && (value < low || value > high);
+    const edge = value > 0 ? Math.min(value, Math.max(0, high)) : Math.max(value, Math.min(0, low));
+    const trained = range ? say(isBeyond ? "beyond the trained {low} to {high}" : "trained {low} to {high}", limits) : "";
+    const number = signed(value.toFixed(2));
+    scale.show([number, trained].filter(Boolean).join(", "), number);
+    scale.element.toggleAttribute("data-beyond", isBeyond);
+    how.said.toggleAttribute("data-beyond", isBeyond);
+    lay(this.moved, 0.5, this.#at(edge));
+    lay(this.beyond, this.#at(edge), scale.share);
+    lay(this.trained, this.#at(low), this.#at(high));
+    this.beyond.hidden = !isBeyond;
     this.trained.hidden = !range;
-    const known = trained || say("trained range unknown");
-    this.middle.textContent = this.file === NONE ? "0" : `0 · ${known}`;
-    this.low.textContent = `−${this.reach}`;
-    this.high.textContent = `+${this.reach}`;
-    const [from, to] = [start, end].map((thumb) => `${Math.round(100 * thumb.value)} %`);
-    this.between(this.window, start.show(from), end.show(to));
-    this.said.textContent = say("on from {start} to {end}", { start: from, end: to });
-    this.mark(this.how, [scale], trained || this.why);
-    this.mark(this.when, [start, end], say("the part of the sampling in which the slider is on"));
+    [how.ends[0].textContent, how.ends[2].textContent] = [`−${this.reach}`, `+${this.reach}`];
+    const isChosen = this.file !== NONE || this.known === this.ofRun;
+    how.mark(trained || (isChosen ? say("trained range unknown") : ""), trained || why, signed(scale.standard));
   }
 
-  /** @param {[number, number]} range to convert to positions on the track */
-  shares(range) {
-    const [low, high] = range.map((v) => Math.min(1, Math.max(0, (v / this.reach + 1) / 2)));
-    return /** @type {[number, number]} */ ([low, high]);
+  #showWindow() {
+    const { start, end, when, window } = this;
+    const isWrong = !start.linked && !end.linked && start.value >= end.value;
+    const [from, to] = [start, end].map(({ value }) => percent(value));
+    start.show(from, from, isWrong);
+    end.show(to, to, isWrong);
+    if (!start.linked && !end.linked && Math.abs(end.share - start.share) < CLOSE) {
+      start.put(`${from} – ${to}`, (start.share + end.share) / 2, INSET);
+      end.put("", end.share);
+    }
+    lay(window, start.share, end.share);
+    const on = say("on from {start} to {end}", { start: from, end: to });
+    const wrong = say("ends before it starts: it is never on");
+    const standard = say("{start} to {end}", { start: percent(start.standard), end: percent(end.standard) });
+    when.mark(isWrong ? wrong : on,
+      isWrong ? wrong : say("the part of the sampling in which the slider is on"), standard, isWrong);
   }
 
-  /**
-   * @param {HTMLElement} element
-   * @param {number} one
-   * @param {number} other
-   */
-  between(element, one, other) {
-    element.style.left = `${100 * Math.min(one, other)}%`;
-    element.style.width = `${100 * Math.abs(one - other)}%`;
-  }
-
-  /**
-   * @param {HTMLElement} track
-   * @param {Thumb[]} thumbs
-   * @param {string} what the track shows
-   */
-  mark(track, thumbs, what) {
-    const linked = thumbs.every((thumb) => thumb.linked);
-    track.setAttribute("aria-disabled", String(linked));
-    track.title = linked ? say("This number comes from another node.")
-      : say("{what}; double-click to reset", { what: what.replace(/[.。]$/, "") });
+  /** @param {number} value whose place on the track of strengths is returned, 0…1 */
+  #at(value) {
+    return Math.min(1, Math.max(0, (value / this.reach + 1) / 2));
   }
 
   /**
@@ -168,93 +179,51 @@ class SliderPanel {
     if (file === this.file && !again) return;
     if (file !== this.file) {
       this.file = file;
-      this.range = null;
-      this.reach = NEAR;
-      this.why = say("No file is chosen, so the trained range is unknown");
+      this.ofFile = { range: null, why: say(NO_FILE) };
+      this.forget();
     }
     if (file !== NONE) {
-      const said = await this.ask(file);
+      const known = await rangeOfFile(file);
       if (file !== this.file) return;
-      const known = Array.isArray(said.range) && said.range.length === 2;
-      this.range = known && said.range.every(Number.isFinite) ? said.range : null;
-      this.why = say(String(said.why ?? "The file does not say how far it was trained to be moved."));
+      this.ofFile = known;
     }
     this.settle();
   }
 
-  /** @param {string} file */
-  async ask(file) {
-    try {
-      const answer = await api.fetchApi(`/ziplora/slider?${new URLSearchParams({ name: file })}`);
-      return await answer.json();
-    } catch {
-      return { why: say("The trained range could not be read from the server.") };
-    }
-  }
-
-  /**
-   * Makes a track draggable: a drag moves the nearest of its thumbs.
-   * @param {HTMLElement} track
-   * @param {Thumb[]} thumbs
-   */
-  drag(track, thumbs) {
-    const valueAt = (/** @type {PointerEvent} */ event) => {
-      const { left, width } = track.getBoundingClientRect();
-      const [low, high] = thumbs[0].ends();
-      return low + ((event.clientX - left) / width) * (high - low);
-    };
-    track.addEventListener("pointerdown", (event) => {
-      // Ignored while another finger holds a thumb.
-      if (event.button !== 0 || this.held?.track.hasPointerCapture(this.held.pointer)) return;
-      if (this.held) this.release(); // the track was removed during the drag
-      event.preventDefault();
-      event.stopPropagation();
-      const value = valueAt(event);
-      const free = thumbs.filter((thumb) => !thumb.linked);
-      const far = (/** @type {Thumb} */ thumb) => Math.abs(thumb.value - value);
-      // Of two thumbs in one place, take the one that can move there.
-      const first = (/** @type {Thumb} */ thumb) => (thumb === thumbs[0] ? 1 : -1);
-      const [thumb] = free.sort((a, b) => far(a) - far(b) || Math.sign(value - a.value) * first(a));
-      if (!thumb) return;
-      this.held = { thumb, track, pointer: event.pointerId };
-      app.canvas.emitBeforeChange();
-      track.setPointerCapture(event.pointerId);
-      thumb.element.focus({ preventScroll: true });
-      thumb.set(value);
-    });
-    track.addEventListener("pointermove", (event) => {
-      if (event.pointerId === this.held?.pointer) this.held.thumb.set(valueAt(event));
-    });
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      track.addEventListener(name, (event) => {
-        const { pointerId } = /** @type {PointerEvent} */ (event);
-        if (pointerId === this.held?.pointer) this.release();
-      });
-    }
-    track.addEventListener("wheel", (event) => {
-      // Without a focused thumb, the wheel zooms the canvas.
-      const focused = thumbs.find((thumb) => thumb.element === document.activeElement);
-      if (!focused || event.ctrlKey) return;
-      event.preventDefault();
-      event.stopPropagation();
-      this.change(() => focused.set(focused.value - Math.sign(event.deltaY) * focused.step));
-    }, { passive: false });
-    track.addEventListener("dblclick", (event) => {
-      event.stopPropagation();
-      this.reach = NEAR;
-      // Set twice: otherwise the first thumb would stop at the other thumb's old position.
-      this.change(() => [...thumbs, ...thumbs].forEach((thumb) => thumb.set(thumb.standard)));
-    });
+  /** @param {any} output of the node, with the trained range of the LoRA that it has run with */
+  take(output) {
+    const known = rangeOfOutput(output);
+    if (!known) return;
+    this.ofRun = known;
+    this.settle();
   }
 }
+
+/** @param {number | string} number to write with a minus sign */
+function signed(number) {
+  return String(number).replace("-", "−");
+}
+
+/** @param {number} share */
+function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}
+
+/** @type {WeakMap<import("./panel.js").Node, SliderPanel>} */
+const panels = new WeakMap();
 
 app.registerExtension({
   name: "ziplora.slider",
   nodeCreated(node) {
     if (classOf(node) !== NODE) return;
     const panel = new SliderPanel(node);
+    panels.set(node, panel);
     also(node, "onConnectionsChange", () => panel.changed());
     also(node, "onConfigure", () => panel.changed());
-    also(node, "onExecuted", () => panel.read(true));
+    also(node, "onExecuted", (output) => {
+      panel.take(output);
+      panel.read(true);
+    });
   },
+  ...showsOutputs((node, output) => panels.get(node)?.take(output)),
 });

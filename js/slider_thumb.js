@@ -11,7 +11,7 @@ import { make } from "./panel.js";
  * @property {(act: () => void) => void} change
  */
 
-/** A thumb on a track, bound to one number widget. */
+/** A thumb on a track, bound to one number widget, with its value above it. */
 export class Thumb {
   /**
    * @param {Owner} panel
@@ -29,6 +29,7 @@ export class Thumb {
     this.step = step;
     this.element = make("div", { class: "thumb", role: "slider", tabindex: "0", "aria-label": label });
     this.element.addEventListener("keydown", (event) => this.onKey(event));
+    this.number = make("div", { class: "value numbers", "aria-hidden": "true" });
   }
 
   get widget() {
@@ -49,6 +50,12 @@ export class Thumb {
   /** Whether the number comes from another node. */
   get linked() {
     return isLinked(this.panel.node, this.name);
+  }
+
+  /** Where the value lies on the track, 0…1. */
+  get share() {
+    const [low, high] = this.ends();
+    return Math.min(1, Math.max(0, (this.value - low) / (high - low)));
   }
 
   /** @param {number} value is rounded to a multiple of the step and clamped to the limits */
@@ -80,17 +87,30 @@ export class Thumb {
     this.panel.change(() => this.set(to[event.key]));
   }
 
-  /** @param {string} text the value for screen readers */
-  show(text) {
-    const [low, high] = this.ends();
-    const share = Math.min(1, Math.max(0, (this.value - low) / (high - low)));
+  /**
+   * @param {string} text the value for screen readers
+   * @param {string} short the value above the thumb
+   * @param {boolean} wrong whether the value makes no sense
+   */
+  show(text, short, wrong = false) {
     const [least, greatest] = this.limits();
-    this.element.style.left = `${100 * share}%`;
+    this.element.style.left = `${100 * this.share}%`;
     this.element.tabIndex = this.linked ? -1 : 0;
     for (const [name, value] of Object.entries({
       valuemin: least, valuemax: greatest, valuenow: this.value, valuetext: text,
-      disabled: this.linked,
+      disabled: this.linked, invalid: wrong,
     })) this.element.setAttribute(`aria-${name}`, String(value));
-    return share;
+    this.put(this.linked ? "" : short, this.share);
+  }
+
+  /**
+   * Writes a value above the track.
+   * @param {string} short
+   * @param {number} share where on the track
+   * @param {number} [inset] how far it stays from the track's ends, in pixels
+   */
+  put(short, share, inset = 0) {
+    this.number.textContent = short;
+    this.number.style.left = `clamp(${inset}px, ${100 * share}%, 100% - ${inset}px)`;
   }
 }

@@ -8,13 +8,13 @@ const LOOK = 400;
 const STYLE = `
 .ziplora-panel[data-ziplora-old], .ziplora-report[data-ziplora-old] { opacity: 0.6; }
 .ziplora-report[data-failed] { outline: 1px solid #e0524f; outline-offset: -1px; }
+.ziplora-panel, .ziplora-large { --ziplora-accent: #3b9eff; }
 .ziplora-panel {
-  --ziplora-accent: #3b9eff;
   box-sizing: border-box; display: flex; flex-direction: column; gap: 4px; height: 100%;
   padding: 6px; overflow: hidden; border-radius: 4px; color: var(--fg-color);
   background: var(--comfy-input-bg); font: 11px/1.35 system-ui, sans-serif;
 }
-.ziplora-panel * { box-sizing: border-box; }
+:is(.ziplora-panel, .ziplora-large) * { box-sizing: border-box; }
 .ziplora-panel[data-empty=""] > :not(.hint), .ziplora-panel:not([data-empty]) > .hint { display: none; }
 .ziplora-panel .hint, .ziplora-panel .faint { opacity: 0.7; }
 .ziplora-panel .row { display: flex; align-items: center; gap: 6px; min-width: 0; flex: none; }
@@ -25,18 +25,18 @@ const STYLE = `
   overflow: hidden; overflow-wrap: anywhere;
 }
 .ziplora-panel .numbers { font-variant-numeric: tabular-nums; }
-.ziplora-panel button, .ziplora-panel select {
+.ziplora-panel button, .ziplora-panel select, .ziplora-large button, .ziplora-large select {
   min-height: 24px; padding: 0 8px; border: 1px solid var(--border-color); border-radius: 4px;
   color: var(--fg-color); background: var(--comfy-menu-bg, transparent); font: inherit;
   cursor: pointer;
 }
-.ziplora-panel button:hover:enabled { border-color: currentColor; }
+:is(.ziplora-panel, .ziplora-large) button:hover:enabled { border-color: currentColor; }
 .ziplora-panel button:disabled { opacity: 0.55; cursor: default; }
-.ziplora-panel button[aria-pressed="true"] {
+:is(.ziplora-panel, .ziplora-large) button[aria-pressed="true"] {
   border-color: var(--ziplora-accent);
   background: color-mix(in srgb, var(--ziplora-accent) 30%, transparent);
 }
-.ziplora-panel :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
+:is(.ziplora-panel, .ziplora-large) :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
 .ziplora-panel .plot { position: relative; flex: 2 1 80px; min-height: 60px; }
 .ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
@@ -45,14 +45,52 @@ const STYLE = `
   display: inline-block; width: 10px; height: 3px; margin-right: 3px; vertical-align: middle;
 }
 .ziplora-panel .pictures { display: flex; flex-direction: column; flex: 3 1 110px; min-height: 0; }
-.ziplora-panel .frame {
-  display: flex; flex: 1; min-height: 0; align-items: center; justify-content: center;
+.ziplora-panel .frame { flex: 1; min-height: 0; }
+.ziplora-panel .strip img { cursor: zoom-in; }
+:is(.ziplora-panel, .ziplora-large) .frame {
+  display: flex; container-type: size; align-items: center; justify-content: center;
 }
-.ziplora-panel .frame img { height: 100%; max-width: 100%; object-fit: contain; cursor: zoom-in; }
-.ziplora-large { max-width: none; max-height: none; padding: 0; border: 0; background: none; cursor: zoom-out; }
-.ziplora-large::backdrop { background: #000c; }
-.ziplora-large img { display: block; max-width: 96vw; max-height: 96vh; min-height: min(60vh, 30vw); }
-.ziplora-panel [hidden] { display: none !important; }
+:is(.ziplora-panel, .ziplora-large) .strip {
+  --text: calc(1.35em + 2px);
+  width: min(100cqw, calc((100cqh - var(--below, var(--text))) * var(--ratio, 1))); margin: 0;
+}
+.strip:has(> .captions[hidden]) { --below: 0px; }
+.ziplora-large .strip:has(> figcaption) { --below: calc(2 * var(--text)); }
+.strip .stack { position: relative; }
+.strip img { display: block; width: 100%; aspect-ratio: var(--ratio, 1); }
+.strip .captions { display: grid; grid-auto-columns: minmax(0, 1fr); grid-auto-flow: column; gap: 4px; }
+.strip .captions span, .ziplora-large figcaption {
+  height: var(--text); overflow: hidden; text-align: center; text-overflow: ellipsis; white-space: nowrap;
+}
+.ziplora-large {
+  width: 96vw; height: 96vh; max-width: none; max-height: none; padding: 8px; box-sizing: border-box;
+  border: 1px solid var(--border-color); border-radius: 8px; overflow: hidden;
+  color: var(--fg-color); background: var(--comfy-menu-bg); font: 13px/1.35 system-ui, sans-serif;
+}
+.ziplora-large[open] { display: flex; flex-direction: column; gap: 8px; }
+.ziplora-large::backdrop { background: #000a; }
+.ziplora-large .bar { display: flex; gap: 6px; flex: none; }
+.ziplora-large .bar > span { flex: 1; }
+.ziplora-large .row { display: flex; gap: 6px; }
+.ziplora-large .view { display: grid; flex: 1; min-height: 0; gap: 8px; }
+.ziplora-large .view.beside { grid-template-columns: 1fr 1fr; }
+.ziplora-large .view.beside.wide { grid-template: 1fr 1fr / 1fr; }
+.ziplora-large .closes { cursor: zoom-out; }
+.ziplora-large .after, .ziplora-large .divider { position: absolute; inset: 0; width: 100%; height: 100%; }
+.ziplora-large .after {
+  mask: linear-gradient(to right, transparent var(--at), black 0) 0 0 / calc(100% / var(--parts)) 100% repeat-x;
+}
+.ziplora-large .divider { display: flex; cursor: ew-resize; touch-action: none; }
+.ziplora-large .divider span { flex: 1; }
+.ziplora-large .divider i {
+  display: block; height: 100%; width: 2px; margin-left: calc(var(--at) - 1px);
+  position: relative; background: #fff; box-shadow: 0 0 3px #000;
+}
+.ziplora-large .divider i::after {
+  content: ""; position: absolute; top: 50%; left: -9px; width: 20px; height: 20px; margin-top: -10px;
+  border: 2px solid #fff; border-radius: 50%; background: #0008;
+}
+:is(.ziplora-panel, .ziplora-large) [hidden] { display: none !important; }
 .ziplora-panel .tip {
   position: absolute; z-index: 1; padding: 3px 6px; border: 1px solid var(--border-color);
   border-radius: 4px; color: var(--fg-color); background: var(--comfy-menu-bg);
@@ -71,28 +109,44 @@ const STYLE = `
 .ziplora-panel .sheet span {
   flex: none; width: 100%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
 }
+.ziplora-panel.slider { gap: 0; padding-block: 4px; }
+.ziplora-panel .named { flex: none; }
+.ziplora-panel .name { display: flex; gap: 8px; align-items: baseline; white-space: nowrap; }
+.ziplora-panel .said { min-width: 0; overflow: hidden; text-overflow: ellipsis; opacity: 0.7; }
 .ziplora-panel .track {
-  position: relative; flex: 1; height: 24px; margin: 0 12px; touch-action: none; cursor: pointer;
+  --part: var(--ziplora-accent); --beyond: #ff9f43; --wrong: #e0524f;
+  position: relative; height: 24px; margin: 8px 20px 0; touch-action: none; cursor: pointer;
 }
 .ziplora-panel .track > * { position: absolute; }
 .ziplora-panel .track .rail, .ziplora-panel .track .part {
-  top: 10px; height: 4px; border-radius: 2px;
+  top: 12px; height: 4px; border-radius: 2px;
 }
 .ziplora-panel .track .rail { left: 0; right: 0; background: currentColor; opacity: 0.25; }
-.ziplora-panel .track .part { background: var(--ziplora-accent); }
+.ziplora-panel .track .part { background: var(--part); }
+.ziplora-panel .track .part.beyond { --part: var(--beyond); }
 .ziplora-panel .track .trained {
-  top: 5px; height: 14px; border: 1px solid currentColor; border-radius: 3px; opacity: 0.5;
+  top: 7px; height: 14px; border: 1px solid currentColor; border-radius: 3px; opacity: 0.5;
 }
-.ziplora-panel .track .zero { left: 50%; top: 4px; width: 1px; height: 16px; background: currentColor; }
+.ziplora-panel .track .zero { left: 50%; top: 7px; width: 1px; height: 17px; background: currentColor; }
 .ziplora-panel .track .thumb {
-  top: 0; width: 24px; height: 24px; margin-left: -12px; border-radius: 50%; touch-action: none;
+  top: 2px; width: 24px; height: 24px; margin-left: -12px; border-radius: 50%; touch-action: none;
 }
 .ziplora-panel .track .thumb::after {
   content: ""; position: absolute; inset: 5px; border-radius: 50%;
-  background: var(--ziplora-accent); border: 2px solid var(--fg-color);
+  background: var(--part); border: 2px solid var(--fg-color);
 }
+.ziplora-panel .track .thumb[data-beyond] { --part: var(--beyond); }
+.ziplora-panel .track .value {
+  top: -9px; line-height: 15px; transform: translateX(-50%); white-space: nowrap; pointer-events: none;
+}
+.ziplora-panel .said[data-beyond] { opacity: 1; color: color-mix(in srgb, #ff9f43 60%, var(--fg-color)); }
+.ziplora-panel [data-wrong] .said { opacity: 1; color: color-mix(in srgb, #e0524f 60%, var(--fg-color)); }
+.ziplora-panel [data-wrong] .track { --part: var(--wrong); }
 .ziplora-panel .track[aria-disabled="true"] { opacity: 0.45; cursor: default; }
-.ziplora-panel .ends { display: flex; justify-content: space-between; padding: 0 12px; }
+.ziplora-panel .ends { position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 12px; }
+.ziplora-panel .ends :nth-child(2) { position: absolute; left: 50%; transform: translateX(-50%); }
+[data-ziplora-off]:not([data-node-id] *) { opacity: 0.4; }
+[data-ziplora-off="bypassed"]:not([data-node-id] *) { opacity: 0.2; }
 `;
 
 let added = false;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
@@ -24,6 +24,7 @@ from ...ziplora_core.training.checkpoint import CheckpointFolder
 from ...ziplora_core.training.interface import ProgressCallbacks, TrainingRecord
 from ...ziplora_core.training.protection import attempt
 from ...ziplora_core.training.run_history import Run
+from ...ziplora_core.training.sample_strips import Strip, keep_strips, read_strips
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def followed(
             folder.say_kept()
         raise
     finally:
+        attempt("keeping the sample images", progress.keep_samples, [], None)
         attempt("telling the page how the training ended", progress.tell, [], None)
 
 
@@ -98,6 +100,8 @@ class TrainingProgress:
         # Two bars: ComfyUI's throttle drops values below the last one that a bar has sent.
         self._preparing, self._bar = (comfy.utils.ProgressBar(run.steps) for _ in range(2))
         self._told, self._sent = 0.0, 0
+        self._folder: CheckpointFolder | None = None
+        self._kept: Set[int] = frozenset()
 
     def callbacks(self) -> ProgressCallbacks:
         """The callbacks for the loop."""
@@ -107,10 +111,18 @@ class TrainingProgress:
             should_save=self.run.take_save,
             on_prepare=self.prepare,
             on_status=self.status,
+            on_start=self.start,
             on_samples=self.samples,
             on_solved=self.solved,
             on_saved=self.saved,
         )
+
+    def start(self, folder: CheckpointFolder, record: TrainingRecord) -> None:
+        """Show the images that the training has drawn before it was interrupted."""
+        self._folder = folder
+        for step, strip in read_strips(folder.path, record.resumed_at).items():
+            self.run.add_strip(step, strip)
+        self._kept = self.run.strips().keys()
 
     def step(self, record: TrainingRecord) -> None:
         """Called after every step."""
@@ -122,6 +134,7 @@ class TrainingProgress:
         if last or self._is_due():
             self._bar.update_absolute(record.step, self.run.steps)
             self.tell()
+            self.keep_samples()
 
     def prepare(self, done: int, total: int) -> None:
         """Called while images are drawn, before the first step."""
@@ -136,7 +149,7 @@ class TrainingProgress:
         self.run.status = text
         self.tell()
 
-    def samples(self, step: int, pictures: Sequence[Tensor]) -> None:
+    def samples(self, step: int, pictures: Sequence[Tensor], captions: Sequence[str]) -> None:
         """Show images on the panel, and as a preview to the client that queued the run.
 
         The preview does not name its node, as a progress bar's would: the frontend would draw it
@@ -148,7 +161,20 @@ class TrainingProgress:
         server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, preview, server.client_id)
         file = BytesIO()
         picture.save(file, "JPEG", quality=88)
-        self.run.add_picture(step, file.getvalue())
+        self.run.add_strip(step, Strip(file.getvalue(), tuple(captions)))
+        self.keep_samples()
+
+    def keep_samples(self) -> None:
+        """Keep the images with the checkpoint, once there is one."""
+        strips = self.run.strips()
+        folder = self._folder
+        if strips.keys() == self._kept or not (folder and folder.state_file.exists()):
+            return
+        self._kept = strips.keys()
+        try:
+            keep_strips(folder.path, strips)
+        except OSError as error:
+            logger.warning("ZipLoRA: the sample images are not kept in %s: %s", folder.path, error)
 
     def solved(self, errors: Sequence[float]) -> None:
         """Show the error after each pass of the closed form."""

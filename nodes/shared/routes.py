@@ -54,10 +54,10 @@ def register_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/ziplora/training/{node_id}/samples/{step:\\d+}")
     async def sample(request: web.Request) -> web.Response:
         run, step = _run(request), request.match_info["step"]
-        picture = run and len(step) <= _DIGITS and run.picture(int(step))
-        if not picture:
+        strip = run.strips().get(int(step)) if run and len(step) <= _DIGITS else None
+        if strip is None:
             return web.json_response({"error": "no such picture is kept"}, status=404)
-        return web.Response(body=picture, content_type="image/jpeg")
+        return web.Response(body=strip.jpeg, content_type="image/jpeg")
 
     @routes.get("/ziplora/slider")
     async def slider(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.apply.slider import check_window, with_slider
 from ...ziplora_core.comfy_adapter.apply.sweep import Sampling, Swept, parse_scales, sweep
+from ...ziplora_core.sliders.metadata import slider_use
 from ..shared.before_run import UNLINKED, checked, unless_linked
 from ..shared.lora_inputs import (
     NONE,
@@ -129,7 +130,10 @@ class ConceptSlider(io.ComfyNode):
         patched, lines = with_slider(model, lora, scale, start_percent, end_percent)
         report = "\n".join([*lines, *lora.notes])
         log_warnings("ConceptSlider", report)
-        return io.NodeOutput(patched, ui=ui.PreviewText(report))
+        use = slider_use(lora.metadata)
+        trained = [] if use is None else [[use.low, use.high]]
+        shown = ui.PreviewText(report).as_dict() | {"ziplora_slider_range": trained}
+        return io.NodeOutput(patched, ui=shown)
 
 
 class SliderSweep(io.ComfyNode):

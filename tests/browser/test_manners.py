@@ -62,8 +62,8 @@ def test_tab_key_goes_through_a_panel_from_top_to_bottom_and_on(tab: Page, rende
                                     "Stop and keep", "Save now", "log"]  # fmt: skip
     drop(tab, SLIDERS)
     look_at(tab, "ConceptSlider")
-    scale = panel(tab, "Slider of Concept Slider").get_by_role("slider", name="Scale")
-    assert order(tab, scale, 3) == ["Scale", "Start of the sampling window",
+    scale = panel(tab, "Slider of Concept Slider").get_by_role("slider", name="Strength")
+    assert order(tab, scale, 3) == ["Strength", "Start of the sampling window",
                                     "End of the sampling window"]  # fmt: skip
     shoot(tab, f"{renderer}_focus")
     tab.keyboard.press("Tab")

@@ -86,7 +86,7 @@ def prompt_of_a_search(seed: int) -> dict[str, Any]:
 
 
 def buttons(page: Page) -> Locator:
-    return panel(page, SHEET).get_by_role("button")
+    return panel(page, SHEET).locator(".sheet").get_by_role("button")
 
 
 def framed(page: Page) -> list[str]:
@@ -124,6 +124,14 @@ def test_click_takes_a_merge_and_runs_only_what_follows(
         buttons(page).nth(2).click()
         assert page.evaluate(CHOICE)["choice"] == 3 and framed(page) == [labels[2]]
         shoot(page, f"{renderer}_choice")
+        panel(page, SHEET).get_by_role("button", name="Compare").click()
+        large = page.get_by_role("dialog")
+        expect(large.get_by_label("Left picture")).to_have_value(labels[0])
+        expect(large.get_by_label("Right picture")).to_have_value(labels[2])
+        large.get_by_role("slider", name="Divider").press("ArrowLeft")
+        assert min(large.locator("img").evaluate_all(NATURAL)) == 64
+        page.keyboard.press("Escape")
+        expect(large).to_have_count(0)
         page.keyboard.press("Control+z")
         expect(buttons(page)).to_have_count(4)
         expect(buttons(page).first).to_have_attribute("aria-pressed", "true")

@@ -13,6 +13,7 @@ from ziplora_core.files.writer import lora_bytes
 from ziplora_core.lora.factors import LoraFactors
 
 from .conftest import open_page
+from .fonts import in_every_font
 from .pages import RENDERERS, SET_VUE, SLIDERS, contains, drop, look_at, panel, shoot
 
 WIDGETS = """
@@ -24,6 +25,54 @@ WIDGETS = """
 """
 CHANGES = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.changeCount"
 OFFSET = "() => [...app.canvas.ds.offset, app.canvas.ds.scale]"
+LINK = """
+    ([type, name]) => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        const other = LiteGraph.createNode(type);
+        app.graph.add(other);
+        other.pos = [node.pos[0] - 400, node.pos[1] + 300];
+        const to = node.inputs.findIndex((input) => input.name === name);
+        const { type: wanted } = node.inputs[to];
+        other.connect(other.outputs.findIndex((output) => output.type === wanted), node, to);
+    }
+"""
+CHANGE = """
+    (change) => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        if ("mode" in change) node.mode = change.mode;
+        const [least] = node.computeSize();
+        if ("width" in change) node.setSize([Math.max(change.width, least), node.size[1]]);
+        node.graph.setDirtyCanvas(true, true);
+    }
+"""
+RAN = """
+    (output) => {
+        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
+        const id = String(node.id);
+        const detail = { node: id, display_node: id, output, prompt_id: "of a test" };
+        app.api.dispatchEvent(new CustomEvent("executed", { detail }));
+    }
+"""
+PAINTED = """
+    (element) => {
+        let shade = 1;
+        for (let e = element; e; e = e.parentElement) shade *= Number(getComputedStyle(e).opacity);
+        return shade;
+    }
+"""
+COLOUR = "(element) => getComputedStyle(element).backgroundColor"
+CUT = """
+    (panel) => [panel, ...panel.querySelectorAll(".ends, .ends span, .name b, .value")]
+        .filter((e) => {
+            const [inner, outer] = [e, panel].map((x) => x.getBoundingClientRect());
+            return e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
+                || inner.left < outer.left - 1 || inner.right > outer.right + 1
+                || inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1;
+        })
+        .map((e) => e.className || e.textContent)
+"""
+ORANGE, RED, BLUE = "rgb(255, 159, 67)", "rgb(224, 82, 79)", "rgb(59, 158, 255)"
+MUTED, BYPASSED = 2, 4
 SET = """
     ([name, value]) => {
         const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
@@ -43,7 +92,7 @@ def test_slider_control_moves_the_queued_numbers(
     drop(tab, SLIDERS)
     look_at(tab, "ConceptSlider")
     shown = panel(tab, "Slider of Concept Slider")
-    scale = shown.get_by_role("slider", name="Scale", exact=True)
+    scale = shown.get_by_role("slider", name="Strength", exact=True)
     start, end = (
         shown.get_by_role("slider", name=f"{side} of the sampling window", exact=True)
         for side in ("Start", "End")
@@ -89,14 +138,77 @@ def test_slider_control_moves_the_queued_numbers(
     assert shown.evaluate("(p) => Math.min(...[...p.querySelectorAll('.thumb')]"
                           ".map((t) => t.offsetWidth))") >= 24  # fmt: skip
 
-    tab.evaluate("""() => {
-        const node = app.graph.nodes.find((n) => n.type === "ConceptSlider");
-        const number = LiteGraph.createNode("PrimitiveFloat");
-        app.graph.add(number);
-        number.connect(0, node, node.inputs.findIndex((i) => i.widget?.name === "scale"));
-    }""")
+    tab.evaluate(LINK, ["PrimitiveFloat", "scale"])
     expect(scale).to_have_attribute("aria-disabled", "true")
     expect(shown.locator(".track").first).to_have_attribute("title", contains("another node"))
+
+
+@in_every_font
+def test_slider_control_says_what_its_values_mean(tab: Page, renderer: str, fonts: str) -> None:
+    drop(tab, SLIDERS)
+    tab.evaluate(SET, ["slider", "None"])
+    look_at(tab, "ConceptSlider")
+    shown = panel(tab, "Slider of Concept Slider")
+    strength, when = shown.locator(".named").all()
+    expect(strength.locator("b")).to_have_text("Strength")
+    expect(when.locator("b")).to_have_text("When")
+
+    for value in (1.5, -3, 7):
+        tab.evaluate(SET, ["scale", value])
+        number = strength.locator(".value")
+        expect(number).to_have_text(f"{value:.2f}".replace("-", "−"))
+        assert middle(number)[0] == pytest.approx(middle(strength.locator(".thumb"))[0], abs=1)
+        zero = strength.get_by_text("0", exact=True)
+        assert middle(zero)[0] == pytest.approx(middle(strength.locator(".zero"))[0], abs=1)
+
+    tab.evaluate(LINK, ["LoadMergedLoRA", "slider_model"])
+    expect(strength.locator(".trained")).to_be_hidden()
+    expect(strength.locator(".track")).to_have_attribute("title", contains("after a run"))
+    tab.evaluate(RAN, {"text": ["…"], "ziplora_slider_range": [[-2, 2]]})
+    expect(strength).to_contain_text("beyond the trained −2 to 2")
+    thumb = strength.get_by_role("slider")
+    expect(thumb).to_have_attribute("aria-valuetext", "7.00, beyond the trained −2 to 2")
+    assert strength.locator(".beyond").evaluate(COLOUR) == ORANGE
+    assert strength.locator(".part").first.evaluate(COLOUR) == BLUE
+    expect(strength.locator(".track")).to_have_attribute(
+        "title", "beyond the trained −2 to 2; double-click to reset to 1"
+    )
+    shoot(tab, f"{renderer}_slider_beyond")
+    strength.locator(".track").dblclick()
+    expect(strength.locator(".value")).to_have_text("1.00")
+    expect(strength.locator(".beyond")).to_be_hidden()
+    expect(strength.locator(".said")).to_have_text("trained −2 to 2")
+
+    tab.evaluate(SET, ["start_percent", 0.8])
+    tab.evaluate(SET, ["end_percent", 0.3])
+    expect(when).to_contain_text("ends before it starts")
+    assert when.locator(".part").evaluate(COLOUR) == RED
+    expect(when.get_by_role("slider").first).to_have_attribute("aria-invalid", "true")
+    shoot(tab, f"{renderer}_slider_inverted")
+    when.locator(".track").dblclick()
+    expect(when).to_contain_text("on from 25 % to 100 %")
+    expect(when.locator(".track")).to_have_attribute("title", contains("reset to 25 % to 100 %"))
+    expect(when.get_by_role("slider").first).to_have_attribute("aria-invalid", "false")
+    assert when.locator(".value").all_inner_texts() == ["25 %", "100 %"]
+
+    for start in (0.25, 0.99):  # two values that would lie over each other are one
+        tab.evaluate(SET, ["start_percent", start])
+        for width in (1200, 0):  # or as narrow as it can be
+            tab.evaluate(CHANGE, {"width": width})
+            tab.wait_for_timeout(300)
+            assert shown.evaluate(CUT) == []
+    assert when.locator(".value").all_inner_texts() == ["99 % – 100 %", ""]
+    shoot(tab, f"{renderer}_slider_narrow")
+
+    before = shown.evaluate(PAINTED)
+    for mode in (MUTED, BYPASSED):
+        tab.evaluate(CHANGE, {"mode": mode, "width": 360})
+        tab.wait_for_timeout(300)
+        assert shown.evaluate(PAINTED) <= 0.5 * before
+        shoot(tab, f"{renderer}_slider_mode_{mode}")
+    tab.evaluate(CHANGE, {"mode": 0})
+    tab.wait_for_timeout(300)
+    assert shown.evaluate(PAINTED) == before
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
@@ -107,8 +219,8 @@ def test_slider_is_moved_by_a_finger_and_the_canvas_stays(
     with open_page(browser, server, has_touch=True) as page:
         drop(page, SLIDERS)
         look_at(page, "ConceptSlider")
-        track = panel(page, "Slider of Concept Slider").locator(".track").first
-        box = track.bounding_box()
+        tracks = panel(page, "Slider of Concept Slider").locator(".track")
+        box = tracks.first.bounding_box()
         assert box
         y, offset = box["y"] + box["height"] / 2, page.evaluate(OFFSET)
         places = [box["x"] + share * box["width"] for share in (0.2, 0.3, 0.4)]
@@ -125,7 +237,7 @@ def test_slider_is_moved_by_a_finger_and_the_canvas_stays(
         # A second finger, on another thumb, while the first one drags: it is not heard.
         first, second = (
             {"x": box["x"] + 0.4 * box["width"], "y": y, "id": 1},
-            {"x": box["x"] + 0.9 * box["width"], "y": y + box["height"] + 16, "id": 2},
+            {"x": box["x"] + 0.9 * box["width"], "y": middle(tracks.last)[1], "id": 2},
         )
         before = values(page)
         for kind, points in (
@@ -146,12 +258,17 @@ def values(page: Page) -> dict[str, Any]:
     return page.evaluate(WIDGETS)
 
 
+def middle(element: Locator) -> tuple[float, float]:
+    """Return the middle of an element on the screen."""
+    box = element.bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 def drag(page: Page, thumb: Locator, share: float) -> None:
     """Drag a thumb by a share of its track."""
-    box = thumb.bounding_box()
-    assert box
     width = thumb.evaluate("(t) => t.parentElement.getBoundingClientRect().width")
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = middle(thumb)
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + share * width, y, steps=4)

@@ -163,7 +163,10 @@ class ProgressCallbacks:
         should_save: called after every step; True to write the current LoRA and continue.
         on_prepare: called with (done, total) UNet evaluations before the first step.
         on_status: called with status texts before the first step, the last on memory needed.
-        on_samples: called with a step and its sample pictures `(h, w, 3)` in 0…1.
+        on_start: called before the first step with the checkpoint folder and the record, which is
+            that of the interrupted run where a checkpoint was resumed.
+        on_samples: called with a step, its sample pictures `(h, w, 3)` in 0…1, and a caption for
+            each of them.
         on_solved: called after each pass of the closed form with the layers' remaining errors:
             1 for the direct merge, then one for each pass.
         on_saved: called with the names, as LoRA loaders list them, of files written on the way.
@@ -177,7 +180,8 @@ class ProgressCallbacks:
     should_save: Callable[[], bool] = lambda: False
     on_prepare: Callable[[int, int], None] = lambda done, total: None
     on_status: Callable[[str], None] = lambda text: None
-    on_samples: Callable[[int, Sequence[Tensor]], None] = lambda step, pictures: None
+    on_start: Callable[[CheckpointFolder, TrainingRecord], None] = lambda folder, record: None
+    on_samples: Callable[[int, Sequence[Tensor], Sequence[str]], None] = lambda step, p, c: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
     on_saved: Callable[[Sequence[str]], None] = lambda names: None
     on_trained: Callable[[CheckpointFolder, TrainingRecord], None] = remove_if_spent
@@ -189,6 +193,7 @@ class LoopCallbacks:
 
     Args:
         on_step: called after every step; may raise to cancel.
+        on_start: called before the first step, after a checkpoint was resumed.
         on_end: called when the steps are done; a cancel in it still keeps a checkpoint.
         should_stop: called before every step; True to stop and keep the result.
         export: returns the current LoRA, which an interrupted run writes.
@@ -200,6 +205,7 @@ class LoopCallbacks:
     export: Callable[[TrainingRecord], LoRA]
     on_step: Callable[[TrainingRecord], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
+    on_start: Callable[[TrainingRecord], None] = lambda record: None
     on_end: Callable[[TrainingRecord], None] = lambda record: None
     start_counts: bool = False
     parts: Callable[[TrainingRecord], Mapping[str, LoRA]] = lambda record: {}

@@ -44,6 +44,7 @@ def train(
     loop = _Loop(task, steps, options, callbacks, checkpoints)
     if options.resume == "auto":
         loop.resume()
+    callbacks.on_start(loop.record)
     try:
         record = loop.run()
         loop.checkpoints.write()

@@ -67,6 +67,7 @@ def forgiving(callbacks: ProgressCallbacks, notes: list[str]) -> ProgressCallbac
         on_step=told(callbacks.on_step),
         on_prepare=told(callbacks.on_prepare),
         on_status=told(callbacks.on_status),
+        on_start=told(callbacks.on_start),
         on_samples=told(callbacks.on_samples),
         on_solved=told(callbacks.on_solved),
         on_saved=told(callbacks.on_saved),

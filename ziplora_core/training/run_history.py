@@ -12,11 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 from .interface import TrainingRecord
+from .sample_strips import Strip
 
 MOST_POINTS = 10_000
 """Largest number of points per loss term; beyond it, every second one is dropped."""
 MOST_SAMPLES = 64
-"""Largest number of pictures; beyond it, every second one is dropped."""
+"""Largest number of strips of pictures; beyond it, every second one is dropped."""
 _SPEED_OVER = 32
 """Number of messages over which the speed is measured."""
 
@@ -50,7 +51,7 @@ class Run:
         self._seen, self._stride = 0, 1
         self._steps: list[int] = []
         self._terms: dict[str, list[float | None]] = {}
-        self._pictures: dict[int, bytes] = {}
+        self._strips: dict[int, Strip] = {}
         self._pace: deque[tuple[float, int]] = deque(maxlen=_SPEED_OVER)
 
     def ending(self) -> str:
@@ -96,17 +97,18 @@ class Run:
         if done and (not self._pace or done > self._pace[-1][1]):
             self._pace.append((time.perf_counter(), done))
 
-    def add_picture(self, step: int, jpeg: bytes) -> None:
-        """Store the sample pictures of a step, as one JPEG."""
+    def add_strip(self, step: int, strip: Strip) -> None:
+        """Store the sample images of a step."""
         with self._lock:
-            self._pictures[step] = jpeg
-            if len(self._pictures) > MOST_SAMPLES:
-                for old in sorted(self._pictures)[-2::-2]:
-                    del self._pictures[old]
+            self._strips[step] = strip
+            if len(self._strips) > MOST_SAMPLES:
+                for old in sorted(self._strips)[-2::-2]:
+                    del self._strips[old]
 
-    def picture(self, step: int) -> bytes | None:
-        """Return the sample pictures of a step, as one JPEG."""
-        return self._pictures.get(step)
+    def strips(self) -> dict[int, Strip]:
+        """Return the sample images that are stored, by their step."""
+        with self._lock:
+            return dict(self._strips)
 
     def last(self) -> int:
         """Return the last step with a point, 0 without any."""
@@ -134,7 +136,8 @@ class Run:
                 "speed": self._speed(),
                 "saved": self.saved,
                 "errors": [_plain(error) for error in self.errors],
-                "samples": sorted(self._pictures),
+                "samples": sorted(self._strips),
+                "captions": self._captions(),
                 "after": after,
                 "points": {"step": self._steps[first:], **points},
             }
@@ -146,11 +149,19 @@ class Run:
         (start, first), (end, last) = self._pace[0], self._pace[-1]
         return _plain((last - first) / max(end - start, 1e-9))
 
+    def _captions(self) -> list[list[str] | None]:
+        """Return the captions of each of the samples; None where they are those of the last."""
+        said, last = [], None
+        for _, strip in sorted(self._strips.items()):
+            said.append(None if strip.captions == last else [*strip.captions])
+            last = strip.captions
+        return said
+
     def _forget_after(self, step: int) -> None:
         kept = bisect_right(self._steps, step)
         for column in (self._steps, *self._terms.values()):
             del column[kept:]
-        self._pictures = {at: jpeg for at, jpeg in self._pictures.items() if at <= step}
+        self._strips = {at: strip for at, strip in self._strips.items() if at <= step}
         self._pace.clear()
 
     def _thin_out(self) -> None:

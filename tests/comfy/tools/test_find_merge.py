@@ -32,7 +32,7 @@ from ziplora_core.comfy_adapter.tools.scorers import LoRAScorer, draw_calibratio
 from ziplora_core.comfy_adapter.tools.scores import ScoreInputs
 from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.merged import MergedLoRA, truncated
-from ziplora_core.merging.strengths import BASELINE, parse_strengths
+from ziplora_core.merging.strengths import BASELINE, parse_strengths, write_strengths
 from ziplora_core.plots.found import found_rows, sheet
 from ziplora_core.training.interface import NO_CALLBACKS, ProgressCallbacks, TrainingRecord
 
@@ -158,13 +158,13 @@ class Watched:
         self.stop_after = stop_after
         self.steps: list[int] = []
         self.prepared: list[tuple[int, int]] = []
-        self.samples: list[tuple[int, int]] = []
+        self.samples: list[tuple[int, int, Sequence[str]]] = []
         self.said: list[str] = []
         self.callbacks = ProgressCallbacks(
             on_step=self._step,
             should_stop=lambda: bool(self.steps) and self.steps[-1] >= self.stop_after,
             on_prepare=lambda done, total: self.prepared.append((done, total)),
-            on_samples=lambda step, pictures: self.samples.append((step, len(pictures))),
+            on_samples=lambda step, p, captions: self.samples.append((step, len(p), captions)),
             on_status=self.said.append,
         )
 
@@ -178,7 +178,9 @@ def test_search_can_be_followed(model: ModelPatcher, clip: comfy.sd.CLIP) -> Non
     found(model, inputs, watched.callbacks)
     assert watched.steps == list(range(1, PICTURES + 1)) and inputs.planned == PICTURES
     assert watched.prepared[0] == (0, 48) and watched.prepared[-1] == (48, 48)
-    assert watched.samples == [(4, 4), (8, 4)]
+    assert [(step, count) for step, count, _ in watched.samples] == [(4, 4), (8, 4)]
+    for _, _, captions in watched.samples:
+        assert sorted(captions) == sorted(map(write_strengths, inputs.strengths))
     assert all(said.startswith("merged, best first: ") for said in watched.said)
 
 

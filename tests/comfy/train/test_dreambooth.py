@@ -146,16 +146,22 @@ def test_train_same_seed_same_lora_other_seed_not(tmp_path: Path) -> None:
 
 def test_train_samples_are_shown_and_change_nothing(tmp_path: Path) -> None:
     seen: list[tuple[int, Sequence[Tensor]]] = []
+    named: list[Sequence[str]] = []
     order: list[str] = []
     plain = run(SETTINGS, tmp_path)
     options = replace(OPTIONS, sample_every=2, sample_prompts="a dog\n\n a cat ")
     given = run(
         replace(SETTINGS, options=options),
         tmp_path,
-        on_samples=lambda step, pictures: (seen.append((step, pictures)), order.append("samples")),
+        on_samples=lambda step, pictures, captions: (
+            seen.append((step, pictures)),
+            named.append(captions),
+            order.append("samples"),
+        ),
         on_step=lambda record: order.append("step"),
     )
     assert [step for step, _ in seen] == [2, 4, 6]
+    assert named == [["a dog", "a cat"]] * 3
     assert order[-2:] == ["samples", "step"]  # the last picture shows the last samples
     assert all([tuple(p.shape) for p in shown] == [(64, 64, 3)] * 2 for _, shown in seen)
     assert not torch.equal(seen[0][1][0], seen[-1][1][0])

@@ -188,11 +188,15 @@ def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
 
 def test_samples_show_down_off_and_up(tmp_path: Path) -> None:
     shown: list[tuple[int, Sequence[Tensor]]] = []
+    named: list[list[str]] = []
     sampling = replace(WORDS, options=TrainingOptions(sample_every=2))
     result = run(
-        sampling, tmp_path, on_samples=lambda step, pictures: shown.append((step, pictures))
+        sampling,
+        tmp_path,
+        on_samples=lambda step, p, captions: (shown.append((step, p)), named.append(captions)),
     )
     assert [step for step, _ in shown] == [2, STEPS]
+    assert named == [["−2", "0", "2"]] * 2
     said = int(result.report.split("UNet evaluations: ")[1].split()[0])
     plain = int(run(WORDS, tmp_path).report.split("UNet evaluations: ")[1].split()[0])
     assert said == plain < 3 * 2 * 3 * SAMPLING  # only the effect draws pictures

@@ -233,8 +233,12 @@ def test_validation_shows_joint_content_and_style_and_changes_nothing(tmp_path: 
         SETTINGS, images_per_validation=True, saves_per_validation=True, validation_steps=4,
         options=replace(OPTIONS, sample_prompts=f"{TEXTS[0]} on a table\n"),
     )  # fmt: skip
-    shown = run(settings, tmp_path, on_samples=lambda step, p: seen.append((step, p)))
+    named: list[Sequence[str]] = []
+    shown = run(
+        settings, tmp_path, on_samples=lambda step, p, c: (seen.append((step, p)), named.append(c))
+    )
     assert [step for step, _ in seen] == [4, STEPS]
+    assert [*map(tuple, named)] == [("joint", "content", "style")] * 2
     assert all([tuple(p.shape) for p in strip] == [(SIDE, SIDE, 3)] * 3 for _, strip in seen)
     assert len({float(p.sum()) for p in seen[-1][1]}) == 3
     assert torch.equal(everything(plain), everything(shown))
@@ -254,7 +258,7 @@ def test_validation_pictures_are_decoded_when_all_are_drawn(tmp_path: Path) -> N
     crowded = CrowdedVAE()
     results = [
         run(settings, tmp_path / str(n), inputs(vae=vae) if vae else None,
-            on_samples=lambda _, p, vae=vae: strips[bool(vae)].extend(p))
+            on_samples=lambda _, p, c, vae=vae: strips[bool(vae)].extend(p))
         for n, vae in enumerate((None, crowded))
     ]  # fmt: skip
     assert crowded.decoded == 6 and len(strips[True]) == len(strips[False]) == 6
@@ -274,7 +278,7 @@ def test_prompts_of_different_lengths_are_learned_drawn_and_applied_alike(
         **dict(zip(names, texts, strict=True)),
     )  # fmt: skip
     seen: list[Tensor] = []
-    result = run(settings, tmp_path, on_samples=lambda _, drawn: seen.extend(drawn))
+    result = run(settings, tmp_path, on_samples=lambda _, drawn, c: seen.extend(drawn))
     assert result.record.step == STEPS and len(seen) == 6
     model, x = tiny.tiny_sdxl(), SIGMA * helpers.noise(1, 4, 8, 8)
     with opened_unziplora(model, clip, settings, [example(0, FRAME, texts[0])]) as (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ziplora_core.training.checkpoint import CheckpointFolder
 from ziplora_core.training.interface import ProgressCallbacks, TrainingRecord
 from ziplora_core.training.protection import attempt, composed, forgiving
 
@@ -47,12 +49,14 @@ def test_composed_puts_what_failed_first_and_needs_no_report() -> None:
 
 def test_forgiving_watch_notes_messages_that_fail_and_lets_a_cancel_through() -> None:
     notes: list[str] = []
-    names = ("on_step", "on_prepare", "on_status", "on_samples", "on_solved", "on_saved")
+    named = ("step", "prepare", "status", "start", "samples", "solved", "saved")
+    names = [f"on_{name}" for name in named]
     callbacks = forgiving(ProgressCallbacks(**dict.fromkeys(names, failing)), notes)
     callbacks.on_step(TrainingRecord())
     callbacks.on_prepare(1, 2)
     callbacks.on_status("a")
-    callbacks.on_samples(1, [])
+    callbacks.on_start(CheckpointFolder(Path()), TrainingRecord())
+    callbacks.on_samples(1, [], [])
     callbacks.on_solved([1.0])
     callbacks.on_saved(["a"])
     assert len(notes) == 1 and "showing the training on the page failed" in notes[0]

@@ -11,6 +11,7 @@ import pytest
 from ziplora_core.training import registry
 from ziplora_core.training.interface import TrainingRecord
 from ziplora_core.training.run_history import MOST_POINTS, MOST_SAMPLES, Run, summary
+from ziplora_core.training.sample_strips import Strip
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +89,7 @@ def test_update_after_a_roll_back_forgets_the_steps_that_went_wrong() -> None:
     run = Run("7", steps=40)
     run.update(recorded(25))
     for step in (5, 10, 20):
-        run.add_picture(step, b"")
+        run.add_strip(step, Strip(b""))
     run.update(recorded(10))
     assert run.snapshot()["samples"] == [5, 10]
     shown = run.snapshot(after=25)
@@ -144,10 +145,17 @@ def test_snapshot_names_all_files_of_the_last_save() -> None:
 def test_pictures_of_many_steps_are_thinned_out_and_keep_the_last() -> None:
     run = Run("7")
     for step in range(1, 200):
-        run.add_picture(step, str(step).encode())
+        run.add_strip(step, Strip(str(step).encode()))
     kept = run.snapshot()["samples"]
     assert len(kept) <= MOST_SAMPLES and kept[-1] == 199 and kept[0] < 16
-    assert run.picture(199) == b"199" and run.picture(500) is None
+    assert run.strips()[199].jpeg == b"199" and 500 not in run.strips()
+
+
+def test_snapshot_names_the_captions_of_samples_where_they_change() -> None:
+    run = Run("7")
+    for step, captions in ((5, ("−2", "2")), (10, ("−2", "2")), (15, ()), (20, ("a",))):
+        run.add_strip(step, Strip(b"", captions))
+    assert run.snapshot()["captions"] == [["−2", "2"], None, [], ["a"]]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def test_training_shows_the_loss_and_sample_pictures(server: ComfyServer, folder
     shown = Image.open(io.BytesIO(last[last.index(b"\xff\xd8") :]))
     assert shown.width > 1.9 * shown.height  # a row of two samples
     run = server.get(f"/ziplora/training/{trained}")
-    assert run["samples"] == [STEPS] and run["points"]["step"] == list(range(1, STEPS + 1))
+    assert run["samples"] == [STEPS] and run["captions"] == [["sks dog", "a dog"]]
+    assert run["points"]["step"] == list(range(1, STEPS + 1))
     kept = Image.open(io.BytesIO(server.get(f"/ziplora/training/{trained}/samples/{STEPS}")))
     assert kept.format == "JPEG" and kept.size == shown.size
     told = [e["data"]["status"] for e in result.events if e["type"] == "ziplora.training"]
@@ -171,6 +172,29 @@ def test_training_cancelled_and_queued_again_gives_the_bit_identical_file(
         assert ("resumed at" in report(result, trained)) == (prefix == "cut")
         files.append(saved_path(result, saved).read_bytes())
     assert files[0] == files[1]
+
+
+def test_samples_of_a_training_that_was_cancelled_are_shown_again_when_it_goes_on(
+    server: ComfyServer,
+) -> None:
+    graph = Graph()
+    often = {"sample_every": 2, "sample_prompts": "sks dog"}
+    options = graph.out("TrainingOptions", **OPTIONS | often)
+    trained = train(graph, plain(graph), steps=4, seed=33, options=options)
+    save(graph, trained, "sampled_db/m")
+    before = set(checkpoints(server))
+    assert run_until(server, graph, trained, 2, server.interrupt).status == "interrupted"
+    (kept,) = {path.parent for path in set(checkpoints(server)) - before}
+    early = server.get(f"/ziplora/training/{trained}/samples/2")
+    assert (kept / "samples" / "2.jpg").read_bytes() == early
+    result = succeeded(server, graph)
+    assert "resumed at" in report(result, trained)
+    told = [e["data"] for e in result.events if e["type"] == "ziplora.training"]
+    assert next(said for said in told if said["step"])["samples"][0] == 2
+    run = server.get(f"/ziplora/training/{trained}")
+    assert run["samples"] == [2, 4] and run["captions"] == [["sks dog"], None]
+    assert server.get(f"/ziplora/training/{trained}/samples/2") == early
+    assert not kept.exists()  # the LoRA is in a file
 
 
 def test_training_stopped_keeps_what_was_learned(server: ComfyServer) -> None:

@@ -188,6 +188,7 @@ def test_trained_slider_is_seen_saved_and_drawn_with(kind: str, server: ComfySer
     )  # fmt: skip
     base, on = draw(graph, graph.model, "base"), draw(graph, wired, "wired")
     result = succeeded(server, graph)
+    assert result.outputs[wired[0]]["ziplora_slider_range"] == [[-2, 2]]
     said = report(result, trained)
     assert "3 of 3 steps" in said and "UNet evaluations" in said
     of = "slider of 'person': enhance" if kind == "words" else "slider from 4 picture pairs"

@@ -91,8 +91,10 @@ class Search:
         def show(trials: Sequence[Trial[Judged]]) -> None:
             drawn = [trial for trial in trials if trial.scores]
             if drawn:
-                best = [kept[trial.strengths][0].float() / 255 for trial in drawn[:SHOWN]]
-                self.callbacks.on_samples(self.record.step, best)
+                best = [trial.strengths for trial in drawn[:SHOWN]]
+                pictures = [kept[strengths][0].float() / 255 for strengths in best]
+                named = [*map(write_strengths, best)]
+                self.callbacks.on_samples(self.record.step, pictures, named)
                 self.callbacks.on_status(_so_far(kind, drawn))
 
         trials = halve(self.inputs.strengths, self.inputs.budget, evaluate, show)

@@ -182,7 +182,8 @@ class DreamBoothSession:
 
         trained = train_lora(
             opened, task, folder, callbacks, self.notes,
-            lambda so_far: self._lora(task, described(so_far)), draw, on_end,
+            lambda so_far: self._lora(task, described(so_far)),
+            draw, self._sample_prompts(), on_end,
         )  # fmt: skip
         return replace(described(trained), loss=measured(before, after))
 

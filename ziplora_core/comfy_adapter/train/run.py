@@ -101,8 +101,12 @@ def run_loop(
         save_if_asked(record, due=after_step(record))
         callbacks.on_step(record)
 
+    def on_start(record: TrainingRecord) -> None:
+        if folder:
+            callbacks.on_start(folder, record)
+
     loop_callbacks = LoopCallbacks(
-        export, on_step, callbacks.should_stop, on_end, start_counts, parts, free_memory
+        export, on_step, callbacks.should_stop, on_start, on_end, start_counts, parts, free_memory
     )
     if folder is None:
         return train(task, steps, options, loop_callbacks)
@@ -133,6 +137,7 @@ def train_lora(
     notes: list[str],
     export: Callable[[TrainedLoRA], LoRA],
     draw: Callable[[], Pictures],
+    captions: Sequence[str],
     on_end: Callable[[], Pictures] = lambda: (),
     parts: Callable[[TrainedLoRA], Mapping[str, LoRA]] = lambda trained: {},
     saves: bool = False,
@@ -147,6 +152,7 @@ def train_lora(
         notes: see `attempt`.
         export: returns the current LoRA with its file's metadata.
         draw: draws samples with the current LoRA, every `sample_every` steps.
+        captions: what each of the samples is.
         on_end: measures after the last step, and returns the last samples; a cancel in it keeps
             the steps, as everywhere in the loop.
         parts: returns separate LoRAs by name, which are saved instead of the one of `export`.
@@ -195,12 +201,12 @@ def train_lora(
         if pictures is None:
             opened.load()  # a VAE that failed may still be in the model's place
         elif pictures:
-            callbacks.on_samples(record.step, pictures)
+            callbacks.on_samples(record.step, pictures, captions)
         return saves
 
     def finish(record: TrainingRecord) -> None:
         if pictures := looked("evaluating the result", on_end):
-            callbacks.on_samples(record.step, pictures)
+            callbacks.on_samples(record.step, pictures, captions)
             callbacks.on_step(record)
 
     record = run_loop(

@@ -75,6 +75,11 @@ class Effect:
         return f"effect: {how} {self.relative:.0%} of what another seed changes"
 
 
+def scales(scale: float) -> list[str]:
+    """Write the scales of the pictures for people, in their order."""
+    return [f"{number:g}".replace("-", "−") for number in (-scale, 0, scale)]
+
+
 def look_at_effect(
     opened: TrainingModel,
     prompts: Sequence[Conditioning],

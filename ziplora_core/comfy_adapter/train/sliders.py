@@ -26,7 +26,7 @@ from ..model.targets import resolve_some_unet, unet_targets
 from ..model.training_model import TrainingModel, training_model
 from .new_lora import new_lora
 from .run import refuse_untrainable, train_lora, training_mode
-from .slider_effect import PICTURES, Effect, look_at_effect
+from .slider_effect import PICTURES, Effect, look_at_effect, scales
 from .slider_tasks import SliderInputs, SliderTask
 
 
@@ -117,7 +117,8 @@ class SliderSession:
 
             trained = train_lora(
                 opened, objective, folder, callbacks, self.notes, export,
-                draw=lambda: list(self._look(opened, prompts, 1).pictures[0]), on_end=on_end,
+                draw=lambda: list(self._look(opened, prompts, 1).pictures[0]),
+                captions=scales(self.settings.range), on_end=on_end,
             )  # fmt: skip
             slider = export(trained)
         effect = effects[0] if effects else None

@@ -44,6 +44,9 @@ from .run import refuse_untrainable, train_lora, training_mode
 
 logger = logging.getLogger(__name__)
 
+_CAPTIONS = ("joint", "content", "style")
+"""What each of the sample pictures is."""
+
 
 @dataclass(frozen=True)
 class UnZipLoRAResult:
@@ -211,7 +214,7 @@ class UnZipLoRASession:
             return LoRA(self.texts[0], merged.modules(), merged_metadata(merged))
 
         trained = train_lora(
-            opened, task, folder, callbacks, self.notes, both, draw, on_end,
+            opened, task, folder, callbacks, self.notes, both, draw, _CAPTIONS, on_end,
             parts=lambda trained: self._alone(task, described(trained)),
             saves=settings.saves_per_validation,
         )  # fmt: skip
