@@ -21,7 +21,7 @@ export class Divider {
     const same = before.captions.length === after.captions.length;
     this.parts = same ? Math.max(1, before.captions.length) : 1;
     this.strip.write(same ? before.captions.map((one, n) => both(one, after.captions[n])) : []);
-    this.handle = make("div", { class: "divider", role: "slider", tabindex: "0", "aria-valuemin": "0",
+    this.handle = make("div", { class: "divider", role: "slider", tabindex: "0", autofocus: "", "aria-valuemin": "0",
       "aria-valuemax": "100", "aria-label": say("Divider") });
     this.handle.append(...Array.from({ length: this.parts }, () => make("span", {}, make("i"))));
     this.strip.stack.append(

@@ -131,7 +131,8 @@ class SliderPanel {
     const limits = { low: signed(low), high: signed(high) };
     const isBeyond = !scale.linked && (value < low || value > high);
     const edge = value > 0 ? Math.min(value, Math.max(0, high)) : Math.max(value, Math.min(0, low));
-    const trained = range ? say(isBeyond ? "beyond the trained {low} to {high}" : "trained {low} to {high}", limits) : "";
+    const words = isBeyond ? "beyond the trained {low} to {high}" : "trained {low} to {high}";
+    const trained = range ? say(words, limits) : "";
     const number = signed(value.toFixed(2));
     scale.show([number, trained].filter(Boolean).join(", "), number);
     scale.element.toggleAttribute("data-beyond", isBeyond);

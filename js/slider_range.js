@@ -36,7 +36,8 @@ export function rangeOfOutput(output) {
   const said = output?.[OUTPUT];
   if (!Array.isArray(said)) return null;
   const [range] = said;
-  return { range: isRange(range) ? range : null, why: say("The LoRA does not say how far it was trained to be moved.") };
+  const why = say("The LoRA does not say how far it was trained to be moved.");
+  return { range: isRange(range) ? range : null, why };
 }
 
 /**

@@ -143,7 +143,9 @@ const STYLE = `
 .ziplora-panel [data-wrong] .said { opacity: 1; color: color-mix(in srgb, #e0524f 60%, var(--fg-color)); }
 .ziplora-panel [data-wrong] .track { --part: var(--wrong); }
 .ziplora-panel .track[aria-disabled="true"] { opacity: 0.45; cursor: default; }
-.ziplora-panel .ends { position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 12px; }
+.ziplora-panel .ends {
+  position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 12px;
+}
 .ziplora-panel .ends :nth-child(2) { position: absolute; left: 50%; transform: translateX(-50%); }
 [data-ziplora-off]:not([data-node-id] *) { opacity: 0.4; }
 [data-ziplora-off="bypassed"]:not([data-node-id] *) { opacity: 0.2; }

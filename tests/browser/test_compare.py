@@ -191,6 +191,7 @@ def test_images_of_two_selected_nodes_are_compared(tab: Page, renderer: str) -> 
     large = tab.get_by_role("dialog")
     expect(large.get_by_label("Left picture")).to_have_value("Plain sum")
     expect(large.get_by_label("Right picture")).to_have_value("Merge")
+    expect(large.get_by_role("slider", name="Divider")).to_be_focused()
     expect(large.locator("img").last).to_have_js_property("complete", True)
     (left, right) = (steps_at(large.locator(".stack"), share)[0] for share in (0.1, 0.9))
     assert (left, right) == (100, 200)

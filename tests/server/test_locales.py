@@ -91,6 +91,16 @@ def test_locales_name_every_category_and_the_pack_in_the_template_browser(nodes:
         assert main["templateWorkflows"]["category"]["ziplora"]
 
 
+def test_locales_name_every_command_of_the_pack(served: Json) -> None:
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "js").glob("*.js"))
+    commands = {name.replace(".", "_") for name in re.findall(r'COMMAND = "([\w.]+)"', sources)}
+    assert commands
+    for language in languages():
+        names = written(language, "commands")
+        assert set(names) == commands and all(words["label"] for words in names.values())
+        assert served[language]["commands"].items() >= names.items()
+
+
 def numbers(text: str) -> list[str]:
     """The numbers of a text, in any order."""
     return sorted(NUMBER.findall(text))
