@@ -16,7 +16,7 @@ export class Strip {
     this.picture = make("img", { alt: "", draggable: "false" });
     this.stack = make("div", { class: "stack" }, this.picture);
     this.captions = make("div", { class: "captions numbers" });
-    this.element = make("figure", { class: "strip" }, this.stack, this.captions);
+    this.element = make("figure", { class: "ziplora-strip" }, this.stack, this.captions);
     this.picture.addEventListener("load", () => {
       const { naturalWidth, naturalHeight } = this.picture;
       this.element.style.setProperty("--ratio", String(naturalWidth / naturalHeight));

@@ -14,7 +14,7 @@ const STYLE = `
   padding: 6px; overflow: hidden; border-radius: 4px; color: var(--fg-color);
   background: var(--comfy-input-bg); font: 11px/1.35 system-ui, sans-serif;
 }
-:is(.ziplora-panel, .ziplora-large) * { box-sizing: border-box; }
+.ziplora-panel *, .ziplora-large * { box-sizing: border-box; }
 .ziplora-panel[data-empty=""] > :not(.hint), .ziplora-panel:not([data-empty]) > .hint { display: none; }
 .ziplora-panel .hint, .ziplora-panel .faint { opacity: 0.7; }
 .ziplora-panel .row { display: flex; align-items: center; gap: 6px; min-width: 0; flex: none; }
@@ -30,13 +30,13 @@ const STYLE = `
   color: var(--fg-color); background: var(--comfy-menu-bg, transparent); font: inherit;
   cursor: pointer;
 }
-:is(.ziplora-panel, .ziplora-large) button:hover:enabled { border-color: currentColor; }
+.ziplora-panel button:hover:enabled, .ziplora-large button:hover:enabled { border-color: currentColor; }
 .ziplora-panel button:disabled { opacity: 0.55; cursor: default; }
-:is(.ziplora-panel, .ziplora-large) button[aria-pressed="true"] {
+.ziplora-panel button[aria-pressed="true"], .ziplora-large button[aria-pressed="true"] {
   border-color: var(--ziplora-accent);
   background: color-mix(in srgb, var(--ziplora-accent) 30%, transparent);
 }
-:is(.ziplora-panel, .ziplora-large) :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
+.ziplora-panel :focus-visible, .ziplora-large :focus-visible { outline: 2px solid var(--ziplora-accent); outline-offset: 1px; }
 .ziplora-panel input[type="range"] { min-height: 24px; accent-color: var(--ziplora-accent); }
 .ziplora-panel .plot { position: relative; flex: 2 1 80px; min-height: 60px; }
 .ziplora-panel .plot canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
@@ -46,20 +46,20 @@ const STYLE = `
 }
 .ziplora-panel .pictures { display: flex; flex-direction: column; flex: 3 1 110px; min-height: 0; }
 .ziplora-panel .frame { flex: 1; min-height: 0; }
-.ziplora-panel .strip img { cursor: zoom-in; }
-:is(.ziplora-panel, .ziplora-large) .frame {
+.ziplora-panel .ziplora-strip img { cursor: zoom-in; }
+.ziplora-panel .frame, .ziplora-large .frame {
   display: flex; container-type: size; align-items: center; justify-content: center;
 }
-:is(.ziplora-panel, .ziplora-large) .strip {
+.ziplora-strip {
   --text: calc(1.35em + 2px);
   width: min(100cqw, calc((100cqh - var(--below, var(--text))) * var(--ratio, 1))); margin: 0;
 }
-.strip:has(> .captions[hidden]) { --below: 0px; }
-.ziplora-large .strip:has(> figcaption) { --below: calc(2 * var(--text)); }
-.strip .stack { position: relative; }
-.strip img { display: block; width: 100%; aspect-ratio: var(--ratio, 1); }
-.strip .captions { display: grid; grid-auto-columns: minmax(0, 1fr); grid-auto-flow: column; gap: 4px; }
-.strip .captions span, .ziplora-large figcaption {
+.ziplora-strip:has(> .captions[hidden]) { --below: 0px; }
+.ziplora-large .ziplora-strip:has(> figcaption) { --below: calc(2 * var(--text)); }
+.ziplora-strip .stack { position: relative; }
+.ziplora-strip img { display: block; width: 100%; aspect-ratio: var(--ratio, 1); }
+.ziplora-strip .captions { display: grid; grid-auto-columns: minmax(0, 1fr); grid-auto-flow: column; gap: 4px; }
+.ziplora-strip .captions span, .ziplora-large figcaption {
   height: var(--text); overflow: hidden; text-align: center; text-overflow: ellipsis; white-space: nowrap;
 }
 .ziplora-large {
@@ -90,7 +90,7 @@ const STYLE = `
   content: ""; position: absolute; top: 50%; left: -9px; width: 20px; height: 20px; margin-top: -10px;
   border: 2px solid #fff; border-radius: 50%; background: #0008;
 }
-:is(.ziplora-panel, .ziplora-large) [hidden] { display: none !important; }
+.ziplora-panel [hidden], .ziplora-large [hidden] { display: none !important; }
 .ziplora-panel .tip {
   position: absolute; z-index: 1; padding: 3px 6px; border: 1px solid var(--border-color);
   border-radius: 4px; color: var(--fg-color); background: var(--comfy-menu-bg);
@@ -147,8 +147,10 @@ const STYLE = `
   position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 12px;
 }
 .ziplora-panel .ends :nth-child(2) { position: absolute; left: 50%; transform: translateX(-50%); }
-[data-ziplora-off]:not([data-node-id] *) { opacity: 0.4; }
-[data-ziplora-off="bypassed"]:not([data-node-id] *) { opacity: 0.2; }
+.ziplora-panel[data-ziplora-off="muted"]:not([data-node-id] *),
+.ziplora-report[data-ziplora-off="muted"]:not([data-node-id] *) { opacity: 0.4; }
+.ziplora-panel[data-ziplora-off="bypassed"]:not([data-node-id] *),
+.ziplora-report[data-ziplora-off="bypassed"]:not([data-node-id] *) { opacity: 0.2; }
 `;
 
 let added = false;

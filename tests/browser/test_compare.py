@@ -200,5 +200,5 @@ def test_images_of_two_selected_nodes_are_compared(tab: Page, renderer: str) -> 
     tab.evaluate(SELECT_ONE)
     expect(button).to_have_count(0)
     tab.evaluate(COMMAND, "ziplora.compare_images")
-    expect(tab.get_by_text("Select two nodes that show images")).to_be_visible()
+    expect(tab.get_by_text("Select two nodes that show images").last).to_be_visible()
     tab.unroute("**/view?*")
