@@ -10,7 +10,7 @@ import { say } from "./translations.js";
 /** @typedef {NonNullable<ReturnType<typeof app.rootGraph.getNodeById>>} Node A node on the canvas. */
 
 /** The order of our widgets on a node, after all others. */
-const ORDER = ["slider_control", "training", "merge_map", "merge_sheet", "report"];
+const ORDER = ["lora_card", "folder_card", "slider_control", "training", "merge_map", "merge_sheet", "report"];
 
 /** The margin around an element in the classic renderer, in pixels; the frontend's default. */
 const MARGIN = 10;

@@ -6,7 +6,7 @@ import { app } from "../../scripts/app.js";
 const LOOK = 400;
 
 const STYLE = `
-.ziplora-panel[data-ziplora-old], .ziplora-report[data-ziplora-old] { opacity: 0.6; }
+.ziplora-panel[data-ziplora-old]:not(.card), .ziplora-report[data-ziplora-old] { opacity: 0.6; }
 .ziplora-report[data-failed] { outline: 1px solid #e0524f; outline-offset: -1px; }
 .ziplora-panel, .ziplora-large { --ziplora-accent: #3b9eff; }
 .ziplora-panel {
@@ -143,6 +143,24 @@ const STYLE = `
 .ziplora-panel [data-wrong] .said { opacity: 1; color: color-mix(in srgb, #e0524f 60%, var(--fg-color)); }
 .ziplora-panel [data-wrong] .track { --part: var(--wrong); }
 .ziplora-panel .track[aria-disabled="true"] { opacity: 0.45; cursor: default; }
+.ziplora-panel.card { gap: 6px; }
+.ziplora-panel .file { display: flex; flex: 1; gap: 8px; min-height: 0; }
+.ziplora-panel .file img { width: 62px; height: 62px; border-radius: 4px; object-fit: cover; cursor: zoom-in; }
+.ziplora-panel .about { display: flex; flex: 1; flex-direction: column; gap: 2px; min-width: 0; user-select: text; }
+.ziplora-panel .facts, .ziplora-panel .words, .ziplora-panel .done, .ziplora-panel .line {
+  flex: none; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+}
+.ziplora-panel .file .done { flex: 1; }
+.ziplora-panel.card [data-wrong] { color: #e0524f; }
+.ziplora-panel .facts[data-wrong], .ziplora-panel .line[data-wrong], .ziplora-panel .tile span {
+  display: -webkit-box; overflow: hidden; flex: none; -webkit-box-orient: vertical; -webkit-line-clamp: 2; white-space: normal; overflow-wrap: anywhere;
+}
+.ziplora-panel .tiles { display: grid; flex: 1; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 6px; min-height: 0; }
+.ziplora-panel .tile { display: flex; flex-direction: column; gap: 2px; min-height: 0; }
+.ziplora-panel .tile img, .ziplora-panel .tile .none {
+  flex: 1; min-height: 0; width: 100%; border-radius: 4px; object-fit: cover; cursor: zoom-in;
+}
+.ziplora-panel .tile .none { display: grid; place-items: center; border: 1px solid var(--border-color); cursor: default; }
 .ziplora-panel .ends {
   position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 12px;
 }

@@ -26,6 +26,7 @@ from ...ziplora_core.lora.pair import LoRAPair, scaled
 from ...ziplora_core.training.report import compose
 from ..shared.before_run import UNLINKED, checked
 from ..shared.lora_inputs import (
+    FOR_SDXL,
     NONE,
     bias_and_norm_input,
     check_either,
@@ -178,6 +179,7 @@ class LoadMergedLoRA(io.ComfyNode):
                     "merged_lora",
                     options=folder_paths.get_filename_list("loras"),
                     tooltip="A file that Save Merged LoRA wrote. Press R after saving a new one.",
+                    extra_dict=FOR_SDXL,
                 )
             ],
             outputs=[

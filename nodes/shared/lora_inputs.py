@@ -20,6 +20,9 @@ from .picked import picked_names
 NONE = "None"
 """The entry of a file list that stands for no file: the LoRA comes from a connected input."""
 
+FOR_SDXL = {"ziplora_for_sdxl": True}
+"""What tells `js/other_bases.js` to mark the files of a list that belong to another base model."""
+
 
 def bias_and_norm_input() -> io.Combo.Input:
     """The input that decides about the parts of a LoRA that are not low-rank factors."""
@@ -36,9 +39,8 @@ def bias_and_norm_input() -> io.Combo.Input:
 
 def lora_file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
     """A LoRA file, or None if a LORA_MODEL is connected instead."""
-    return io.Combo.Input(
-        name, options=[NONE, *folder_paths.get_filename_list("loras")], tooltip=what, **others
-    )
+    options = [NONE, *folder_paths.get_filename_list("loras")]
+    return io.Combo.Input(name, options=options, tooltip=what, extra_dict=FOR_SDXL, **others)
 
 
 def picked_files(**picked: str | None) -> bool | str:

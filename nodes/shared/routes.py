@@ -11,6 +11,7 @@ from aiohttp import web
 from ...ziplora_core.comfy_adapter.apply.slider_file import slider_file
 from ...ziplora_core.training import registry
 from ...ziplora_core.training.run_history import summary
+from .glance_routes import register_glance_routes
 
 _DIGITS = 12
 """Digits of the longest training; int() refuses 4,300."""
@@ -18,7 +19,7 @@ _EXPECTED = "expected a JSON object in UTF-8, with node_id and workflow as texts
 
 
 def register_routes(routes: web.RouteTableDef) -> None:
-    """Add the routes that show and control trainings and describe slider files.
+    """Add the routes that show and control trainings and describe files.
 
     - `POST /ziplora/stop`: stop, and keep what was learned
     - `POST /ziplora/save`: save the current LoRA, and continue
@@ -31,6 +32,7 @@ def register_routes(routes: web.RouteTableDef) -> None:
     the node of one workflow, or `{}` for all running trainings. The answer is
     `{"stopped": [ids]}` or `{"saving": [ids]}`, or 404 if no such run is in progress.
     """
+    register_glance_routes(routes)
 
     @routes.post("/ziplora/stop")
     async def stop(request: web.Request) -> web.Response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -61,6 +63,53 @@ def test_get_of_a_number_of_any_length_is_not_found(server: ComfyServer) -> None
 def test_get_of_a_slider_with_any_name_says_why(server: ComfyServer) -> None:
     for name in ("%00.safetensors", "..%2F..%2Fx.safetensors", f"{'x' * 3000}.safetensors", ""):
         assert status(server, f"/ziplora/slider?name={name}") == 200
+
+
+def test_get_of_a_file_or_folder_with_any_name_says_why_and_shows_no_picture(
+    server: ComfyServer,
+) -> None:
+    (server.base / "secret.safetensors").write_bytes(b"mine")
+    for name in ("%00", "..%2F..%2Fsecret.safetensors", "..", "/etc/passwd", "x" * 3000, ""):
+        for path in ("lora", "folder"):
+            said = server.get(f"/ziplora/{path}?name={name}")
+            assert "no such f" in said["problem"], said
+        assert status(server, f"/ziplora/lora/preview?name={name}") == 404
+        for picture in ("example.png", "..%2Fexample.png", "%00", ""):
+            asked = f"/ziplora/folder/picture?name={name}&picture={picture}"
+            assert status(server, asked) == 404
+    for path in ("lora", "folder", "folder/picture", "lora/preview"):
+        assert status(server, f"/ziplora/{path}") in (200, 404)
+    assert server.get("/ziplora/loras") == {"others": {}, "complete": True}
+
+
+def test_lora_of_any_header_is_shown_or_refused_and_soon(server: ComfyServer) -> None:
+    """Deep and wide JSON, a header that lies about its length, and keys that are slow to sort."""
+    loras = server.models / "loras"
+    wide = b'{"__metadata__": {"ss_tag_frequency": "' + b"[" * 200_000 + b'"}, "a": {"dtype": "F16"'
+    wide += b', "shape": [1], "data_offsets": [0, 2]}}'
+    headers = {
+        "deep": b'{"a": ' + DEEP + b"}",
+        "wide": wide,
+        "long key": b'{"' + b"down_blocks_" * 100_000 + b'": {"dtype": "F16", "shape": [1], '
+        b'"data_offsets": [0, 2]}}',
+    }
+    paths = []
+    for name, header in headers.items():
+        path = loras / f"header of {name}.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+        paths.append(path)
+    paths.append(loras / "lying.safetensors")
+    paths[-1].write_bytes((1 << 62).to_bytes(8, "little") + b"{")
+    try:
+        for path in paths:
+            begun = time.monotonic()
+            said = server.get(f"/ziplora/lora?name={urllib.parse.quote(path.name)}")
+            assert time.monotonic() - begun < 5
+            assert said["problem"] or said["words"] == []
+        assert server.get("/ziplora/loras")["complete"]
+    finally:
+        for path in paths:
+            path.unlink()
 
 
 def test_export_format_that_does_not_exist_is_refused_before_the_run(server: ComfyServer) -> None:

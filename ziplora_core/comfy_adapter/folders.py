@@ -49,13 +49,20 @@ def lora_path(name: str) -> Path:
     """
     found = find_lora(name)
     if found is None:
-        raise problem(
-            name,
-            found="no such file in ComfyUI's loras folders",
-            expected="the file that was picked",
-            advice="Press R to refresh the lists and pick a file that is there.",
-        )
+        raise _not_there(name, "file in ComfyUI's loras folders")
     return found
+
+
+def listed_lora(name: str) -> Path:
+    """Return the path of a LoRA file that the pickers list, for requests, which may ask for any.
+
+    Raises:
+        ZipLoRAError: it is not listed.
+    """
+    found = listed(name, folder_paths.get_filename_list("loras"))
+    if found is None:
+        raise _not_there(name, "file in ComfyUI's loras folders")
+    return lora_path(found)
 
 
 def input_subfolders() -> list[str]:
@@ -95,6 +102,27 @@ def input_subfolder(name: str) -> Path:
     if (place / name).is_dir():  # which spares the walk through all folders
         return place / name
     return place / (listed(name, input_subfolders()) or name)
+
+
+def listed_subfolder(name: str) -> Path:
+    """Return the path of a folder that the picker lists, for requests, which may ask for any.
+
+    Raises:
+        ZipLoRAError: it is not listed.
+    """
+    found = listed(name, input_subfolders())
+    if found is None:
+        raise _not_there(name, "folder in ComfyUI's input folder")
+    return Path(folder_paths.get_input_directory()) / found
+
+
+def _not_there(name: str, what: str) -> ZipLoRAError:
+    return problem(
+        name,
+        found=f"no such {what}",
+        expected="the one that was picked",
+        advice="Press R to refresh the lists and pick one that is there.",
+    )
 
 
 def work_root() -> Path:

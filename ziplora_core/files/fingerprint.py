@@ -27,10 +27,19 @@ def fingerprint(path: Path) -> str | None:
         settled = abs(time.time_ns() - stat.st_ctime_ns) > _UNSETTLED
         if os.name == "nt" or not settled:
             return _content_hash(path)
-        state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        return _hash_of_state(path, state)
+        return _hash_of_state(path, state_of(path))
     except OSError:
         return None
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what the system says of a file, for what is only shown: reading a file takes longer.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    stat = path.stat()
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=1024)

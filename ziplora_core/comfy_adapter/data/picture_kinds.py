@@ -31,6 +31,12 @@ def is_read(path: Path) -> bool:
     return ending in _READ and Image.registered_extensions().get(ending) in Image.OPEN
 
 
+def read_formats() -> list[str]:
+    """List Pillow's names of the formats that are read; others, such as EPS, start programs."""
+    endings = Image.registered_extensions()
+    return sorted({endings[ending] for ending in _READ & {*endings}} & {*Image.OPEN})
+
+
 def why_no_picture(path: Path) -> tuple[bool, str]:
     """Tell whether a file that is not read looks like a picture, and why it is not read."""
     ending = path.suffix.lower()

@@ -1,0 +1,109 @@
+// @ts-check
+/**
+ * Marks the files in the pickers' lists that belong to another base model than SDXL. The server looks
+ * for them when a person opens a list.
+ *
+ * Nodes 2.0 asks each list for its labels (`getOptionLabel`). The classic canvas would then leave out
+ * the box that filters a long list, so there the entries of the opened menu are written anew.
+ */
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { also, isOurs } from "./panel.js";
+
+const FOR_SDXL = "ziplora_for_sdxl";
+const VUE = "Comfy.VueNodes.Enabled";
+/** How often the server is asked to go on with one list, a second each. */
+const ROUNDS = 300;
+
+/** @type {Map<string, string>} the base of each file that does not fit, by its name */
+const bases = new Map();
+/** @type {Set<() => void>} what shows the marks of a list that is open */
+const shown = new Set();
+let asking = false;
+
+/** @param {string | null} name of a file */
+function label(name) {
+  const base = bases.get(name ?? "");
+  return base ? `${name} ⚠ ${base}` : name ?? "";
+}
+
+/** Asks the server, which looks through a part of a long list at a time, until it has seen all. */
+async function ask() {
+  if (asking) return;
+  asking = true;
+  try {
+    for (let round = 0, complete = false; round < ROUNDS && !complete; round += 1) {
+      const answer = await api.fetchApi("/ziplora/loras");
+      const said = answer.ok ? await answer.json() : { others: {}, complete: true };
+      for (const [name, base] of Object.entries(said.others)) bases.set(name, base);
+      for (const show of shown) show();
+      ({ complete } = said);
+    }
+  } catch {
+    // The server is away: the list stays as it is.
+  } finally {
+    asking = false;
+    shown.clear();
+  }
+}
+
+/** @param {() => void} show marks a list that has just been opened */
+function opened(show) {
+  show();
+  shown.add(show);
+  ask();
+}
+
+/** Marks the entries of the classic canvas's menu that has just been opened. */
+function markMenu() {
+  const menu = [...document.querySelectorAll(".litecontextmenu")].at(-1);
+  if (!menu) return; // an arrow was clicked
+  opened(() => {
+    for (const entry of /** @type {NodeListOf<HTMLElement>} */ (menu.querySelectorAll(".litemenu-entry"))) {
+      const { value = "" } = entry.dataset;
+      if (bases.has(value)) entry.textContent = label(value);
+    }
+  });
+}
+
+/**
+ * Returns the lists of files for SDXL on a node.
+ * @param {any} node
+ * @returns {any[]} their widgets
+ */
+function listsOf(node) {
+  if (!node?.widgets || !isOurs(node)) return [];
+  const { required, optional } = node.constructor.nodeData.input ?? {};
+  const inputs = { ...required, ...optional };
+  return node.widgets.filter((/** @type {any} */ { name }) => inputs[name]?.[1]?.[FOR_SDXL]);
+}
+
+/** @param {Event} event on an element of the page, maybe a list of Nodes 2.0 */
+function openedOnPage({ target }) {
+  const list = /** @type {Element} */ (target)?.closest?.("[data-node-id] [role='combobox']");
+  const holder = /** @type {HTMLElement | null} */ (list?.closest("[data-node-id]"));
+  if (!holder) return;
+  for (const widget of listsOf(app.canvas.graph?.getNodeById(holder.dataset.nodeId ?? ""))) {
+    opened(() => {
+      const { options } = widget._state ?? widget; // what the page watches
+      options.values = [...options.values];
+    });
+  }
+}
+
+app.registerExtension({
+  name: "ziplora.other_bases",
+  setup() {
+    for (const event of ["pointerdown", "focusin"]) document.addEventListener(event, openedOnPage, true);
+  },
+  nodeCreated(node) {
+    for (const widget of listsOf(node)) {
+      Object.defineProperty(widget.options, "getOptionLabel", {
+        configurable: true,
+        enumerable: true,
+        get: () => (app.extensionManager.setting.get(VUE) ? label : undefined),
+      });
+      also(widget, "onClick", () => queueMicrotask(markMenu));
+    }
+  },
+});
