@@ -51,14 +51,23 @@ class FolderCard {
     this.line.toggleAttribute("data-wrong", Boolean(problem));
   }
 
+  /** @param {HTMLImageElement} image one of those that are shown, all of which can be seen large */
+  choice(image) {
+    const images = [...this.tiles.querySelectorAll("img")];
+    const all = images.map(({ src, alt, name }) => ({ src, alt, name, captions: [alt] }));
+    const at = images.indexOf(image);
+    return { all, at, other: (at + 1) % all.length };
+  }
+
   /** @param {Said["pictures"][number]} picture */
   tile({ name, caption, version }) {
     const under = make("span", { title: `${name}\n${caption}` }, caption || name);
     if (!caption) under.classList.add("faint");
     if (version === null) return make("div", { class: "tile" }, make("div", { class: "none" }, "?"), under);
     const query = new URLSearchParams({ name: this.folder, picture: name, version });
-    const image = make("img", { src: api.apiURL(`/ziplora/folder/picture?${query}`), alt: caption || name, draggable: "false" });
-    opensLarge(image);
+    const src = api.apiURL(`/ziplora/folder/picture?${query}`);
+    const image = make("img", { src, name, alt: caption || name, draggable: "false" });
+    opensLarge(image, () => this.choice(image));
     return make("div", { class: "tile" }, image, under);
   }
 }

@@ -46,7 +46,10 @@ class FileRow {
     /** @type {string[]} */
     this.words = [];
     this.picture = make("img", { alt: "", draggable: "false" });
-    opensLarge(this.picture);
+    opensLarge(this.picture, () => {
+      const { src, alt } = this.picture;
+      return { all: [{ src, alt, name: this.file, captions: [] }], at: 0, other: 0 };
+    });
     this.facts = make("div", { class: "facts numbers" });
     this.trigger = make("div", { class: "words" });
     this.put = make("button", { type: "button" }, say("Put into the prompt"));
