@@ -158,7 +158,7 @@ const STYLE = `
 .ziplora-panel.past .curves { background: inherit; }
 .ziplora-panel.past .plot { height: 150px; }
 .ziplora-panel.past .pictures { flex: none; }
-.ziplora-panel.past .frame { height: 260px; }
+.ziplora-panel.past .frame { flex: none; height: 260px; }
 .ziplora-panel.past .acts { flex-wrap: wrap; }
 .ziplora-panel.past .button {
   display: inline-flex; align-items: center; min-height: 24px; padding: 0 8px; border-radius: 4px;

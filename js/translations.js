@@ -63,7 +63,6 @@ const CHINESE = {
   "Nothing has been trained yet, or nothing is kept.": "还没有训练过，或者没有保留任何训练。",
   "Choose two to compare them.": "选择两项进行比较。",
   "Choose two trainings to compare them": "选择两次训练进行比较",
-  "Compare": "比较",
   "Compare {title}": "比较 {title}",
   "is running": "正在运行",
   "finished": "已完成",
