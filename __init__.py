@@ -13,6 +13,7 @@ from server import PromptServer  # noqa: E402, TID251
 from typing_extensions import override  # noqa: E402
 
 from .nodes import NODES  # noqa: E402
+from .nodes.shared.past_routes import register_past_routes  # noqa: E402
 from .nodes.shared.routes import register_routes  # noqa: E402
 from .ziplora_core.comfy_adapter.housekeeping import remove_temporary_files  # noqa: E402
 
@@ -23,6 +24,7 @@ class ZipLoRAExtension(ComfyExtension):
     @override
     async def on_load(self) -> None:
         register_routes(PromptServer.instance.routes)
+        register_past_routes(PromptServer.instance.routes)
         await asyncio.to_thread(remove_temporary_files)
 
     @override

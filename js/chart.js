@@ -7,7 +7,7 @@
 import { colourOf } from "./colours.js";
 import { Plot } from "./plot.js";
 import {
-  below, columnsOf, distinct, nearest, scale, short, smooth, spanOf, ticks, valueRange,
+  below, columnsOf, distinct, nearest, scale, short, smooth, spanOf, ticks, valueRange, within,
 } from "./chart_axes.js";
 import { say } from "./translations.js";
 
@@ -56,7 +56,8 @@ export class Chart extends Plot {
 
   /** @param {string} term whose latest running mean is returned */
   latest(term) {
-    return smooth((this.terms.get(term) ?? []).slice(-ENOUGH)).at(-1) ?? null;
+    const known = (this.terms.get(term) ?? []).filter((value) => value !== null);
+    return smooth(known.slice(-ENOUGH)).at(-1) ?? null;
   }
 
   /** Returns the terms whose curves are too low to be seen. */
@@ -76,7 +77,7 @@ export class Chart extends Plot {
         apart: term === APART,
         colour: this.colour(term),
         raw: columnsOf(values, this.steps, columns, logarithmic),
-        mean: columnsOf(this.few ? values : smooth(values), this.steps, columns, logarithmic),
+        mean: columnsOf(this.few ? values : within(values, smooth(values)), this.steps, columns, logarithmic),
       };
     });
     const places = [false, true].map((apart) => {

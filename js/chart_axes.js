@@ -76,6 +76,16 @@ export function smooth(values) {
 }
 
 /**
+ * Leaves out means where there is no value: a curve ends where its values do.
+ * @param {Values} values
+ * @param {Values} means
+ * @returns {Values}
+ */
+export function within(values, means) {
+  return means.map((mean, n) => (values[n] === null ? null : mean));
+}
+
+/**
  * Tells which curves a logarithmic scale leaves out, as all their values are below its range.
  * @param {Map<string, Values>} terms
  * @returns {Set<string>}

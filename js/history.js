@@ -13,6 +13,8 @@
  * @property {[number, number]} prepared
  * @property {number | null} speed steps per second; before the first step, evaluations per second
  * @property {string[]} saved
+ * @property {string} folder its name among the past trainings
+ * @property {boolean} continues whether it was stopped and can go on
  * @property {(number | null)[]} errors
  * @property {number[]} samples
  * @property {(string[] | null)[]} [captions] of each sample; null where they are those of the last one

@@ -1,18 +1,34 @@
 // @ts-check
 /** The sample images that a training has drawn so far, with a slider to go through them. */
 import { api } from "../../scripts/api.js";
+import { nearest } from "./chart_axes.js";
 import { opensLarge } from "./large_picture.js";
 import { make } from "./panel.js";
 import { Strip } from "./strip.js";
 import { say } from "./translations.js";
 
+/** @typedef {{ run?: string, samples: number[], captions?: (string[] | null)[] }} Offer */
+
+/**
+ * Returns the path of a running training's images.
+ * @param {any} message
+ * @param {number} step
+ */
+function ofRun({ node_id, workflow, run }, step) {
+  return `/ziplora/training/${encodeURIComponent(node_id)}/samples/${step}?${new URLSearchParams({ workflow, run })}`;
+}
+
 export class SamplePictures {
-  /** @param {boolean} searches whether they are the best images of a search */
-  constructor(searches) {
+  /**
+   * @param {boolean} searches whether they are the best images of a search
+   * @param {(offer: any, step: number) => string} [pathOf] returns the path of a step's images
+   */
+  constructor(searches, pathOf = ofRun) {
+    this.pathOf = pathOf;
     this.words = searches
       ? { short: "after image {step}", long: "Best images after image {step}" }
       : { short: "step {step}", long: "Sample images of step {step}" };
-    /** @type {import("./history.js").Message | null} */
+    /** @type {Offer | null} */
     this.message = null;
     this.strip = new Strip();
     this.strip.element.hidden = true;
@@ -28,7 +44,7 @@ export class SamplePictures {
     this.element = make("div", { class: "pictures" }, frame, row);
   }
 
-  /** @param {import("./history.js").Message} message names the available images */
+  /** @param {Offer} message names the available images */
   offer(message) {
     const { scrub } = this;
     const { samples } = message;
@@ -40,6 +56,20 @@ export class SamplePictures {
     this.strip.element.hidden = samples.length === 0;
     this.none.hidden = samples.length > 0;
     this.#show();
+  }
+
+  /**
+   * Shows the images of the step nearest to this one.
+   * @param {number} step
+   */
+  seek(step) {
+    this.scrub.value = String(Math.max(0, nearest(this.message?.samples ?? [], step)));
+    this.#show();
+  }
+
+  /** The step whose images are shown; undefined without any. */
+  get step() {
+    return this.message?.samples[Number(this.scrub.value)];
   }
 
   #show() {
@@ -60,13 +90,13 @@ export class SamplePictures {
   }
 
   /**
-   * @param {import("./history.js").Message} message
+   * @param {Offer} message
    * @param {number} at place among the samples
    * @returns {import("./strip.js").Shown}
    */
-  #shown({ node_id, workflow, run, samples, captions = [] }, at) {
-    const place = `/ziplora/training/${encodeURIComponent(node_id)}/samples/${samples[at]}`;
-    const src = api.apiURL(`${place}?${new URLSearchParams({ workflow, run })}`);
+  #shown(message, at) {
+    const { samples, captions = [] } = message;
+    const src = api.apiURL(this.pathOf(message, samples[at]));
     const said = captions.slice(0, at + 1).findLast((texts) => texts !== null) ?? [];
     const [name, alt] = [this.words.short, this.words.long].map((words) => say(words, { step: samples[at] }));
     return { src, name, alt, captions: said };

@@ -169,6 +169,40 @@ const STYLE = `
 .ziplora-report[data-ziplora-off="muted"]:not([data-node-id] *) { opacity: 0.4; }
 .ziplora-panel[data-ziplora-off="bypassed"]:not([data-node-id] *),
 .ziplora-report[data-ziplora-off="bypassed"]:not([data-node-id] *) { opacity: 0.2; }
+.ziplora-panel.past {
+  gap: 8px; padding: 12px; overflow: auto; border-radius: 0; background: var(--comfy-menu-bg); font-size: 12px;
+}
+.ziplora-panel.past .view { display: flex; flex-direction: column; gap: 8px; background: inherit; }
+.ziplora-panel.past .curves { background: inherit; }
+.ziplora-panel.past .plot { height: 150px; }
+.ziplora-panel.past .pictures { flex: none; }
+.ziplora-panel.past .frame { flex: none; height: 260px; }
+.ziplora-panel.past .acts { flex-wrap: wrap; }
+.ziplora-panel.past .button {
+  display: inline-flex; align-items: center; min-height: 24px; padding: 0 8px; border-radius: 4px;
+  border: 1px solid var(--border-color); color: inherit; text-decoration: none;
+}
+.ziplora-panel.past :is(h2, h3, h4, p, ul) { margin: 0; padding: 0; font: inherit; overflow-wrap: anywhere; }
+.ziplora-panel.past :is(h2, h3) { font-size: 14px; font-weight: 600; }
+.ziplora-panel.past h4 { margin-top: 6px; font-weight: 600; }
+.ziplora-panel.past li { list-style: none; overflow-wrap: anywhere; }
+.ziplora-panel.past [role="status"]:empty { display: none; }
+.ziplora-panel.past .entries { display: flex; flex-direction: column; gap: 6px; }
+.ziplora-panel.past .entry { display: flex; align-items: center; gap: 8px; }
+.ziplora-panel.past .entry button {
+  display: flex; flex: 1; gap: 8px; align-items: center; min-width: 0; padding: 6px; text-align: left;
+}
+.ziplora-panel.past .entry img { width: 48px; height: 48px; object-fit: cover; border-radius: 3px; }
+.ziplora-panel.past .entry .grow > * { display: block; }
+.ziplora-panel.past .entry .faint { font-size: 11px; }
+.ziplora-panel.past .title { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ziplora-panel.past table { width: 100%; border-collapse: collapse; table-layout: fixed; }
+.ziplora-panel.past :is(th, td) {
+  padding: 2px 6px 2px 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; font-weight: normal;
+}
+.ziplora-panel.past tr { border-bottom: 1px solid var(--border-color); }
+.ziplora-panel.past th { opacity: 0.7; }
+.ziplora-panel.past th.node { padding-top: 8px; font-weight: 600; opacity: 1; }
 `;
 
 let added = false;

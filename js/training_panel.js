@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { Chart } from "./chart.js";
 import { History } from "./history.js";
 import { fill, make, makePanel, showOnNode } from "./panel.js";
+import { goOn } from "./past_data.js";
 import { SamplePictures } from "./sample_pictures.js";
 import { short } from "./chart_axes.js";
 import { say } from "./translations.js";
@@ -48,6 +49,9 @@ export class TrainingPanel {
     this.log.addEventListener("click", () => this.toggleScale());
     this.stop = this.button(say("Stop and keep"), say(this.says.end), "stop");
     this.save = this.button(say("Save now"), say("Save the current LoRA and continue"), "save");
+    this.more = make("button", { type: "button", title: say("Train on, from where it ended to its last step") }, say("Continue"));
+    this.more.hidden = true;
+    this.more.addEventListener("click", () => this.continue());
     this.pictures = draws ? new SamplePictures(searches) : null;
     const gap = make("span", { class: "grow" });
     this.element = makePanel(say(this.says.empty));
@@ -56,7 +60,7 @@ export class TrainingPanel {
       this.chart.element,
       this.legend,
       ...(this.pictures ? [this.pictures.element] : []),
-      make("div", { class: "row" }, this.stop, this.save, gap, this.log),
+      make("div", { class: "row" }, this.stop, this.more, this.save, gap, this.log),
     );
     for (const part of [this.chart.element, this.legend, this.save, this.log]) part.hidden = searches;
     const height = HEIGHT + (draws ? PICTURES : 0) - (searches ? CHART : 0);
@@ -115,6 +119,21 @@ export class TrainingPanel {
     this.showWords();
   }
 
+  /** Queues the stopped training again. */
+  async continue() {
+    const { last } = this.history;
+    if (!last) return;
+    this.more.disabled = true; // until the server has answered: one press, one run
+    try {
+      await goOn(last.folder);
+      this.asked = say("Queued; it trains on from step {step}.", { step: last.step });
+    } catch (error) {
+      this.asked = error instanceof Error ? error.message : String(error);
+    }
+    this.more.disabled = false;
+    this.showWords();
+  }
+
   /**
    * Shows a message of the server; returns false if an earlier one is missing.
    * @param {Message} message
@@ -150,6 +169,8 @@ export class TrainingPanel {
     this.numbers.textContent = this.numbers.title = pace(message, this.says);
     this.stop.disabled = this.save.disabled = this.away || message.state !== "running";
     this.save.disabled ||= message.steps === 0;
+    this.more.hidden = !message.continues;
+    this.stop.hidden = message.continues;
     this.showWords();
     this.pictures?.offer(message);
   }

@@ -55,8 +55,11 @@ export function pace({ state, step, steps, prepared: [done, all], speed, memory,
   return parts.join(" · ");
 }
 
-/** @param {number} seconds */
-function duration(seconds) {
+/**
+ * Says how long something takes.
+ * @param {number} seconds
+ */
+export function duration(seconds) {
   const whole = Math.round(seconds);
   const [hours, minutes, rest] = [whole / 3600, (whole % 3600) / 60, whole % 60].map(Math.floor);
   if (hours) return say("{hours} h {minutes} min", { hours, minutes });

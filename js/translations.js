@@ -56,6 +56,47 @@ const CHINESE = {
   "The server was restarted. Press Run to continue from the last checkpoint, if there is one.":
     "服务器已重新启动。再次运行，将从最后一个检查点（如果有）继续。",
   "The server sent data that cannot be shown.": "服务器发来了无法显示的数据。",
+  // Past trainings
+  "Past trainings": "过去的训练",
+  "All past trainings": "全部过去的训练",
+  "Read the list again": "重新读取列表",
+  "Nothing has been trained yet, or nothing is kept.": "还没有训练过，或者没有保留任何训练。",
+  "Choose two to compare them.": "选择两项进行比较。",
+  "Choose two trainings to compare them": "选择两次训练进行比较",
+  "Compare {title}": "比较 {title}",
+  "is running": "正在运行",
+  "finished": "已完成",
+  "stopped and kept": "已停止并保留",
+  "cancelled": "已取消",
+  "ended with an error": "因错误而结束",
+  "ended early": "提前结束",
+  "cut short": "被中断",
+  "Open workflow": "打开工作流",
+  "Open the workflow as it was queued, in a new tab": "在新标签页中打开当时提交的工作流",
+  "It was queued without a workflow.": "提交时没有附带工作流。",
+  "Continue": "继续",
+  "Train on, from where it ended to its last step": "从结束的地方继续训练，直到最后一步",
+  "Queued; it trains on from step {step}.": "已提交，将从第 {step} 步继续训练。",
+  "Delete": "删除",
+  "Delete its record and what is needed to continue; LoRA files stay": "删除它的记录和继续训练所需的内容；LoRA 文件会保留",
+  "Delete this training?": "删除这次训练？",
+  "Losses, samples and the checkpoint are deleted. LoRA files stay.": "损失、样图和检查点将被删除。LoRA 文件会保留。",
+  "Deleted.": "已删除。",
+  "Download the losses for {program}": "下载供 {program} 使用的损失数据",
+  "Files": "文件",
+  "Its LoRA is not in a file.": "它的 LoRA 没有保存为文件。",
+  "Settings": "设置",
+  "Settings that differ": "不同的设置",
+  "None.": "没有。",
+  "One has steps and the other passes: their losses cannot be compared.":
+    "一个按步、另一个按遍计算，它们的损失无法比较。",
+  "This training is not kept any more.": "这次训练已不再保留。",
+  "A training that runs is not deleted.": "正在运行的训练不会被删除。",
+  "Notify me when a training of more than a minute ends while I look elsewhere":
+    "当我不在此页面时，超过一分钟的训练结束后通知我",
+  "The browser does not allow notifications for this page.": "浏览器不允许此页面发送通知。",
+  "A training has ended": "训练已结束",
+  "A training ended with an error": "训练因错误而结束",
   // Search panel
   "Search of {title}": "{title} 的搜索",
   "Pace and memory appear here.": "速度和内存占用将显示在这里。",
@@ -167,13 +208,17 @@ const CHINESE = {
   "The report appears here after a run.": "运行之后，报告将显示在这里。",
 };
 
+/** The page's language, as `en` or `zh`. */
+export function language() {
+  return String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
+}
+
 /**
  * Translates a string into the language of the page; a string without a translation stays English.
  * @param {string} english with `{name}` as the placeholder of a value
  * @param {Record<string, string | number>} [values]
  */
 export function say(english, values = {}) {
-  const language = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
-  const words = language === "zh" ? CHINESE[english] ?? english : english;
+  const words = language() === "zh" ? CHINESE[english] ?? english : english;
   return words.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }

@@ -16,6 +16,7 @@ from ..ziplora_core.lora.layers import LAYER_CHOICES
 from .shared.before_run import UNLINKED, checked, unless_linked
 from .shared.outputs import lora_output, loss_output, report_output
 from .shared.progress import followed, log_warnings
+from .shared.queued import Trainer
 from .shared.training_inputs import (
     SQUARE_IMAGE,
     alpha_input,
@@ -32,7 +33,7 @@ from .shared.training_inputs import (
 from .shared.types import OptionsType
 
 
-class TrainDreamBoothLoRA(io.ComfyNode):
+class TrainDreamBoothLoRA(Trainer):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -155,7 +156,7 @@ class TrainDreamBoothLoRA(io.ComfyNode):
                 loss_output(),
                 report_output(),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )
 
     @classmethod

@@ -26,6 +26,7 @@ from ..ziplora_core.ziplora.options import SOLVERS, ZipLoRASettings
 from .shared.before_run import checked, unless_linked
 from .shared.outputs import lora_output, loss_output, merged_output, report_output
 from .shared.progress import followed, log_warnings
+from .shared.queued import Trainer
 from .shared.shown import used_with
 from .shared.training_inputs import (
     learning_rate_input,
@@ -42,7 +43,7 @@ _OWN = used_with("solver", "closed_form", "adam", "closed_form_then_adam")
 _NO_LATENT = "of the images that each LoRA draws, in pixels. Not used for a concept with a latent."
 
 
-class ZipLoRAOptimize(io.ComfyNode):
+class ZipLoRAOptimize(Trainer):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -238,7 +239,7 @@ class ZipLoRAOptimize(io.ComfyNode):
                 loss_output(),
                 report_output(),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )
 
     @classmethod

@@ -25,6 +25,8 @@ from ...ziplora_core.training.interface import ProgressCallbacks, TrainingRecord
 from ...ziplora_core.training.protection import attempt
 from ...ziplora_core.training.run_history import Run
 from ...ziplora_core.training.sample_strips import Strip, keep_strips, read_strips
+from .kept_record import KeptRecord
+from .queued import Queued
 
 logger = logging.getLogger(__name__)
 
@@ -64,21 +66,22 @@ def followed(
     state of the training is kept.
 
     Args:
-        node: needs the hidden inputs `unique_id` and `extra_pnginfo`.
+        node: needs the hidden inputs `unique_id` and `extra_pnginfo`, and `prompt` if it trains.
         steps: number of steps of the whole training.
         saves: whether its steps make a LoRA that can be saved on the way.
     """
-    workflow = _workflow_id(node.hidden.extra_pnginfo)
-    run = Run(str(node.hidden.unique_id), steps, workflow, saves)
-    progress = TrainingProgress(run)
+    queued = Queued.of(node)
+    run = Run(queued.node_id, steps, queued.workflow_id, saves)
+    record = KeptRecord(run, queued)
+    progress = TrainingProgress(run, record)
     trained: list[CheckpointFolder] = []
 
     def keep(folder: CheckpointFolder, record: TrainingRecord) -> None:
         trained.append(folder)
 
     try:
-        with registry.registered(run):
-            yield replace(progress.callbacks(), on_trained=keep)
+        with record, registry.registered(run):
+            yield replace(progress.callbacks(), on_trained=keep, name=queued.file_name())
     except BaseException:
         for folder in trained:
             folder.say_kept()
@@ -95,8 +98,8 @@ class TrainingProgress:
     workflow ignores them.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, record: KeptRecord) -> None:
+        self.run, self.record = run, record
         # Two bars: ComfyUI's throttle drops values below the last one that a bar has sent.
         self._preparing, self._bar = (comfy.utils.ProgressBar(run.steps) for _ in range(2))
         self._told, self._sent = 0.0, 0
@@ -115,6 +118,7 @@ class TrainingProgress:
             on_samples=self.samples,
             on_solved=self.solved,
             on_saved=self.saved,
+            on_folder=self.record.begin,
         )
 
     def start(self, folder: CheckpointFolder, record: TrainingRecord) -> None:
@@ -163,6 +167,7 @@ class TrainingProgress:
         picture.save(file, "JPEG", quality=88)
         self.run.add_strip(step, Strip(file.getvalue(), tuple(captions)))
         self.keep_samples()
+        self.record.write()
 
     def keep_samples(self) -> None:
         """Keep the images with the checkpoint, once there is one."""
@@ -184,6 +189,7 @@ class TrainingProgress:
     def saved(self, files: Sequence[str]) -> None:
         """Show the files in which the current LoRA was saved."""
         self.run.saved = list(files)
+        self.record.add_files(files)
         if self.run.status.startswith(NOT_SAVED):
             self.run.status = ""
         self.tell()
@@ -194,16 +200,11 @@ class TrainingProgress:
         self.run.tick()
         message = self.run.snapshot(after=self._sent)
         self._sent = self.run.last()
+        self.record.write_in_time()
         PromptServer.instance.send_sync(EVENT, message | {"memory": used_memory()})
 
     def _is_due(self) -> bool:
         return time.perf_counter() - self._told >= _SECONDS
-
-
-def _workflow_id(pnginfo: Any) -> str:
-    """Return the queued workflow's id; empty if a program queued a prompt without a workflow."""
-    workflow = pnginfo.get("workflow") if isinstance(pnginfo, dict) else None
-    return str(workflow.get("id", "")) if isinstance(workflow, dict) else ""
 
 
 def used_memory() -> list[int]:

@@ -34,6 +34,7 @@ from ...ziplora_core.training.protection import attempt, composed
 from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import lora_output, loss_output, report_output
 from ..shared.progress import followed, log_warnings
+from ..shared.queued import Trainer
 from ..shared.training_inputs import (
     checkpoint_inputs,
     memory_input,
@@ -59,7 +60,7 @@ def _text(name: str, tooltip: str, default: str = "", **others: Any) -> io.Strin
     return io.String.Input(name, multiline=True, default=default, tooltip=tooltip, **others)
 
 
-class TrainConceptSlider(io.ComfyNode):
+class TrainConceptSlider(Trainer):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -137,7 +138,7 @@ class TrainConceptSlider(io.ComfyNode):
                 *slider_last_inputs(),
             ],
             outputs=_outputs(),
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )
 
     @classmethod
@@ -160,7 +161,7 @@ class TrainConceptSlider(io.ComfyNode):
         return _train(cls, inputs, TextSliderTask(settings))
 
 
-class TrainConceptSliderFromImages(io.ComfyNode):
+class TrainConceptSliderFromImages(Trainer):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -185,7 +186,7 @@ class TrainConceptSliderFromImages(io.ComfyNode):
                 *slider_last_inputs(),
             ],
             outputs=_outputs(),
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )
 
     @classmethod

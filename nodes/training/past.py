@@ -11,6 +11,7 @@ from ...ziplora_core.comfy_adapter.folders import work_root
 from ...ziplora_core.comfy_adapter.housekeeping import remove_temporary_files
 from ...ziplora_core.training.limits import Limits, in_bytes, refuse_negative
 from ...ziplora_core.training.past import CLASS_PICTURES, DELETE, TRAININGS, delete, table
+from ...ziplora_core.training.records import RECORDS
 from ..shared.outputs import report_output
 from ..shared.progress import log_warnings
 
@@ -104,7 +105,7 @@ class PastTrainings(io.ComfyNode):
         if change_limits:
             limits = Limits(most_folders, most_days, most_gigabytes)
             refuse_negative(limits)
-            for name in (TRAININGS, CLASS_PICTURES):
+            for name in (TRAININGS, CLASS_PICTURES, RECORDS):
                 limits.write(work_root() / name)
             lines.append(f"limits from the next training on: {limits}")
         report = "\n".join([*lines, *table(work_root())])

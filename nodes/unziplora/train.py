@@ -17,6 +17,7 @@ from ...ziplora_core.unziplora.prompts import refuse_missing_prompt
 from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import loss_output, report_output, unziplora_output
 from ..shared.progress import followed, log_warnings
+from ..shared.queued import Trainer
 from ..shared.training_inputs import (
     SQUARE_IMAGE,
     checkpoint_inputs,
@@ -31,7 +32,7 @@ from ..shared.training_inputs import (
 from .train_inputs import optional_inputs, prompt_inputs, separation_inputs, validation_inputs
 
 
-class UnZipLoRATrain(io.ComfyNode):
+class UnZipLoRATrain(Trainer):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -105,7 +106,7 @@ class UnZipLoRATrain(io.ComfyNode):
                 loss_output(),
                 report_output(),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )
 
     @classmethod

@@ -21,6 +21,7 @@ PUBLIC = (
     "comfy_api.latest.io.Float.Input",
     "comfy_api.latest.io.Float.Output",
     "comfy_api.latest.io.Hidden.extra_pnginfo",
+    "comfy_api.latest.io.Hidden.prompt",
     "comfy_api.latest.io.Hidden.unique_id",
     "comfy_api.latest.io.Image.Input",
     "comfy_api.latest.io.Image.Output",

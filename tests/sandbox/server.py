@@ -141,9 +141,17 @@ class ComfyServer:
         """Describe every node class: inputs, outputs, categories."""
         return self.get("/object_info")
 
-    def queue(self, prompt: dict[str, Json], partial: list[str] | None = None) -> str:
-        """Queue an API-format prompt, or only its `partial` output nodes; return its id."""
+    def queue(
+        self, prompt: dict[str, Json], partial: list[str] | None = None, workflow: Json = None
+    ) -> str:
+        """Queue an API-format prompt, or only its `partial` output nodes; return its id.
+
+        Args:
+            workflow: the workflow that it was made of, which the page sends along.
+        """
         message: dict[str, Json] = {"prompt": prompt, "client_id": self.client_id}
+        if workflow is not None:
+            message["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
         if partial is not None:
             message["partial_execution_targets"] = partial
         return self.post("/prompt", message)["prompt_id"]
@@ -154,6 +162,7 @@ class ComfyServer:
         partial: list[str] | None = None,
         timeout: float = 300,
         on_event: Callable[[Json], None] | None = None,
+        workflow: Json = None,
     ) -> Result:
         """Queue a prompt and wait for its end; `on_event` gets each JSON message at once."""
         url = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}"
@@ -161,7 +170,7 @@ class ComfyServer:
         try:
             connection.send(json.dumps(FEATURES))
             start = time.monotonic()
-            result = Result(self.queue(prompt, partial))
+            result = Result(self.queue(prompt, partial, workflow))
             until = start + PATIENCE * timeout
             self._follow(connection, result, until, on_event or (lambda _: None))
             result.seconds = time.monotonic() - start

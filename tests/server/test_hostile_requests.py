@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import urllib.error
 import urllib.parse
@@ -58,6 +59,33 @@ def test_content_type_is_not_read(kind: str, server: ComfyServer) -> None:
 def test_get_of_a_number_of_any_length_is_not_found(server: ComfyServer) -> None:
     for digits in (1, 12, 5000):
         assert status(server, f"/ziplora/training/3/samples/{'9' * digits}") == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "..%2Frecords", "%2e%2e", "0" * 16 + "-" + "0" * 7, "A" * 16 + "-" + "0" * 8]
+)
+@pytest.mark.parametrize("part", ["", "/samples/1", "/history.csv", "/events", "/request"])
+def test_past_training_with_any_other_name_is_not_found(
+    name: str, part: str, server: ComfyServer
+) -> None:
+    assert status(server, f"/ziplora/past/{name}{part}") == 404
+
+
+def test_past_training_that_is_damaged_is_listed_without_its_losses(server: ComfyServer) -> None:
+    for number, text in enumerate((b"", DEEP, b"[1]", b'{"points": {"step": [NaN]}}')):
+        name = f"{number:016x}-ffffffff"
+        folder = server.output / "ziplora" / "records" / name
+        folder.mkdir(parents=True)
+        for file in ("record.json", "request.json"):
+            (folder / file).write_bytes(text)
+        try:
+            assert server.get(f"/ziplora/past/{name}")["recorded"] is False
+            for part in ("history.csv", "events", f"samples/{'9' * 12}"):
+                assert status(server, f"/ziplora/past/{name}/{part}") == 404
+            assert status(server, f"/ziplora/past/{name}/continue", b"x" * 1000) == 404
+            assert status(server, "/ziplora/past") == 200
+        finally:
+            shutil.rmtree(folder)
 
 
 def test_get_of_a_slider_with_any_name_says_why(server: ComfyServer) -> None:

@@ -210,8 +210,9 @@ def save_lora(
     dtype: str,
     description: str,
     extra: Mapping[str, str],
+    plain: bool = False,
 ) -> tuple[str, WrittenFile]:
-    """Save under `output/loras`, which ComfyUI searches, with the next free number.
+    """Save under `output/loras`, which ComfyUI searches; see `save_numbered`.
 
     Returns:
         the name as LoRA loaders list it, and the written file.
@@ -224,12 +225,14 @@ def save_lora(
         metadata = lora_metadata(modules, title=base.name, description=description, extra=extra)
         return write_lora(Path(f"{base}.safetensors"), modules, metadata, dtype)
 
-    written = save_numbered(prefix, "loras", write)
+    written = save_numbered(prefix, "loras", write, plain)
     root = Path(folder_paths.get_output_directory()) / "loras"
     return str(written.path.relative_to(root)), written
 
 
-def save_numbered(prefix: str, folder: str, write: Callable[[Path], WrittenFile]) -> WrittenFile:
+def save_numbered(
+    prefix: str, folder: str, write: Callable[[Path], WrittenFile], plain: bool = False
+) -> WrittenFile:
     """Write into a subfolder of ComfyUI's output folder, with the next free number.
 
     Args:
@@ -237,6 +240,7 @@ def save_numbered(prefix: str, folder: str, write: Callable[[Path], WrittenFile]
         folder: `loras`, or a name that no loader searches.
         write: function that writes to a path without suffix, and raises FileExistsError if the
             file exists.
+        plain: whether to leave the number out where the name is free without.
 
     Raises:
         ZipLoRAError: the prefix is invalid, or no free number was found; `write` may raise others.
@@ -244,7 +248,7 @@ def save_numbered(prefix: str, folder: str, write: Callable[[Path], WrittenFile]
     check_prefix(prefix, folder)
     prefix = _slashed(prefix)
     root = Path(folder_paths.get_output_directory()) / folder
-    for _ in range(_TRIES):
+    for number in range(_TRIES):
         try:
             place, stem, counter, *_rest = folder_paths.get_save_image_path(prefix, str(root))
         except OSError as error:
@@ -255,7 +259,7 @@ def save_numbered(prefix: str, folder: str, write: Callable[[Path], WrittenFile]
                 advice="Choose another name: nothing is lost, the result is cached.",
             ) from error
         try:
-            return write(Path(place) / f"{stem}_{counter:05}_")
+            return write(Path(place) / (f"{stem}_{counter:05}_" if number or not plain else stem))
         except FileExistsError:
-            continue  # another run has taken the number
+            continue  # another run has taken the name
     raise ZipLoRAError(f"filename_prefix {prefix!r}: no free number found in {_TRIES} tries.")

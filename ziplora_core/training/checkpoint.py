@@ -16,6 +16,7 @@ from ..files.writer import lora_bytes
 from ..lora.factors import LoRA
 from ..lora.origin import Origin
 from .about import About, Ending, read_about, write_about
+from .records import RecordFolder
 from .resume_key import Inputs
 from .saved_state import SavedState, unpacked
 from .state_file import UnusableStateError, read_state_file, write_state_file
@@ -209,7 +210,7 @@ class CheckpointFolder:
 
 
 def mark_saved(lora: object, name: str) -> None:
-    """Note that a LoRA is in a file, in the folder of the training that it is the result of.
+    """Note that a LoRA is in a file, in the folders of the training that it is the result of.
 
     Args:
         lora: a LORA_MODEL or a MERGED_LORA, from anywhere.
@@ -218,3 +219,7 @@ def mark_saved(lora: object, name: str) -> None:
     origin = getattr(lora, "origin", None)
     if isinstance(origin, Origin):
         CheckpointFolder(origin.folder).mark_saved(origin, name)
+        try:
+            RecordFolder.beside(origin.folder).add_file(name)
+        except OSError as error:
+            logger.warning("ZipLoRA: %s is saved, but not noted in its record: %s", name, error)

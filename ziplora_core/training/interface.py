@@ -170,9 +170,12 @@ class ProgressCallbacks:
         on_solved: called after each pass of the closed form with the layers' remaining errors:
             1 for the direct merge, then one for each pass.
         on_saved: called with the names, as LoRA loaders list them, of files written on the way.
+        on_folder: called with the checkpoint folder before the first step, and with whether the
+            same inputs go on from it.
         on_trained: called with the checkpoint folder and the record when the steps are done. By
             default a spent checkpoint is removed, as the caller has the result; a node leaves it
             there until the result is in a file.
+        name: start of the names of files written on the way; by default the training's title.
     """
 
     on_step: Callable[[TrainingRecord], None] = lambda record: None
@@ -184,7 +187,9 @@ class ProgressCallbacks:
     on_samples: Callable[[int, Sequence[Tensor], Sequence[str]], None] = lambda step, p, c: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
     on_saved: Callable[[Sequence[str]], None] = lambda names: None
+    on_folder: Callable[[CheckpointFolder, bool], None] = lambda folder, resumes: None
     on_trained: Callable[[CheckpointFolder, TrainingRecord], None] = remove_if_spent
+    name: str = ""
 
 
 @dataclass(frozen=True)

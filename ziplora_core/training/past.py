@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import problem
 from .kept import RUNNING, Kept, look, remove
 from .limits import Limits, in_bytes
+from .records import RECORDS, RecordFolder
 
 TRAININGS, CLASS_PICTURES = "checkpoints", "class_pictures"
 """Folders in the pack's work folder, which have folders of one kind each."""
@@ -32,11 +33,12 @@ class Past:
 
     trainings: list[Kept]
     class_pictures: list[Kept]
+    records: list[Kept]
 
 
 def past(root: Path) -> Past:
     """Look into the pack's work folder."""
-    return Past(look(root / TRAININGS), look(root / CLASS_PICTURES))
+    return Past(look(root / TRAININGS), look(root / CLASS_PICTURES), look(root / RECORDS))
 
 
 def delete(root: Path, choice: str, names: str) -> list[str]:
@@ -52,12 +54,19 @@ def delete(root: Path, choice: str, names: str) -> list[str]:
     """
     kept = past(root)
     if choice == "named":
-        chosen = _named([*kept.trainings, *kept.class_pictures], names)
+        chosen = _named([*kept.trainings, *kept.class_pictures, *kept.records], names)
     else:
         states = (*DELETE[choice], RUNNING)
         chosen = [k for k in kept.trainings if k.state in states and DELETE[choice]]
-        if choice in ("class pictures", "everything"):
+        going = {k.path.name for k in chosen}
+        everything = choice == "everything"
+        chosen += [k for k in kept.records if everything or k.path.name in going]
+        if choice == "class pictures" or everything:
             chosen += kept.class_pictures
+    return _deleted(chosen)
+
+
+def _deleted(chosen: Sequence[Kept]) -> list[str]:
     gone = [k for k in chosen if not k.in_use and remove(k)]
     lines = [f"deleted: {_names(gone)}, {in_bytes(sum(k.bytes for k in gone))}"] if gone else []
     if running := [k for k in chosen if k.in_use]:
@@ -68,9 +77,9 @@ def delete(root: Path, choice: str, names: str) -> list[str]:
 
 
 def _named(kept: Sequence[Kept], names: str) -> list[Kept]:
-    by_name = {k.path.name: k for k in kept}
+    known = {k.path.name for k in kept}
     asked = [name.strip() for name in names.replace(",", "\n").splitlines() if name.strip()]
-    unknown = [name for name in asked if name not in by_name]
+    unknown = [name for name in asked if name not in known]
     if unknown or not asked:
         raise problem(
             "folders",
@@ -78,19 +87,21 @@ def _named(kept: Sequence[Kept], names: str) -> list[Kept]:
             expected="names of the list, one a line",
             advice="Set delete to nothing and queue, then copy names from the report.",
         )
-    return [by_name[name] for name in dict.fromkeys(asked)]
+    return [k for name in dict.fromkeys(asked) for k in kept if k.path.name == name]
 
 
 def _names(kept: Sequence[Kept]) -> str:
-    return ", ".join(k.path.name for k in kept)
+    return ", ".join(dict.fromkeys(k.path.name for k in kept))
 
 
 def table(root: Path) -> list[str]:
     """List everything that is kept, with the limits."""
     kept, lines = past(root), []
+    known = {k.path.name for k in kept.trainings}
     for found, name, one, several in (
         (kept.trainings, TRAININGS, "training", "trainings"),
         (kept.class_pictures, CLASS_PICTURES, "set of class pictures", "sets of class pictures"),
+        (kept.records, RECORDS, "record of a training", "records of trainings"),
     ):
         size = in_bytes(sum(k.bytes for k in found))
         limits = Limits.read(root / name)
@@ -98,7 +109,8 @@ def table(root: Path) -> list[str]:
             f"{len(found)} {one if len(found) == 1 else several}, {size}; limits: {limits}"
         )
         for k in found:
-            lines += _row(k)
+            if name != RECORDS or k.path.name not in known:
+                lines += _row(k)
     return lines
 
 
@@ -113,8 +125,9 @@ def _row(kept: Kept) -> list[str]:
         first.append(kept.state)
     first += [in_bytes(kept.bytes), _ago(time.time() - kept.used)]
     lines = [f"  {', '.join(first)}"]
-    if about and about.title:
-        lines.append(f"    {' '.join(about.title.split())}")
+    record = None if about else RecordFolder(kept.path).read()
+    if title := about.title if about else record["title"] if record else "":
+        lines.append(f"    {' '.join(title.split())}")
     if about and about.saved:
         lines.append(f"    in {', '.join(about.saved)}")
     return lines

@@ -7,6 +7,7 @@ last run of a node is kept for a while after its end, for a page that is reloade
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ KEPT = 8
 
 _lock = threading.Lock()
 _runs: list[Run] = []
+_continued: Counter[str] = Counter()
 
 
 @contextmanager
@@ -67,6 +69,17 @@ def request_save(node_id: str | None = None, workflow: str | None = None) -> lis
     for run in running:
         run.save.set()
     return [run.node_id for run in running]
+
+
+def request_continue(key: str) -> None:
+    """Let the training with this key run again though its inputs are the same; see `continued`."""
+    with _lock:
+        _continued[key] += 1
+
+
+def continued(key: str) -> int:
+    """Return how often a training was asked to go on, which tells ComfyUI's cache to forget it."""
+    return _continued[key]
 
 
 def _running(node_id: str | None, workflow: str | None) -> list[Run]:

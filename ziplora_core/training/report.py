@@ -19,7 +19,7 @@ def steps_line(record: TrainingRecord, steps: int) -> str:
     if record.resumed_at:
         line += f", resumed at {record.resumed_at}"
     if record.asked_to_stop:
-        line += "; to continue, choose Edit → Unload Models and Execution Cache, then Run"
+        line += "; to go on from there, press Continue on the node or in Past trainings"
     return f"{line}; {record.stopped}" if record.stopped else line
 
 

@@ -45,6 +45,10 @@ class Run:
         self.status = ""
         self.step = 0
         self.saved: list[str] = []
+        self.folder = ""
+        """Name of its checkpoint folder and record, once they are known."""
+        self.resumes = False
+        """Whether the same inputs go on from its checkpoint."""
         self.prepared: tuple[int, int] = (0, 0)
         self.errors: list[float] = []
         self._lock = threading.Lock()
@@ -135,6 +139,8 @@ class Run:
                 "prepared": self.prepared,
                 "speed": self._speed(),
                 "saved": self.saved,
+                "folder": self.folder,
+                "continues": self.state == "stopped" and self.resumes,
                 "errors": [_plain(error) for error in self.errors],
                 "samples": sorted(self._strips),
                 "captions": self._captions(),

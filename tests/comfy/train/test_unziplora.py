@@ -244,7 +244,8 @@ def test_validation_shows_joint_content_and_style_and_changes_nothing(tmp_path: 
     assert torch.equal(everything(plain), everything(shown))
     saved = Path(folder_paths.get_output_directory()) / "loras"
     names = sorted(path.name for path in saved.rglob("*.safetensors"))
-    assert names == [f"step_00004_{part}_00001_.safetensors" for part in ("content", "style")]
+    stem = TEXTS[0].replace(" ", "_")
+    assert names == [f"{stem}_{part}_00004.safetensors" for part in ("content", "style")]
     for path, prompt in zip(sorted(saved.rglob("*.safetensors")), TEXTS[1:], strict=True):
         metadata = read_lora(path).metadata
         assert metadata["modelspec.trigger_phrase"] == prompt

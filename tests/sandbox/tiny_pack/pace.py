@@ -29,9 +29,10 @@ class PacedTraining:
         record = sys.modules[
             name.replace(PACK, ".ziplora_core.training.interface")
         ].TrainingRecord()
-        hidden = SimpleNamespace(unique_id=unique_id, extra_pnginfo=None)
+        hidden = SimpleNamespace(unique_id=unique_id, extra_pnginfo=None, prompt=None)
+        node = SimpleNamespace(hidden=hidden, INPUT_TYPES=self.INPUT_TYPES)
         started = time.perf_counter()
-        with progress.followed(SimpleNamespace(hidden=hidden), steps) as watch:
+        with progress.followed(node, steps) as watch:
             for step in range(1, steps + 1):
                 for term in ("loss", "content"):
                     record.history.setdefault(term, []).append(1 / step)

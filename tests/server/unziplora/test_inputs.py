@@ -42,14 +42,14 @@ def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -
     node = unzip(
         graph, images_per_validation=True, saves_per_validation=True, validation_steps=2, seed=7
     )
-    content = save(graph, [node, 1], "validated")
+    content = save(graph, [node, 1], "validated_first")
+    save(graph, [node, 2], "validated_second")
     result = succeeded(server, graph)
     assert f"{STEPS} of {STEPS} steps" in report(result, node)
     files = [server.output / "loras" / f for f in server.get(f"/ziplora/training/{node}")["saved"]]
-    names = [f"step_00002_{part}_00001_.safetensors" for part in ("content", "style")]
-    assert (
-        [file.name for file in files] == names == sorted(f.name for f in files[0].parent.iterdir())
-    )
+    names = [f"validated_{part}_00002.safetensors" for part in ("content", "style")]
+    assert [file.name for file in files] == names
+    assert names == sorted(f.name for f in files[0].parent.glob("validated_*"))
     final = safetensors.torch.load_file(saved_path(result, content))
     on_the_way = safetensors.torch.load_file(files[0])
     assert set(on_the_way) == set(final)

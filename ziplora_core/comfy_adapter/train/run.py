@@ -93,7 +93,7 @@ def run_loop(
     def save_if_asked(record: TrainingRecord, due: bool) -> None:
         if folder and (callbacks.should_save() or due):
             save_so_far(
-                callbacks, notes, folder.path.name, record.step,
+                callbacks, notes, callbacks.name or folder.title or folder.method, record.step,
                 lambda: parts(record) or {"": export(record)},
             )  # fmt: skip
 
@@ -110,6 +110,7 @@ def run_loop(
     )
     if folder is None:
         return train(task, steps, options, loop_callbacks)
+    callbacks.on_folder(folder, options.resume == "auto")
     with kept_within_limits(folder.path, "trainings", notes) as lines:
         record = train(task, steps, options, loop_callbacks, folder)
         save_if_asked(record, due=False)  # during the last step, or with a stop

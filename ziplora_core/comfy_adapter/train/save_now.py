@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -14,6 +15,9 @@ from ..folders import save_lora
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = "unfinished"
+"""The folder of LoRAs that were saved on the way, so that lists of LoRAs show what they are."""
+_LONGEST = 32
 NOT_SAVED = "WARNING: not saved."
 """The start of a status that explains why there is no file; the page looks for it."""
 
@@ -21,7 +25,7 @@ NOT_SAVED = "WARNING: not saved."
 def save_so_far(
     callbacks: ProgressCallbacks,
     notes: list[str],
-    run: str,
+    name: str,
     step: int,
     export: Callable[[], Mapping[str, LoRA]],
 ) -> None:
@@ -30,7 +34,7 @@ def save_so_far(
     Args:
         callbacks: callbacks that are told.
         notes: see `attempt`.
-        run: name of the training's checkpoint folder.
+        name: a name that the user knows the training by.
         step: number of steps done.
         export: returns LoRAs by the last part of their file names, "" for a single one.
     """
@@ -44,16 +48,16 @@ def save_so_far(
     def write(part: str, lora: LoRA) -> str:
         nonlocal failed
         try:
-            return _write(run, step, part, lora)
+            return _write(name, step, part, lora)
         except (OSError, MemoryError, ZipLoRAError) as error:
             failed = f"Step {step}{part and f', the {part} LoRA'}: {error or type(error).__name__}"
             return ""
 
     for part, lora in loras.items():
-        name = attempt("saving the LoRA so far", partial(write, part, lora), notes, "")
-        if not name:
+        saved = attempt("saving the LoRA so far", partial(write, part, lora), notes, "")
+        if not saved:
             break
-        names.append(name)
+        names.append(saved)
     if names:
         callbacks.on_saved(names)
     if failed:
@@ -64,15 +68,22 @@ def save_so_far(
         callbacks.on_status(f"{NOT_SAVED} {failed or f'Step {step}: the log says why.'}")
 
 
-def _write(run: str, step: int, part: str, lora: LoRA) -> str:
+def file_stem(text: str) -> str:
+    """Return the words of a text as one short name that every file system takes."""
+    return "_".join(re.findall(r"[^\W_]+", text))[:_LONGEST].strip("_") or "lora"
+
+
+def _write(name: str, step: int, part: str, lora: LoRA) -> str:
     """Write one LoRA; return its name, as LoRA loaders list it.
 
     Raises:
         OSError, MemoryError, ZipLoRAError: the disk or the LoRA prevents it.
     """
-    name = "_".join(filter(None, (f"step_{step:05}", part)))
-    description = f"{part} LoRA of a training at step {step}".strip()
-    prefix = f"ziplora_{run}/{name}"
-    saved, _ = save_lora(lora.modules, prefix, "fp16", description, lora.metadata)
+    words = file_stem(name.replace(".safetensors", ""))
+    stem = "_".join(filter(None, (words, part, f"{step:05}")))
+    description = f"{part} LoRA of an unfinished training at step {step}".strip()
+    saved, _ = save_lora(
+        lora.modules, f"{UNFINISHED}/{stem}", "fp16", description, lora.metadata, plain=True
+    )
     logger.info("ZipLoRA: step %d is saved as %s", step, saved)
     return saved

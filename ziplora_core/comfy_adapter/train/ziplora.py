@@ -137,6 +137,8 @@ class ZipLoRASession:
                     joint_prompts=len(self.prompts) - 2,
                 )  # fmt: skip
 
+            if not steps:
+                callbacks.on_folder(folder, False)
             solved = solved_once(
                 None if steps else folder, task.coefficients, settings, callbacks, self.notes, solve
             )

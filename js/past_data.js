@@ -1,0 +1,95 @@
+// @ts-check
+/** Past trainings as the server keeps them. */
+import { api } from "../../scripts/api.js";
+import { say } from "./translations.js";
+
+/**
+ * @typedef {object} Entry A training in the list; see ziplora_core/training/past_list.py.
+ * @property {string} name
+ * @property {string} method
+ * @property {string} title
+ * @property {string} state
+ * @property {number} step
+ * @property {number} steps
+ * @property {number} started seconds since 1970
+ * @property {number} ended
+ * @property {number} seconds of training
+ * @property {number} bytes on the disk
+ * @property {string[]} files
+ * @property {number[]} samples the steps that have sample images
+ * @property {boolean} continues whether it can go on
+ * @property {boolean} recorded
+ */
+/** @typedef {{ node: string, input: string, value: string | number | boolean }} Setting */
+/**
+ * @typedef {Entry & {
+ *   points: { step: number[] } & Record<string, (number | null)[]>,
+ *   errors: (number | null)[], settings: Setting[], status: string,
+ * }} Details
+ */
+/** @typedef {{ prompt: any, workflow: any }} Queued */
+
+/**
+ * @param {string} name of a training
+ * @param {string} [part] of it
+ */
+export function pathOf(name, part = "") {
+  return `/ziplora/past/${encodeURIComponent(name)}${part && `/${part}`}`;
+}
+
+/** @returns {Promise<Entry[]>} the last used one first */
+export async function list() {
+  return (await ask("/ziplora/past")).trainings;
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<Details>}
+ */
+export function details(name) {
+  return ask(pathOf(name));
+}
+
+/**
+ * Deletes a training's record and checkpoint.
+ * @param {string} name
+ */
+export function remove(name) {
+  return ask(pathOf(name), { method: "DELETE" });
+}
+
+/**
+ * Returns what was queued.
+ * @param {string} name
+ * @returns {Promise<Queued>}
+ */
+export function queued(name) {
+  return ask(pathOf(name, "request"));
+}
+
+/**
+ * Queues a training again, which goes on from its checkpoint.
+ * @param {string} name
+ */
+export async function goOn(name) {
+  const { prompt, workflow } = await ask(pathOf(name, "continue"), { method: "POST" });
+  await api.queuePrompt(0, { output: prompt, workflow });
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @throws an error with words for the person
+ */
+async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await api.fetchApi(path, { cache: "no-store", ...options });
+  } catch {
+    throw new Error(say("The server does not answer."));
+  }
+  if (answer.ok) return answer.json();
+  if (answer.status === 404) throw new Error(say("This training is not kept any more."));
+  if (answer.status === 409) throw new Error(say("A training that runs is not deleted."));
+  throw new Error(say("The server refused the request ({status}).", { status: answer.status }));
+}

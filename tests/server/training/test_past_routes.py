@@ -1,0 +1,95 @@
+"""The list of past trainings through the live server: read, exported, continued and deleted."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from sandbox.server import ComfyServer, PromptRejected
+
+from ..dreambooth import test_train
+from ..graph import Graph, report, succeeded
+from .test_control import run_until
+
+PROMPT = "a photo of a dog whose training is stopped and continued"
+STEPS = 200
+
+
+def trained(**inputs: Any) -> tuple[Graph, str]:
+    """A training with samples that is saved as `past_dog`."""
+    graph = Graph()
+    few = {"sample_every": 4, "sample_prompts": ""}
+    options = graph.out("TrainingOptions", **{**test_train.OPTIONS, **few})
+    node = test_train.train(
+        graph, test_train.plain(graph), prompt=PROMPT, options=options, **inputs
+    )
+    test_train.save(graph, node, "past_dog")
+    return graph, node
+
+
+def entry(server: ComfyServer) -> dict[str, Any]:
+    return next(e for e in server.get("/ziplora/past")["trainings"] if e["title"] == PROMPT)
+
+
+def delete(server: ComfyServer, name: str) -> int:
+    request = urllib.request.Request(f"{server.url}/ziplora/past/{name}", method="DELETE")
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
+    server: ComfyServer,
+) -> None:
+    graph, node = trained(steps=STEPS, seed=77)
+    refused: list[int] = []
+
+    def save_and_stop() -> None:
+        refused.append(delete(server, server.get(f"/ziplora/training/{node}")["folder"]))
+        server.post("/ziplora/save", {"node_id": node})
+        server.post("/ziplora/stop", {"node_id": node})
+
+    result = run_until(server, graph, node, 5, save_and_stop)
+    assert result.status == "success" and refused == [409]  # one that runs is not deleted
+    run = server.get(f"/ziplora/training/{node}")
+    stopped = entry(server)
+    place = f"/ziplora/past/{stopped['name']}"
+    assert run["folder"] == stopped["name"] and run["continues"] and stopped["continues"]
+    assert (stopped["state"], stopped["steps"]) == ("stopped", STEPS)
+    assert 5 <= stopped["step"] == run["step"] < STEPS
+    so_far, end = stopped["files"]
+    assert so_far.startswith("unfinished/past_dog_000") and so_far.count("_") == 2
+    assert end.startswith("past_dog_0") and (server.output / "loras" / so_far).exists()
+
+    whole = server.get(place)
+    assert whole["points"] == run["points"] and whole["samples"] == run["samples"] != []
+    rows = {(row["node"], row["input"]): row["value"] for row in whole["settings"]}
+    assert rows["", "steps"] == STEPS and rows["TrainingOptions", "warm_up_steps"] == 2
+    assert server.get(f"{place}/samples/{whole['samples'][0]}")[:2] == b"\xff\xd8"
+    lines = server.get(f"{place}/history.csv").decode().splitlines()
+    assert lines[0] == "step,loss,instance" and len(lines) == 1 + len(run["points"]["step"])
+    assert b"brain.Event:2" in server.get(f"{place}/events")
+    assert server.get(f"{place}/request") == {"prompt": graph.prompt, "workflow": None}
+
+    assert node not in succeeded(server, graph).executed  # Run alone does not train on
+    assert server.post(f"{place}/continue", {})["prompt"] == graph.prompt
+    going = run_until(
+        server, graph, node, stopped["step"] + 2, lambda: server.post("/ziplora/stop", {})
+    )
+    assert f"resumed at {stopped['step']}" in report(going, node)
+    later = entry(server)
+    assert later["step"] > stopped["step"] and later["started"] == stopped["started"]
+    assert later["files"][:2] == [so_far, end] and later["samples"][0] == stopped["samples"][0]
+    assert node not in succeeded(server, graph).executed
+
+    assert delete(server, stopped["name"]) == 200
+    assert all(e["title"] != PROMPT for e in server.get("/ziplora/past")["trainings"])
+    for path in ("", "/samples/4", "/history.csv", "/events", "/request"):
+        with pytest.raises(PromptRejected) as gone:
+            server.get(place + path)
+        assert gone.value.status == 404
