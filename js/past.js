@@ -7,6 +7,7 @@ import { compared } from "./past_compare.js";
 import { details, list } from "./past_data.js";
 import { bell } from "./past_bell.js";
 import { listed } from "./past_list.js";
+import { Running } from "./running.js";
 import { shown } from "./past_run.js";
 import { addStyle } from "./style.js";
 import { say } from "./translations.js";
@@ -24,10 +25,11 @@ class PastTab {
     this.back = iconButton("pi-arrow-left", say("All past trainings"), () => this.showList());
     this.words = make("div", { role: "status" });
     this.view = make("div", { class: "view" });
+    this.running = new Running();
     const title = make("h2", { class: "grow" }, say("Past trainings"));
     const again = iconButton("pi-refresh", say("Read the list again"), () => this.showList());
     const head = make("div", { class: "row" }, this.back, title, bell((words) => this.tell(words)), again);
-    this.element = make("div", { class: "ziplora-panel past", role: "region" }, head, this.words, this.view);
+    this.element = make("div", { class: "ziplora-panel past", role: "region" }, head, this.running.element, this.words, this.view);
     this.element.setAttribute("aria-label", say("Past trainings"));
     place.append(this.element);
     this.showList();
@@ -87,6 +89,7 @@ class PastTab {
 
   /** @param {any} event of a training */
   hear({ detail }) {
+    this.running.hear(detail);
     if (detail?.state === "running" || !this.isList) return;
     clearTimeout(this.soon);
     this.soon = setTimeout(() => this.isList && this.showList(), PAUSE);

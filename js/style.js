@@ -172,6 +172,9 @@ const STYLE = `
 .ziplora-panel.past {
   gap: 8px; padding: 12px; overflow: auto; border-radius: 0; background: var(--comfy-menu-bg); font-size: 12px;
 }
+.ziplora-panel.past .running { display: flex; flex-direction: column; gap: 12px; background: inherit; }
+.ziplora-panel.past .running:empty { display: none; }
+.ziplora-panel.past .running .ziplora-panel { height: auto; flex: none; overflow: visible; }
 .ziplora-panel.past .view { display: flex; flex-direction: column; gap: 8px; background: inherit; }
 .ziplora-panel.past .curves { background: inherit; }
 .ziplora-panel.past .plot { height: 150px; }

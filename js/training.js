@@ -9,21 +9,10 @@ import { app } from "../../scripts/app.js";
 import { isWhole } from "./history.js";
 import { classOf, isThere, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
+import { DRAWS, SEARCHES } from "./training_words.js";
 import { say } from "./translations.js";
 
 const EVENT = "ziplora.training";
-/** The training nodes, and whether they draw sample images. */
-const DRAWS = new Map([
-  ["ZipLoRAOptimize", false],
-  ["TrainDreamBoothLoRA", true],
-  ["TrainConceptSlider", true],
-  ["TrainConceptSliderFromImages", true],
-  ["UnZipLoRATrain", true],
-  ["FindMerge", true],
-]);
-/** Those that draw and judge images instead of learning from them. */
-const SEARCHES = new Set(["FindMerge"]);
-
 /** @type {Map<import("./panel.js").Node, TrainingPanel>} */
 const panels = new Map();
 let asking = 0;

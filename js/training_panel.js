@@ -25,7 +25,7 @@ const STATES = new Map([
 
 export class TrainingPanel {
   /**
-   * @param {import("./panel.js").Node} node
+   * @param {import("./panel.js").Node | string} node that shows the panel, or the title of one that is elsewhere
    * @param {boolean} draws whether the training draws sample images
    * @param {boolean} searches whether it is a search, which has no loss and nothing to save
    */
@@ -64,7 +64,12 @@ export class TrainingPanel {
     );
     for (const part of [this.chart.element, this.legend, this.save, this.log]) part.hidden = searches;
     const height = HEIGHT + (draws ? PICTURES : 0) - (searches ? CHART : 0);
-    showOnNode(node, "training", this.says.title, this.element, height);
+    if (typeof node !== "string") showOnNode(node, "training", this.says.title, this.element, height);
+    else {
+      this.element.style.minHeight = `${height}px`;
+      this.element.setAttribute("aria-label", say(this.says.title, { title: node }));
+      this.element.prepend(make("h3", {}, node));
+    }
   }
 
   /** @param {string} [run] the id of the run to start over with */

@@ -3,6 +3,18 @@
 import { short } from "./chart_axes.js";
 import { say } from "./translations.js";
 
+/** The training nodes, and whether they draw sample images. */
+export const DRAWS = new Map([
+  ["ZipLoRAOptimize", false],
+  ["TrainDreamBoothLoRA", true],
+  ["TrainConceptSlider", true],
+  ["TrainConceptSliderFromImages", true],
+  ["UnZipLoRATrain", true],
+  ["FindMerge", true],
+]);
+/** Those that draw and judge images instead of learning from them. */
+export const SEARCHES = new Set(["FindMerge"]);
+
 /** The words of a training. */
 export const TRAINING = {
   title: "Training of {title}",

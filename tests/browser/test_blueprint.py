@@ -13,6 +13,7 @@ from sandbox.workflow import to_prompt
 
 from .pages import (
     COMMAND,
+    DISPATCH,
     MISSING,
     RUN_MS,
     SET_VUE,
@@ -20,12 +21,14 @@ from .pages import (
     contains,
     drop,
     look_at,
+    message,
     override,
     panel,
     report,
     run,
     shoot,
 )
+from .test_past import close_tab, open_tab
 
 Json = dict[str, Any]
 
@@ -123,6 +126,7 @@ def test_starter_dropped_and_run_draws_and_reports_outside_the_one_node(
         node["_meta"].pop("title")
     assert prompt == expected  # what the tests of workflows run is what the page queues
 
+    see_outside(tab)
     tab.evaluate(SET_OUTSIDE, {"width": 128, "height": 128})
     tab.evaluate(INSIDE, True)
     override(tab, QUICK)
@@ -150,6 +154,26 @@ def test_starter_dropped_and_run_draws_and_reports_outside_the_one_node(
     shoot(tab, "starter_inside_vue")
     tab.evaluate(INSIDE, False)
     shoot(tab, "starter_vue")
+
+
+def see_outside(page: Page) -> None:
+    """Look at a training within the one node, and stop it, from the sidebar."""
+    page.evaluate(INSIDE, True)
+    inner = message(page, "ZipLoRAOptimize", 9)
+    page.evaluate(INSIDE, False)
+    (outer,) = page.evaluate("() => app.rootGraph.nodes.filter((n) => n.subgraph).map((n) => n.id)")
+    shown = open_tab(page)
+    told = {**inner, "node_id": f"{outer}:{inner['node_id']}"}
+    page.evaluate(DISPATCH, told)
+    running = shown.get_by_role("group", name="Training of ZipLoRA Optimize")
+    expect(running).to_contain_text("step 9 of 400")
+    expect(chart_of(running)).to_have_attribute("aria-label", contains("Loss, step 9: "))
+    shoot(page, "starter_outside")
+    running.get_by_role("button", name="Stop and keep").click()
+    expect(running).to_contain_text("The run has already ended.")  # the server knows of none
+    page.evaluate(DISPATCH, {**told, "state": "finished"})
+    expect(running).to_have_count(0)
+    close_tab(page)
 
 
 def inputs(prompt: Json, class_type: str) -> list[Json]:

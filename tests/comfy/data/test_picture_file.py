@@ -13,7 +13,7 @@ import torch
 import torchvision.io
 from comfy_api.latest import InputImpl
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 from torch import Tensor
 
 from sandbox import photographs
@@ -275,3 +275,19 @@ def test_picture_file_has_no_remarks_for_an_ordinary_picture(tmp_path: Path) -> 
     photograph().save(tmp_path / "a.png")
     found = read_picture(tmp_path / "a.png", WHITE)
     assert found == PictureFile(found.pixels)
+
+
+def test_postscript_under_a_pictures_name_is_refused_and_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow reads PostScript by Ghostscript."""
+    program, started = tmp_path / "gs", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for again
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    disguised = (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ZipLoRAError):
+        read(disguised)
+    assert not started.exists()

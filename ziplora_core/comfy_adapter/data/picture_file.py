@@ -17,6 +17,12 @@ from ...errors import ZipLoRAError, problem
 from .colour_profile import to_srgb
 from .deep_pixels import cut_grey, deep_pixels, grey_pixels, is_cut_to_8_bits
 
+READ = {
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".dib", ".tif",
+    ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx",
+    ".j2c", ".jpc", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi",
+}  # fmt: skip
+"""Endings of the picture files that are read, where Pillow or a package can."""
 UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 """What Pillow and the packages that read HEIC and JPEG XL raise for a damaged file."""
 _PHOTOGRAPHS = ("MPO", "HEIF")
@@ -97,6 +103,12 @@ def read_picture(path: Path, background: tuple[int, int, int]) -> PictureFile:
     return PictureFile(torch.from_numpy(pixels)[None], name, ignored, is_transparent, is_cut)
 
 
+def read_formats() -> list[str]:
+    """List Pillow's names of the formats that are read; others, such as EPS, start programs."""
+    endings = Image.registered_extensions()
+    return sorted({endings[ending] for ending in READ & {*endings}} & {*Image.OPEN})
+
+
 def _load(path: Path) -> tuple[Image.Image, NDArray[np.float32] | None, bool]:
     """Load a picture upright.
 
@@ -105,7 +117,7 @@ def _load(path: Path) -> tuple[Image.Image, NDArray[np.float32] | None, bool]:
         `(h, w, 4)` in 0…1, else None; and whether it has 16 that could not be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=read_formats()) as image:
             pictures = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
             kind = image.format
             is_deep = is_cut_to_8_bits(image)  # before EXIF: a PNG is loaded for that

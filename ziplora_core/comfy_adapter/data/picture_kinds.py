@@ -7,13 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from .picture_file import UNREADABLE
+from .picture_file import READ, UNREADABLE
 
-_READ = {
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".dib", ".tif",
-    ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx",
-    ".j2c", ".jpc", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi",
-}  # fmt: skip
 _PACKAGES = {
     ".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif",
     ".jxl": "pillow-jxl-plugin",
@@ -28,23 +23,17 @@ _UNMISTAKABLE = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "HEIF")
 def is_read(path: Path) -> bool:
     """Tell by its ending whether a file is a picture of a kind that Pillow reads here."""
     ending = path.suffix.lower()
-    return ending in _READ and Image.registered_extensions().get(ending) in Image.OPEN
-
-
-def read_formats() -> list[str]:
-    """List Pillow's names of the formats that are read; others, such as EPS, start programs."""
-    endings = Image.registered_extensions()
-    return sorted({endings[ending] for ending in _READ & {*endings}} & {*Image.OPEN})
+    return ending in READ and Image.registered_extensions().get(ending) in Image.OPEN
 
 
 def why_no_picture(path: Path) -> tuple[bool, str]:
     """Tell whether a file that is not read looks like a picture, and why it is not read."""
     ending = path.suffix.lower()
     if not path.exists():
-        return ending in _READ, "a link to nothing"
+        return ending in READ, "a link to nothing"
     if package := _PACKAGES.get(ending):
         return True, f"save it as .jpg, or install the Python package {package}"
-    if ending in _READ:
+    if ending in READ:
         return True, f"this Pillow cannot read {ending}: save it as .jpg or .png"
     if format := _format_by_content(path):
         return True, f"{format} by its content: give it that ending"

@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 
 from ...files.fingerprint import state_of
 from .deep_pixels import cut_grey
-from .picture_file import UNREADABLE
-from .picture_kinds import read_formats
+from .picture_file import UNREADABLE, read_formats
 
 LONGEST = 512
 """Pixels of the longer side; enough to be seen large, too."""
