@@ -162,7 +162,7 @@ const STYLE = `
 }
 .ziplora-panel .tile .none { display: grid; place-items: center; border: 1px solid var(--border-color); cursor: default; }
 .ziplora-panel .ends {
-  position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 12px;
+  position: relative; display: flex; justify-content: space-between; padding: 0 12px; line-height: 16px;
 }
 .ziplora-panel .ends :nth-child(2) { position: absolute; left: 50%; transform: translateX(-50%); }
 .ziplora-panel[data-ziplora-off="muted"]:not([data-node-id] *),
