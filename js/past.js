@@ -27,7 +27,10 @@ class PastTab {
     this.view = make("div", { class: "view" });
     this.running = new Running();
     const title = make("h2", { class: "grow" }, say("Past trainings"));
-    const again = iconButton("pi-refresh", say("Read the list again"), () => this.showList());
+    const again = iconButton("pi-refresh", say("Read the list again"), () => {
+      this.running.read();
+      this.showList();
+    });
     const head = make("div", { class: "row" }, this.back, title, bell((words) => this.tell(words)), again);
     this.element = make("div", { class: "ziplora-panel past", role: "region" }, head, this.running.element, this.words, this.view);
     this.element.setAttribute("aria-label", say("Past trainings"));
@@ -116,6 +119,7 @@ events.addEventListener("ziplora.training", (event) => open?.hear(/** @type {any
 app.registerExtension({
   name: ID,
   setup() {
+    api.addEventListener("reconnected", () => open?.running.read());
     app.extensionManager.registerSidebarTab({
       id: ID,
       icon: "pi pi-history",

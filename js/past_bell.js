@@ -54,8 +54,13 @@ function hear({ detail }) {
   since.delete(run);
   if (started === undefined || Date.now() - started < LONG || !document.hidden || !isOn()) return;
   const body = steps ? say("step {step} of {steps}", { step, steps }) : "";
-  const shown = new Notification(say(state === "failed" ? "A training ended with an error" : "A training has ended"), { body });
-  shown.addEventListener("click", () => window.focus());
+  const title = say(state === "failed" ? "A training ended with an error" : "A training has ended");
+  try {
+    const shown = new Notification(title, { body, tag: run }); // one for all tabs
+    shown.addEventListener("click", () => window.focus());
+  } catch {
+    // Some browsers notify from a service worker only.
+  }
 }
 
 /** @type {EventTarget} */ (api).addEventListener("ziplora.training", hear);

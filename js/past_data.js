@@ -72,16 +72,18 @@ export function queued(name) {
  * @param {string} name
  */
 export async function goOn(name) {
-  const { prompt, workflow } = await ask(pathOf(name, "continue"), { method: "POST" });
+  const refused = say("It runs already, or what it would go on from is not kept.");
+  const { prompt, workflow } = await ask(pathOf(name, "continue"), { method: "POST" }, refused);
   await api.queuePrompt(0, { output: prompt, workflow });
 }
 
 /**
  * @param {string} path
  * @param {RequestInit} [options]
+ * @param {string} [refused] what a refusal means
  * @throws an error with words for the person
  */
-async function ask(path, options = {}) {
+async function ask(path, options = {}, refused = say("A training that runs is not deleted.")) {
   let answer;
   try {
     answer = await api.fetchApi(path, { cache: "no-store", ...options });
@@ -90,6 +92,6 @@ async function ask(path, options = {}) {
   }
   if (answer.ok) return answer.json();
   if (answer.status === 404) throw new Error(say("This training is not kept any more."));
-  if (answer.status === 409) throw new Error(say("A training that runs is not deleted."));
+  if (answer.status === 409) throw new Error(refused);
   throw new Error(say("The server refused the request ({status}).", { status: answer.status }));
 }

@@ -53,6 +53,7 @@ function acts(training, tells) {
   });
   const on = act(say("Continue"), say("Train on, from where it ended to its last step"), tells, async () => {
     await goOn(name);
+    on.hidden = true; // another press would train it once more
     tells.tell(say("Queued; it trains on from step {step}.", { step: training.step }));
   });
   const away = act(say("Delete"), say("Delete its record and what is needed to continue; LoRA files stay"), tells, async () => {

@@ -20,10 +20,11 @@ export class Running {
     this.read();
   }
 
-  /** Shows what runs, from the server's whole histories. */
+  /** Shows what runs, from the server's whole histories; nothing while the server is away. */
   async read() {
-    const answer = await api.fetchApi("/ziplora/training", { cache: "no-store" });
-    const { runs } = answer.ok ? await answer.json() : { runs: [] };
+    for (const { element } of this.panels.values()) element.remove();
+    this.panels.clear();
+    const { runs = [] } = await get("/ziplora/training");
     for (const { node_id, workflow, state } of runs) if (state === "running") await this.#readOne(node_id, workflow);
   }
 
@@ -33,8 +34,7 @@ export class Running {
    */
   async #readOne(id, workflow) {
     const query = new URLSearchParams({ workflow });
-    const answer = await api.fetchApi(`/ziplora/training/${encodeURIComponent(id)}?${query}`, { cache: "no-store" });
-    if (answer.ok) this.hear({ ...(await answer.json()), after: 0 });
+    this.hear({ ...(await get(`/ziplora/training/${encodeURIComponent(id)}?${query}`)), after: 0 });
   }
 
   /** @param {any} message of the server on a training */
@@ -61,5 +61,15 @@ export class Running {
     this.panels.set(key, panel);
     this.element.append(panel.element);
     return panel;
+  }
+}
+
+/** @param {string} path of the server's data; an empty object where there is none */
+async function get(path) {
+  try {
+    const answer = await api.fetchApi(path, { cache: "no-store" });
+    return answer.ok ? await answer.json() : {};
+  } catch {
+    return {};
   }
 }

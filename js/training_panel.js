@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { Chart } from "./chart.js";
 import { History } from "./history.js";
-import { fill, make, makePanel, showOnNode } from "./panel.js";
+import { fill, make, makePanel, showOnNode, zoomThrough } from "./panel.js";
 import { goOn } from "./past_data.js";
 import { SamplePictures } from "./sample_pictures.js";
 import { short } from "./chart_axes.js";
@@ -66,6 +66,7 @@ export class TrainingPanel {
     const height = HEIGHT + (draws ? PICTURES : 0) - (searches ? CHART : 0);
     if (typeof node !== "string") showOnNode(node, "training", this.says.title, this.element, height);
     else {
+      this.element.removeEventListener("wheel", zoomThrough); // it scrolls with the rest
       this.element.style.minHeight = `${height}px`;
       this.element.setAttribute("aria-label", say(this.says.title, { title: node }));
       this.element.prepend(make("h3", {}, node));
@@ -132,6 +133,7 @@ export class TrainingPanel {
     try {
       await goOn(last.folder);
       this.asked = say("Queued; it trains on from step {step}.", { step: last.step });
+      this.more.hidden = true; // another press would train it once more
     } catch (error) {
       this.asked = error instanceof Error ? error.message : String(error);
     }

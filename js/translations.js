@@ -91,6 +91,7 @@ const CHINESE = {
   "One has steps and the other passes: their losses cannot be compared.":
     "一个按步、另一个按遍计算，它们的损失无法比较。",
   "This training is not kept any more.": "这次训练已不再保留。",
+  "It runs already, or what it would go on from is not kept.": "它正在运行，或者可供继续的内容已不再保留。",
   "A training that runs is not deleted.": "正在运行的训练不会被删除。",
   "Notify me when a training of more than a minute ends while I look elsewhere":
     "当我不在此页面时，超过一分钟的训练结束后通知我",

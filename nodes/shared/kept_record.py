@@ -33,6 +33,8 @@ class KeptRecord:
         self._record: RunRecord | None = None
         self._written, self._asked = 0.0, False
         self._mark = ExitStack()
+        self._failures: list[str] = []
+        """What is said once of a record that cannot be written."""
 
     def __enter__(self) -> KeptRecord:
         return self
@@ -44,7 +46,7 @@ class KeptRecord:
         self.write()
         self._mark.close()
         if record := self._record:
-            _try(lambda: make_room(record.folder.path))
+            self._try(lambda: make_room(record.folder.path))
 
     def begin(self, folder: CheckpointFolder, resumes: bool) -> None:
         """Find the record of a training, once its checkpoint's folder is known."""
@@ -62,7 +64,7 @@ class KeptRecord:
         """Write the record as the run is now."""
         if record := self._record:
             self._written = time.monotonic()
-            _try(lambda: self._write(record))
+            self._try(lambda: self._write(record))
 
     def _write(self, record: RunRecord) -> None:
         if record.write() and not self._asked and self.queued.prompt:
@@ -79,6 +81,5 @@ class KeptRecord:
         if self._record:
             self._record.files += names
 
-
-def _try(write: Callable[[], object]) -> None:
-    attempt("keeping the record of the training", write, [], None)
+    def _try(self, write: Callable[[], object]) -> None:
+        attempt("keeping the record of the training", write, self._failures, None)

@@ -26,7 +26,8 @@ def register_past_routes(routes: web.RouteTableDef) -> None:
     - `GET /ziplora/past/{name}/samples/{step}`: its sample images, as JPEG
     - `GET /ziplora/past/{name}/history.csv`, `…/events`: its losses, for other programs
     - `GET /ziplora/past/{name}/request`: the `prompt` and the `workflow` that were queued
-    - `POST /ziplora/past/{name}/continue`: let the same prompt train on; answers as `request` does
+    - `POST /ziplora/past/{name}/continue`: let the same prompt train on; answers as `request` does,
+      or 409 if it runs already or its checkpoint is not kept
     - `DELETE /ziplora/past/{name}`: delete its record and its checkpoint, no LoRA
 
     All but the first answer 404 if there is none of this name.
@@ -61,10 +62,14 @@ def register_past_routes(routes: web.RouteTableDef) -> None:
 
     @routes.post(_ONE + "/continue")
     async def go_on(request: web.Request) -> web.Response:
-        kept = record(work_root(), _name(request))
+        name = _name(request)
+        found = await asyncio.to_thread(details, work_root(), name)
+        kept = record(work_root(), name)
         said, asked = await asyncio.to_thread(lambda: (kept.read(), kept.request()))
-        if said is None or asked is None:
+        if found is None or said is None or asked is None:
             return _json(None)
+        if not found["continues"]:
+            return web.json_response({"error": "there is nothing to go on from"}, status=409)
         registry.request_continue(said["key"])
         return _json(asked)
 

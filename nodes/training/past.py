@@ -54,7 +54,7 @@ class PastTrainings(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="On: the three limits below are remembered for this output folder, for "
-                    "trainings and for class images. Off: they are left as they are.",
+                    "trainings, their records and class images. Off: they are left as they are.",
                 ),
                 io.Int.Input(
                     "most_folders",
@@ -62,7 +62,7 @@ class PastTrainings(io.ComfyNode):
                     min=0,
                     max=100000,
                     optional=True,
-                    tooltip="Most trainings, and most sets of class images; 0 for no limit.",
+                    tooltip="Most trainings, records of them, and sets of class images; 0 for no limit.",
                 ),
                 io.Float.Input(
                     "most_days",

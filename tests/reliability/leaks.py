@@ -51,7 +51,7 @@ def measure(short: bool) -> list[Promise]:
                 [str(e) for e in watcher.written(found, own) if e.from_pack],
             ),
             _level(memory),
-            _none("Of a training that was saved, only the saved file is left", len(memory), left,
+            _none("Of a training that was saved, only the saved file and its record are left", len(memory), left,
                   f"{sum(map(int, (line.split()[0] for line in left)))} bytes"),
         ]  # fmt: skip
 
@@ -112,10 +112,11 @@ def _trainings(server: ComfyServer, runs: int) -> tuple[list[int], list[str]]:
 
 
 def _files(server: ComfyServer) -> list[Path]:
-    """List all files in the output and temp folders but saved LoRAs."""
+    """List all files in the output and temp folders but saved LoRAs and records of trainings."""
     folders = (server.output, server.base / "temp")
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    return [path for path in found if not path.is_relative_to(server.output / "loras")]
+    kept = (server.output / "loras", server.output / "ziplora" / "records")
+    return [path for path in found if not any(map(path.is_relative_to, kept))]
 
 
 def _done(result: Any) -> None:

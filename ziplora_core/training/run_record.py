@@ -32,10 +32,13 @@ class RunRecord:
         Raises:
             OSError: the disk is full or not writable.
         """
-        run = self.run
+        run, before = self.run, self.before
         if run.record is None and not run.errors:
             return False  # an earlier record of the same inputs says more
-        self._go_on()
+        resumed = run.record is not None and run.record.resumed_at > 0
+        if before is not None and not resumed and run.snapshot()["step"] < before["step"]:
+            return False  # so does that of a run that came further
+        self._go_on(resumed)
         strips = run.strips()
         seconds = run.record.seconds if run.record else 0.0
         files = [] if self.before is None else self.before["files"]
@@ -47,14 +50,13 @@ class RunRecord:
         self.folder.write(said, strips)
         return True
 
-    def _go_on(self) -> None:
-        """Take the start and the files from the record of a resumed run; drop any other."""
-        before, record = self.before, self.run.record
-        if before is None or record is None:
+    def _go_on(self, resumed: bool) -> None:
+        """Take the start from the record of a resumed run, and no pictures from any other."""
+        if self.before is None:
             return
-        if record.resumed_at:
-            self.started = before["started"]
-        else:  # its pictures are of another run
-            for step in before["samples"]:
-                (self.folder.path / f"{step}.jpg").unlink(missing_ok=True)
-            self.before = None
+        if resumed:
+            self.started = self.before["started"]
+            return
+        for step in self.before["samples"]:  # they are of another run
+            (self.folder.path / f"{step}.jpg").unlink(missing_ok=True)
+        self.before = {**self.before, "samples": [], "step": 0}

@@ -88,15 +88,19 @@ def test_resumed_run_goes_on_in_its_record_with_its_samples_and_files(tmp_path: 
     assert pictures == [b"picture of run with 4", b"picture of run with 8"]
 
 
-def test_run_that_starts_anew_forgets_samples_and_files_of_the_one_before(tmp_path: Path) -> None:
-    before = trained(tmp_path, 8)
+def test_run_that_starts_anew_takes_the_record_once_it_has_come_as_far(tmp_path: Path) -> None:
+    before = trained(tmp_path, 4)
     before.files += ["old.safetensors"]
     before.write()
-    trained(tmp_path, 2)
+    trained(tmp_path, 2, state="cancelled")
     found = details(tmp_path, NAME)
-    assert found is not None and (found["samples"], found["files"]) == ([2], [])
-    assert folder(tmp_path).picture(2) == b"picture of run with 2"
-    assert folder(tmp_path).picture(8) is None
+    assert found is not None and (found["samples"], found["state"]) == ([2, 4], "finished")
+    assert folder(tmp_path).picture(2) == b"picture of run with 4"
+    trained(tmp_path, 6)
+    found = details(tmp_path, NAME)
+    assert found is not None and found["samples"] == [2, 4, 6]
+    assert found["files"] == ["old.safetensors"]  # which is still there
+    assert folder(tmp_path).picture(2) == b"picture of run with 6"
 
 
 def test_record_keeps_few_pictures_among_them_the_last(tmp_path: Path) -> None:
