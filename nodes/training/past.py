@@ -62,7 +62,8 @@ class PastTrainings(io.ComfyNode):
                     min=0,
                     max=100000,
                     optional=True,
-                    tooltip="Most trainings, records of them, and sets of class images; 0 for no limit.",
+                    tooltip="Most trainings, records of them, and sets of class images; 0 for no "
+                    "limit.",
                 ),
                 io.Float.Input(
                     "most_days",

@@ -51,7 +51,8 @@ def measure(short: bool) -> list[Promise]:
                 [str(e) for e in watcher.written(found, own) if e.from_pack],
             ),
             _level(memory),
-            _none("Of a training that was saved, only the saved file and its record are left", len(memory), left,
+            _none("Of a training that was saved, only its file and its record are left",
+                  len(memory), left,
                   f"{sum(map(int, (line.split()[0] for line in left)))} bytes"),
         ]  # fmt: skip
 
