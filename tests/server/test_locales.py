@@ -23,6 +23,8 @@ TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 SAID = re.compile(rf"\bsay\(\s*{TEXT.pattern}")
 LOSSES = {*TERMS, INSTANCE, PRIOR, "penalty", "slider", "high", "low"}
 """Their terms, as they come from the server."""
+BASES = {"the SDXL refiner", "a distilled SDXL", "a checkpoint", "a whole model"}
+"""Words for the base of a LoRA, which come from there, too."""
 VALUE = re.compile(r"{\w+}")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
@@ -139,7 +141,9 @@ def test_panels_have_chinese_for_all_they_say_and_no_stale_one() -> None:
     labels = re.findall(rf"\blabel: {TEXT.pattern}", panels)
     assert labels
     assert {*SAID.findall(panels), *others, *labels, *LOSSES, "loss", "error"} <= set(words)
-    assert set(words) - set(texts) <= LOSSES
+    assert set(words) - set(texts) <= LOSSES | BASES
+    source = (ROOT / "ziplora_core" / "files" / "base_model.py").read_text(encoding="utf-8")
+    assert set(words) >= BASES and set(TEXT.findall(source)) >= BASES
     for text, translated in words.items():
         assert HAN.search(translated), text
         assert sorted(VALUE.findall(translated)) == sorted(VALUE.findall(text))
