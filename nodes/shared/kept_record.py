@@ -34,7 +34,7 @@ class KeptRecord:
         self._written, self._asked = 0.0, False
         self._mark = ExitStack()
         self._failures: list[str] = []
-        """What is said once of a record that cannot be written."""
+        """The line on a record that cannot be written, which is said once."""
 
     def __enter__(self) -> KeptRecord:
         return self

@@ -21,7 +21,7 @@ NONE = "None"
 """The entry of a file list that stands for no file: the LoRA comes from a connected input."""
 
 FOR_SDXL = {"ziplora_for_sdxl": True}
-"""What tells `js/other_bases.js` to mark the files of a list that belong to another base model."""
+"""The option of a list in which `js/other_bases.js` marks files of other base models."""
 
 
 def bias_and_norm_input() -> io.Combo.Input:

@@ -1,4 +1,4 @@
-"""What was queued: the part of a prompt that a training depends on."""
+"""The prompt that was queued, and the part of it that a training depends on."""
 
 from __future__ import annotations
 

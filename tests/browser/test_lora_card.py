@@ -1,4 +1,4 @@
-"""What a LoRA file or a folder of pictures holds is shown when it is picked, in both renderers."""
+"""A picked LoRA file or folder of pictures shows its contents on the node, in both renderers."""
 
 from __future__ import annotations
 

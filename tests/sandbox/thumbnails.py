@@ -64,6 +64,14 @@ def trained(card: Card, name: str, kind: str) -> None:
     card.file(348, 200, 146, name, kind)
 
 
+def equation(card: Card, first: str, sign: str, second: str, result: str) -> None:
+    """Draw two files, the sign between them, and the file that they make."""
+    for x, name in ((30, first), (190, second), (360, result)):
+        card.file(x, 200, 120, name)
+    card.text(sign, 170, 260, 48, LIGHT)
+    card.text("=", 334, 260, 48, LIGHT)
+
+
 def row(card: Card, y: float, side: int, *scenes: Scene) -> None:
     """Draw scenes side by side in the middle."""
     gap = 20
@@ -287,20 +295,12 @@ def lora_tools(card: Card) -> None:
 
 @titled("The difference of two", "checkpoints as a LoRA")
 def extract_lora(card: Card) -> None:
-    card.file(30, 200, 120, "tuned")
-    card.text("−", 170, 260, 48, LIGHT)
-    card.file(190, 200, 120, "base")
-    card.text("=", 334, 260, 48, LIGHT)
-    card.file(360, 200, 120, "LoRA")
+    equation(card, "tuned", "−", "base", "LoRA")
 
 
 @titled("A LoRA baked", "into a checkpoint")
 def bake_lora(card: Card) -> None:
-    card.file(30, 200, 120, "base")
-    card.text("+", 170, 260, 48, LIGHT)
-    card.file(190, 200, 120, "0.8 LoRA")
-    card.text("=", 334, 260, 48, LIGHT)
-    card.file(360, 200, 120, "new")
+    equation(card, "base", "+", "0.8 LoRA", "new")
 
 
 def main() -> int:

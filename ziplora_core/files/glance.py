@@ -21,7 +21,7 @@ _PART = 120
 
 @dataclass(frozen=True)
 class Glance:
-    """What a header shows.
+    """The facts that a header shows.
 
     Args:
         base: the base model of the LoRA, or the kind of file when it is not a LoRA; may be empty.

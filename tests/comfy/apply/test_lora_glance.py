@@ -1,4 +1,4 @@
-"""What the page is told of the files in the pickers, and of nothing else."""
+"""The page is told of the files in the pickers, and of no other file."""
 
 from __future__ import annotations
 

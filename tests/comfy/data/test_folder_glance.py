@@ -1,4 +1,4 @@
-"""What the page is told of a folder of training pictures, and thumbnails of any picture."""
+"""The page is told what a folder of training pictures holds, and gets thumbnails of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a header shows at a glance: base, rank and trigger words."""
+"""A header shows base, rank and trigger words at a glance."""
 
 from __future__ import annotations
 
