@@ -12,9 +12,6 @@ import { also, isOurs } from "./panel.js";
 
 const FOR_SDXL = "ziplora_for_sdxl";
 const VUE = "Comfy.VueNodes.Enabled";
-/** How often the server is asked to go on with one list, a second each. */
-const ROUNDS = 300;
-
 /** @type {Map<string, string>} the base of each file that does not fit, by its name */
 const bases = new Map();
 /** @type {Set<() => void>} what shows the marks of a list that is open */
@@ -27,17 +24,17 @@ function label(name) {
   return base ? `${name} ⚠ ${base}` : name ?? "";
 }
 
-/** Asks the server, which looks through a part of a long list at a time, until it has seen all. */
+/** Asks the server for a second's part of the list after the other, until it has seen all. */
 async function ask() {
   if (asking) return;
   asking = true;
   try {
-    for (let round = 0, complete = false; round < ROUNDS && !complete; round += 1) {
-      const answer = await api.fetchApi("/ziplora/loras");
-      const said = answer.ok ? await answer.json() : { others: {}, complete: true };
-      for (const [name, base] of Object.entries(said.others)) bases.set(name, base);
+    for (let start = 0; start !== null; ) {
+      const answer = await api.fetchApi(`/ziplora/loras?start=${start}`);
+      const { others, next } = answer.ok ? await answer.json() : { others: {}, next: null };
+      for (const [name, base] of Object.entries(others)) bases.set(name, base);
       for (const show of shown) show();
-      ({ complete } = said);
+      start = next;
     }
   } catch {
     // The server is away: the list stays as it is.

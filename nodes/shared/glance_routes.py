@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,8 @@ def register_glance_routes(routes: web.RouteTableDef) -> None:
 
     - `GET /ziplora/lora?name=`: size, base model, rank and trigger words of a LoRA file
     - `GET /ziplora/lora/preview?name=`: the picture beside it, as JPEG
-    - `GET /ziplora/loras`: the files that belong to another base model than SDXL
+    - `GET /ziplora/loras?start=`: the files that belong to another base model than SDXL, from that
+      place of the list on, and where to go on
     - `GET /ziplora/folder?name=`: the pictures and captions of a folder of training images
     - `GET /ziplora/folder/picture?name=&picture=`: one of them, as JPEG
 
@@ -37,8 +39,10 @@ def register_glance_routes(routes: web.RouteTableDef) -> None:
         return _picture(await _read(lora_preview, request, "name"))
 
     @routes.get("/ziplora/loras")
-    async def others(_request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(other_bases))
+    async def others(request: web.Request) -> web.Response:
+        start = request.query.get("start", "")
+        start = int(start) if re.fullmatch(r"[0-9]{1,9}", start) else 0
+        return web.json_response(await asyncio.to_thread(other_bases, start))
 
     @routes.get("/ziplora/folder")
     async def folder(request: web.Request) -> web.Response:

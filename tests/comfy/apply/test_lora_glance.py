@@ -96,15 +96,19 @@ def test_other_bases_go_on_where_the_time_was_over(
 ) -> None:
     for n in range(3):
         write(loras / f"{n}.safetensors")
+    base = "Stable Diffusion 1.x"
     monkeypatch.setattr(module, "_BUDGET", -1.0)
-    assert other_bases() == {"others": {}, "complete": False}
+    assert other_bases() == {"others": {"0.safetensors": base}, "next": 1}
+    assert other_bases(1) == {"others": {"1.safetensors": base}, "next": 2}
+    assert other_bases(2) == {"others": {"2.safetensors": base}, "next": None}
+    assert other_bases(3) == other_bases(10**9) == {"others": {}, "next": None}
     monkeypatch.setattr(module, "_BUDGET", 60.0)
-    assert other_bases()["complete"] and len(other_bases()["others"]) == 3
+    assert len(other_bases()["others"]) == 3 and other_bases()["next"] is None
 
 
 def test_other_bases_are_those_of_the_list(loras: Path) -> None:
     write(loras / "other.safetensors")
     write(loras / "fits.safetensors", 2048)
     (loras / "broken.safetensors").write_bytes(b"<html>")
-    expected = {"others": {"other.safetensors": "Stable Diffusion 1.x"}, "complete": True}
+    expected = {"others": {"other.safetensors": "Stable Diffusion 1.x"}, "next": None}
     assert other_bases() == expected == other_bases()

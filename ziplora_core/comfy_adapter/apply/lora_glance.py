@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +20,6 @@ _PREVIEWS = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp", "
 """Endings of a preview picture beside `name.safetensors`, after `name`; the first is shown."""
 _BUDGET = 1.0
 """Seconds in which the files of a list are looked at, until more are asked for."""
-
-_looking = threading.Lock()
 
 
 def lora_glance(name: str) -> dict[str, Any]:
@@ -60,22 +57,25 @@ def lora_preview(name: str) -> bytes | None:
     return picture and thumbnail(picture)
 
 
-def other_bases() -> dict[str, Any]:
+def other_bases(start: int = 0) -> dict[str, Any]:
     """Look through the pickers' list for files that fit no SDXL, as far as a second allows.
 
+    Args:
+        start: how many files of the list have been looked at before.
+
     Returns:
-        `others`, the base of each such file by its name; `complete`, whether all were looked at,
-        as they are sooner or later when this is called again.
+        `others`, the base of each such file from there on by its name; `next`, where to start the
+        next time, or None after the last file. Each call looks at one file at least.
     """
-    others, until = {}, time.monotonic() + _BUDGET
     names = folder_paths.get_filename_list("loras")
-    with _looking:
-        for name in (n for n in names if n.lower().endswith(SAFETENSORS)):
-            if time.monotonic() > until:
-                return {"others": others, "complete": False}
-            if base := _base_in_list(name):
-                others[name] = base
-    return {"others": others, "complete": True}
+    names = [name for name in names if name.lower().endswith(SAFETENSORS)]
+    others, until = {}, time.monotonic() + _BUDGET
+    for i, name in enumerate(names[start:], start + 1):
+        if base := _base_in_list(name):
+            others[name] = base
+        if i < len(names) and time.monotonic() > until:
+            return {"others": others, "next": i}
+    return {"others": others, "next": None}
 
 
 def _base_in_list(name: str) -> str:
