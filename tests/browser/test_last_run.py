@@ -10,7 +10,18 @@ from playwright.sync_api import Page, expect
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 
-from .pages import NEW_BLANK_WORKFLOW, RUN_MS, contains, drop, look_at, override, report, run, shoot
+from .pages import (
+    IN_CANVAS,
+    NEW_BLANK_WORKFLOW,
+    RUN_MS,
+    contains,
+    drop,
+    look_at,
+    override,
+    report,
+    run,
+    shoot,
+)
 
 TOOLS = ROOT / "workflows" / "merge_without_training.json"
 SET = """
@@ -53,6 +64,7 @@ def test_error_is_in_the_report_of_its_node_and_in_a_toast(
     shoot(tab, f"{renderer}_error")
 
 
+@pytest.mark.parametrize("renderer", IN_CANVAS, indirect=True)
 def test_report_of_other_inputs_says_so_until_they_are_back(tab: Page, renderer: str) -> None:
     drop(tab, TOOLS)
     override(tab)

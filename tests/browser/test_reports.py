@@ -22,10 +22,10 @@ from .pages import MERGE, PLACE, assert_readable, drop, look_at, report, shoot
 Json = dict[str, Any]
 
 LONG = (
-    *("merge_without_training", "unziplora_train"),
+    "merge_without_training",
     *(
         pytest.param(name, marks=pytest.mark.thorough)
-        for name in ("concept_slider_train_text", "concept_slider_train_images")
+        for name in ("unziplora_train", "concept_slider_train_text", "concept_slider_train_images")
     ),
 )
 """Workflows with long reports; test_workflows.py has the others."""

@@ -56,15 +56,17 @@ def to_prompt(workflow: Json, object_info: Json, overrides: Overrides | None = N
         if node["type"] not in object_info:
             raise WorkflowError(f"{name}: ComfyUI does not know this node.")
         specs = _input_specs(object_info[node["type"]])
-        inputs = _widget_values(node, specs)
+        inputs, linked = _widget_values(node, specs), graph.linked_inputs(node)
         for key, value in _overrides_of(node, overrides or {}).items():
             if key not in specs:
                 raise WorkflowError(
                     f"{name}: the overrides name an input `{key}` it does not have."
                 )
             inputs[key] = value
+            if not isinstance(linked.get(key), list):
+                linked.pop(key, None)  # a value that a primitive gives
         _check_combos(name, inputs, specs)
-        inputs |= graph.linked_inputs(node)
+        inputs |= linked
         title = node.get("title") or node["type"]
         prompt[str(node["id"])] = {
             "class_type": node["type"],

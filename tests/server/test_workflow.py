@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 
+from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 from sandbox.workflow import BYPASSED, MUTED, WorkflowError, to_prompt
 
@@ -116,6 +118,18 @@ def test_to_prompt_seed_control_and_reroute_are_passed_over(
     assert (sampler["seed"], sampler["steps"], sampler["sampler_name"]) == (7, 30, "euler")
     assert sampler["positive"] == ["2", 0]
     assert "3" not in prompt and "9" not in prompt
+
+
+def test_to_prompt_override_takes_the_place_of_a_value_from_outside_a_subgraph(
+    object_info: Json,
+) -> None:
+    starter = json.loads((ROOT / "workflows" / "subject_in_style.json").read_text(encoding="utf-8"))
+    shipped, small = (
+        [n["inputs"] for n in to_prompt(starter, object_info, overrides).values()
+         if n["class_type"] == "EmptyLatentImage"]
+        for overrides in (None, {"EmptyLatentImage": {"width": 64}})
+    )  # fmt: skip
+    assert [(n["width"], n["height"]) for n in (*shipped, *small)] == [(1024, 1024), (64, 1024)]
 
 
 def test_to_prompt_bypassed_node_passes_its_input_on(workflow: Json, object_info: Json) -> None:

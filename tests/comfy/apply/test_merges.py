@@ -56,14 +56,14 @@ PLACES: dict[str, Built] = {
 @pytest.mark.parametrize(
     ("merge", "place"),
     [
-        *(
-            pytest.param("ModelMergeSimple", place, marks=pytest.mark.thorough)
-            for place in PLACES
-            if place != "both"
-        ),
-        ("ModelMergeSimple", "both"),
         ("ModelMergeBlocks", "both"),
-        ("ModelMergeAdd and ModelMergeSubtract", "second"),
+        *(
+            pytest.param(merge, place, marks=pytest.mark.thorough)
+            for merge, place in (
+                *(("ModelMergeSimple", place) for place in PLACES),
+                ("ModelMergeAdd and ModelMergeSubtract", "second"),
+            )
+        ),
     ],
 )
 def test_slider_counts_as_a_lora_of_the_stock_loader(

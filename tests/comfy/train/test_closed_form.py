@@ -64,6 +64,7 @@ def hundred_steps(tmp_path_factory: pytest.TempPathFactory) -> dict[float, ZipLo
     return {strength: run(model, clip, folder, stepped, strength) for strength in (0.5, 1.0)}
 
 
+@pytest.mark.thorough
 def test_closed_form_keeps_as_much_as_a_hundred_steps_or_far_more(
     hundred_steps: dict[float, ZipLoRAResult],
     model: ModelPatcher,
@@ -95,6 +96,7 @@ def test_joint_prompt_holds_the_strength_of_the_merge(
     assert without < kept <= 1.05 and 0 < error < 0.02
 
 
+@pytest.mark.thorough
 def test_several_joint_prompts_share_the_weight_of_one(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_several_joint_prompts_share_the_weight_of_one(
         torch.testing.assert_close(three.merged.coefficients[name], columns, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.thorough
 def test_warm_start_needs_a_fifth_of_the_steps(
     hundred_steps: dict[float, ZipLoRAResult],
     model: ModelPatcher,

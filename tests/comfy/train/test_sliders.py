@@ -71,7 +71,11 @@ def flat(result: SliderResult) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-@pytest.mark.parametrize("settings", [WORDS, PICTURES], ids=["words", "pictures"])
+@pytest.mark.parametrize(
+    "settings",
+    [WORDS, pytest.param(PICTURES, marks=pytest.mark.thorough)],
+    ids=["words", "pictures"],
+)
 def test_same_seed_same_slider_and_cancelled_runs_go_on(
     settings: SliderSettings, tmp_path: Path
 ) -> None:
@@ -90,7 +94,11 @@ def test_same_seed_same_slider_and_cancelled_runs_go_on(
     assert not list((tmp_path / "b").iterdir())
 
 
-@pytest.mark.parametrize("settings", [WORDS, PICTURES], ids=["words", "pictures"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(WORDS, marks=pytest.mark.thorough), PICTURES],
+    ids=["words", "pictures"],
+)
 def test_low_memory_learns_the_same(settings: SliderSettings, tmp_path: Path) -> None:
     fast, low = (run(replace(settings, memory=memory), tmp_path) for memory in ("fast", "low"))
     torch.testing.assert_close(flat(low), flat(fast), rtol=1e-2, atol=1e-4)

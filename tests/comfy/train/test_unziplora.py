@@ -252,6 +252,7 @@ def test_validation_shows_joint_content_and_style_and_changes_nothing(tmp_path: 
         assert json.loads(metadata["ziplora.settings"])["steps"] == STEPS
 
 
+@pytest.mark.thorough
 def test_validation_pictures_are_decoded_when_all_are_drawn(tmp_path: Path) -> None:
     """The VAE may take the model's place, and the next drawing would lack the branches."""
     settings = replace(SETTINGS, images_per_validation=True, validation_steps=4)
@@ -267,7 +268,10 @@ def test_validation_pictures_are_decoded_when_all_are_drawn(tmp_path: Path) -> N
     assert torch.equal(everything(results[0]), everything(results[1]))
 
 
-@pytest.mark.parametrize("pieces", [(3, 1, 2), (3, 2, 2), (1, 2, 1)])
+@pytest.mark.parametrize(
+    "pieces",
+    [(3, 1, 2), *(pytest.param(p, marks=pytest.mark.thorough) for p in ((3, 2, 2), (1, 2, 1)))],
+)
 def test_prompts_of_different_lengths_are_learned_drawn_and_applied_alike(
     pieces: tuple[int, int, int], clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

@@ -71,7 +71,13 @@ def retention_ratio(report: str) -> float:
     return float(match.group(1))
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot_mean", "column_cosine"])
+@pytest.mark.parametrize(
+    "similarity",
+    [
+        "cosine",
+        *(pytest.param(s, marks=pytest.mark.thorough) for s in ("dot_mean", "column_cosine")),
+    ],
+)
 def test_optimise_halves_the_retention_loss_of_the_direct_merge(
     similarity: str, model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

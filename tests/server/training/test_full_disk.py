@@ -93,7 +93,10 @@ def watched(
     return succeeded(server, graph, on_event=watch), told
 
 
-@pytest.mark.parametrize("start", [merge, slider, dreambooth, unzip])
+@pytest.mark.parametrize(
+    "start",
+    [dreambooth, *(pytest.param(s, marks=pytest.mark.thorough) for s in (merge, slider, unzip))],
+)
 def test_save_now_on_a_full_disk_says_so_and_succeeds_once_there_is_room(
     start: Start, full: Disks
 ) -> None:

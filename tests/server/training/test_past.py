@@ -88,6 +88,7 @@ def test_name_outside_the_list_is_refused(own: ComfyServer) -> None:
     assert result.error["exception_message"].startswith("folders: found ../../loras")
 
 
+@pytest.mark.thorough
 def test_running_training_is_never_deleted_by_another_server(own: ComfyServer) -> None:
     said: list[str] = []
     graph = Graph()

@@ -83,7 +83,7 @@ def tell_its_parts_apart(server: ComfyServer, names: list[str]) -> None:
         (merge, weigh_its_halves),
         pytest.param(slider, move_it_in_its_range, marks=pytest.mark.thorough),
         pytest.param(dreambooth, read_its_settings, marks=pytest.mark.thorough),
-        (unzip, tell_its_parts_apart),
+        pytest.param(unzip, tell_its_parts_apart, marks=pytest.mark.thorough),
     ],
 )
 def test_save_now_writes_what_the_end_writes_and_goes_on(
