@@ -31,22 +31,22 @@ Box = dict[str, float]
 
 DOCS = ROOT / "js" / "docs"
 GUIDE = ROOT / "docs" / "images" / "workflow.jpg"
-FIRST = "concept_slider_train_text"
+FIRST = "13 Train a slider from words"
 """It trains the slider that others show."""
 SHOWN_IN = {
-    "ZipLoRAOptimize": "ziplora_merge",
-    "PlotMerge": "look_at_a_merge",
-    "PlotLoss": "look_at_a_merge",
-    "StrengthGrid": "look_at_a_merge",
-    "FindMerge": "find_the_merge",
-    "ChooseMerge": "find_the_merge",
-    "TrainDreamBoothLoRA": "dreambooth_subject",
+    "ZipLoRAOptimize": "02 ZipLoRA merge",
+    "PlotMerge": "10 Look at a merge",
+    "PlotLoss": "10 Look at a merge",
+    "StrengthGrid": "10 Look at a merge",
+    "FindMerge": "04 Find the merge",
+    "ChooseMerge": "04 Find the merge",
+    "TrainDreamBoothLoRA": "06 Train a subject LoRA",
     "TrainConceptSlider": FIRST,
-    "TrainConceptSliderFromImages": "concept_slider_train_images",
-    "ConceptSlider": "concept_slider_apply",
-    "UnZipLoRATrain": "unziplora_train",
-    "PlotWeights": "prune_lora",
-    "PruneLoRA": "prune_lora",
+    "TrainConceptSliderFromImages": "14 Train a slider from images",
+    "ConceptSlider": "15 Use a slider",
+    "UnZipLoRATrain": "17 Split an image",
+    "PlotWeights": "22 Prune a LoRA",
+    "PruneLoRA": "22 Prune a LoRA",
 }
 """Where it has its usual values; a smaller workflow shows the other nodes."""
 VALUES = "() => app.graph.nodes.map((node) => (node.widgets ?? []).map((w) => w.value))"
@@ -175,7 +175,7 @@ def test_pictures(tidy_page: Page, mini_server: ComfyServer, name: str) -> None:
     tidy_page.wait_for_timeout(1500)
     if name in SHOWN_IN.values():
         run_small(tidy_page, mini_server, name)
-    if name == "ziplora_merge":
+    if name == "02 ZipLoRA merge":
         tidy_page.evaluate(ALL)
         tidy_page.wait_for_timeout(2000)
         canvas = Image.open(io.BytesIO(tidy_page.screenshot(clip=tidy_page.evaluate(ALL))))
@@ -199,7 +199,7 @@ def run_small(page: Page, server: ComfyServer, name: str) -> None:
         "PlotWeights": {"lora": subject}, "PruneLoRA": {"lora": subject},
         "The whole LoRA": {"lora_name": subject},
     }  # fmt: skip
-    if name == "concept_slider_apply":
+    if name == "15 Use a slider":
         trained = newest(server, "age_slider")
         loras["ConceptSlider"] = {"slider": trained}
         usual += [[trained, "age_slider_00001_.safetensors"]]

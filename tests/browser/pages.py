@@ -17,9 +17,9 @@ from sandbox.paths import ROOT, SANDBOX
 Said = tuple[str, str, str]
 """A line on the console: kind, text, address of the script."""
 SHOTS = SANDBOX / "shots"
-MERGE = ROOT / "workflows" / "ziplora_merge.json"
-SLIDERS = ROOT / "workflows" / "concept_slider_apply.json"
-DREAMBOOTH = ROOT / "workflows" / "dreambooth_subject.json"
+MERGE = ROOT / "workflows" / "02 ZipLoRA merge.json"
+SLIDERS = ROOT / "workflows" / "15 Use a slider.json"
+DREAMBOOTH = ROOT / "workflows" / "06 Train a subject LoRA.json"
 RUN_MS = 180_000
 
 RENDERERS = {"canvas": False, "vue": True}

@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 NAME = "Subject in style"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
-STARTER = ROOT / "workflows" / "subject_in_style.json"
+STARTER = ROOT / "workflows" / "01 Subject in style.json"
 QUICK = {"ZipLoRAOptimize": {"passes": 1, "calibration_states": 2}}
 CONNECT = """
     () => {

@@ -22,7 +22,7 @@ from .pages import (
     shoot,
 )
 
-UNZIP = ROOT / "workflows" / "unziplora_train.json"
+UNZIP = ROOT / "workflows" / "17 Split an image.json"
 TRAINING = "Training of UnZipLoRA Train (one picture into two LoRAs)"
 SIDE, GAP = 48, 4
 RATIO = (3 * SIDE + 2 * GAP) / SIDE

@@ -23,7 +23,7 @@ from .pages import (
     shoot,
 )
 
-TOOLS = ROOT / "workflows" / "merge_without_training.json"
+TOOLS = ROOT / "workflows" / "08 Merge without training.json"
 SET = """
     ([type, name, value]) => {
         const node = app.graph.nodes.find((n) => n.type === type);

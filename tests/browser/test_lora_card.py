@@ -18,7 +18,7 @@ from ziplora_core.lora.factors import LoraFactors
 
 from .pages import DREAMBOOTH, MERGE, SLIDERS, contains, drop, look_at, panel, shoot
 
-SAVED = ROOT / "workflows" / "apply_saved_merge.json"
+SAVED = ROOT / "workflows" / "03 Apply a saved merge.json"
 PAIR = "Load LoRA Pair (content + style)"
 PUT = "Put into the prompt"
 WORDS = "zqx dog, on a beach"

@@ -22,10 +22,14 @@ from .pages import MERGE, PLACE, assert_readable, drop, look_at, report, shoot
 Json = dict[str, Any]
 
 LONG = (
-    "merge_without_training",
+    "08 Merge without training",
     *(
         pytest.param(name, marks=pytest.mark.thorough)
-        for name in ("unziplora_train", "concept_slider_train_text", "concept_slider_train_images")
+        for name in (
+            "17 Split an image",
+            "13 Train a slider from words",
+            "14 Train a slider from images",
+        )
     ),
 )
 """Workflows with long reports; test_workflows.py has the others."""

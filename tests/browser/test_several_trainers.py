@@ -23,7 +23,7 @@ from .pages import (
     shoot,
 )
 
-FROM_SCRATCH = ROOT / "workflows" / "subject_in_style_from_scratch.json"
+FROM_SCRATCH = ROOT / "workflows" / "05 Subject in style from images.json"
 STEPS = {"Train the subject": 5, "Train the style": 4, "Learn the merge": 3}
 
 

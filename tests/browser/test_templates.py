@@ -11,7 +11,7 @@ from sandbox.paths import ROOT
 from .pages import COMMAND, MISSING, shoot
 
 NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
-OPENED = "ziplora_merge"
+OPENED = "02 ZipLoRA merge"
 
 
 def test_template_browser_lists_every_workflow_with_its_picture_and_opens_it(page: Page) -> None:

@@ -30,11 +30,11 @@ CARDS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 """Title and drawing function of each card, by the workflow's name."""
 
 
-def titled(*title: str) -> Callable[[Draw], Draw]:
-    """Register a function that draws on a card in `CARDS`, under its own name."""
+def card_of(workflow: str, *title: str) -> Callable[[Draw], Draw]:
+    """Register a function that draws on the card of a workflow in `CARDS`."""
 
     def register(draw: Draw) -> Draw:
-        CARDS[draw.__name__] = title, draw
+        CARDS[workflow] = title, draw
         return draw
 
     return register
@@ -80,7 +80,7 @@ def row(card: Card, y: float, side: int, *scenes: Scene) -> None:
         card.tile(scene, left + number * (side + gap), y, side)
 
 
-@titled("Start here", "everything in one node")
+@card_of("01 Subject in style", "Start here", "everything in one node")
 def subject_in_style(card: Card) -> None:
     card.file(40, 120, 120, "subject", "LoRA")
     card.file(40, 310, 120, "style", "LoRA")
@@ -88,7 +88,7 @@ def subject_in_style(card: Card) -> None:
     card.tile(BOTH, 250, 165, 230, "prompts in, image out")
 
 
-@titled("My subject", "in my style")
+@card_of("02 ZipLoRA merge", "My subject", "in my style")
 def ziplora_merge(card: Card) -> None:
     card.file(40, 120, 120, "subject", "LoRA")
     card.file(40, 310, 120, "style", "LoRA")
@@ -96,14 +96,14 @@ def ziplora_merge(card: Card) -> None:
     card.tile(BOTH, 250, 165, 230, "one learned merge")
 
 
-@titled("Draw with", "a saved merge")
+@card_of("03 Apply a saved merge", "Draw with", "a saved merge")
 def apply_saved_merge(card: Card) -> None:
     card.file(30, 210, 130, "merge", "LoRA")
     card.arrow(175, 275, 45, 0)
     card.tile(BOTH, 250, 160, 230, "style at 0.7")
 
 
-@titled("Merge", "without training")
+@card_of("08 Merge without training", "Merge", "without training")
 def merge_without_training(card: Card) -> None:
     card.file(30, 150, 120, "subject")
     card.text("+", 180, 210, 44, LIGHT)
@@ -115,20 +115,20 @@ def merge_without_training(card: Card) -> None:
     card.text("… eleven ways", 256, 450, 22)
 
 
-@titled("Train a LoRA", "of your subject")
+@card_of("06 Train a subject LoRA", "Train a LoRA", "of your subject")
 def dreambooth_subject(card: Card) -> None:
     subject_pictures(card, 36, 165, 216)
     card.text("four pictures", 144, 412)
     trained(card, "sks dog", "subject LoRA")
 
 
-@titled("Train a LoRA of a style", "from one picture")
+@card_of("07 Train a style LoRA", "Train a LoRA of a style", "from one picture")
 def style_from_one_image(card: Card) -> None:
     card.tile(STYLE, 36, 165, 216, "one picture")
     trained(card, "in … style", "style LoRA")
 
 
-@titled("From pictures to", "my subject in my style")
+@card_of("05 Subject in style from images", "From pictures to", "my subject in my style")
 def subject_in_style_from_scratch(card: Card) -> None:
     subject_pictures(card, 36, 125, 160)
     card.tile(STYLE, 36, 322, 160)
@@ -136,7 +136,7 @@ def subject_in_style_from_scratch(card: Card) -> None:
     card.tile(BOTH, 280, 195, 205, "train, train, merge")
 
 
-@titled("Train a slider", "from words")
+@card_of("13 Train a slider from words", "Train a slider", "from words")
 def concept_slider_train_text(card: Card) -> None:
     card.text("“tiny shape”", 118, 150, 24, LIGHT)
     card.text("“huge shape”", 394, 150, 24, LIGHT)
@@ -144,7 +144,7 @@ def concept_slider_train_text(card: Card) -> None:
     card.track(400, 1)
 
 
-@titled("Train a slider", "from pictures")
+@card_of("14 Train a slider from images", "Train a slider", "from pictures")
 def concept_slider_train_images(card: Card) -> None:
     for number, name in enumerate(("star", "house")):
         y = 140 + 150 * number
@@ -155,14 +155,14 @@ def concept_slider_train_images(card: Card) -> None:
     card.text("after", 337, 448)
 
 
-@titled("Draw with a slider")
+@card_of("15 Use a slider", "Draw with a slider")
 def concept_slider_apply(card: Card) -> None:
     row(card, 110, 210, star(0), star(0.9))
     card.arrow(238, 345, 36, 0)
     card.track(420, 1.5)
 
 
-@titled("Two sliders at once")
+@card_of("16 Stack sliders", "Two sliders at once")
 def concept_slider_stack(card: Card) -> None:
     for line, size in enumerate((-1.0, 0.0, 1.0)):
         for column, light in enumerate((-1.0, 0.0, 1.0)):
@@ -171,7 +171,7 @@ def concept_slider_stack(card: Card) -> None:
     card.text("size ↓", 62, 258)
 
 
-@titled("One picture", "into two LoRAs")
+@card_of("17 Split an image", "One picture", "into two LoRAs")
 def unziplora_train(card: Card) -> None:
     card.tile(BOTH, 32, 165, 220, "one picture")
     meet(card, 266, (240, 310), 48, -40)
@@ -179,7 +179,7 @@ def unziplora_train(card: Card) -> None:
     card.file(350, 310, 125, "style", "LoRA")
 
 
-@titled("The subject of A", "in the style of B")
+@card_of("18 Recombine two images", "The subject of A", "in the style of B")
 def unziplora_recombine(card: Card) -> None:
     card.tile(BOTH, 36, 118, 150, "A")
     card.tile(Scene("house", DOTTED, radius=0.58), 36, 306, 150, "B")
@@ -187,7 +187,7 @@ def unziplora_recombine(card: Card) -> None:
     card.tile(Scene("cat", DOTTED, radius=0.6), 280, 195, 205)
 
 
-@titled("New pictures from one")
+@card_of("19 Variations of a split image", "New pictures from one")
 def unziplora_variations(card: Card) -> None:
     card.tile(BOTH, 24, 195, 150)
     card.arrow(188, 270, 34, 0)
@@ -202,7 +202,7 @@ def unziplora_variations(card: Card) -> None:
             card.text(word, 438, 130 + 136 * number + 28 * line, 20)
 
 
-@titled("What did", "the merge do?")
+@card_of("10 Look at a merge", "What did", "the merge do?")
 def look_at_a_merge(card: Card) -> None:
     styles = (PLAIN, Style(NEON.palette, "plain"), NEON)
     for line, style in enumerate(styles):
@@ -218,7 +218,7 @@ def look_at_a_merge(card: Card) -> None:
     card.text("as figures", 396, 450)
 
 
-@titled("How much of a LoRA", "counts?")
+@card_of("22 Prune a LoRA", "How much of a LoRA", "counts?")
 def prune_lora(card: Card) -> None:
     card.hill(106, 118, 300, 120, cut=0.3)
     card.text("the smallest 80 % are zeroed", 256, 264)
@@ -227,7 +227,7 @@ def prune_lora(card: Card) -> None:
     card.text("pruned", 341, 468)
 
 
-@titled("How near is it,", "in numbers?")
+@card_of("12 Alignment scores", "How near is it,", "in numbers?")
 def alignment_scores(card: Card) -> None:
     card.tile(BOTH, 28, 190, 170, "a picture")
     for number, (words, score) in enumerate(
@@ -243,7 +243,7 @@ def alignment_scores(card: Card) -> None:
         card.text(score, 448, y + 70, 27, INK)
 
 
-@titled("Enough subject,", "enough style?")
+@card_of("11 Judge images", "Enough subject,", "enough style?")
 def judge_pictures(card: Card) -> None:
     styles = (PLAIN, Style(NEON.palette, "plain"), NEON)
     for number, (style, scores) in enumerate(
@@ -257,7 +257,7 @@ def judge_pictures(card: Card) -> None:
     card.text("style", 400, 478)
 
 
-@titled("Which strengths", "for both?")
+@card_of("04 Find the merge", "Which strengths", "for both?")
 def find_the_merge(card: Card) -> None:
     styles = (PLAIN, Style(NEON.palette, "plain"), NEON)
     scores = (("1 / 0.4", "0.2"), ("0.8 / 0.8", "0.6"), ("1 / 1", "0.3"), ("0.9 / 0.7", "0.8"))
@@ -274,7 +274,7 @@ def find_the_merge(card: Card) -> None:
         card.tile(scene, x, y, 150, f"{pair}:  {score}")
 
 
-@titled("Three merges", "from the same noise")
+@card_of("09 Compare merges", "Three merges", "from the same noise")
 def compare_merges(card: Card) -> None:
     blends = (BOTH, Scene("cat", NEON, radius=0.6, brightness=-0.25), SUBJECT[0])
     for number, (scene, name) in enumerate(
@@ -283,7 +283,7 @@ def compare_merges(card: Card) -> None:
         card.tile(scene, 26 + number * 158, 190, 144, name)
 
 
-@titled("Import, resize, save", "and export a LoRA")
+@card_of("20 LoRA tools", "Import, resize, save", "and export a LoRA")
 def lora_tools(card: Card) -> None:
     card.file(40, 215, 120, "any", "import")
     card.arrow(176, 275, 42, 0)
@@ -293,12 +293,12 @@ def lora_tools(card: Card) -> None:
     card.file(392, 318, 92, "peft", "export")
 
 
-@titled("The difference of two", "checkpoints as a LoRA")
+@card_of("21 Extract a LoRA", "The difference of two", "checkpoints as a LoRA")
 def extract_lora(card: Card) -> None:
     equation(card, "tuned", "−", "base", "LoRA")
 
 
-@titled("A LoRA baked", "into a checkpoint")
+@card_of("23 Bake a LoRA", "A LoRA baked", "into a checkpoint")
 def bake_lora(card: Card) -> None:
     equation(card, "base", "+", "0.8 LoRA", "new")
 

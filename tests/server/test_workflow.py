@@ -123,7 +123,9 @@ def test_to_prompt_seed_control_and_reroute_are_passed_over(
 def test_to_prompt_override_takes_the_place_of_a_value_from_outside_a_subgraph(
     object_info: Json,
 ) -> None:
-    starter = json.loads((ROOT / "workflows" / "subject_in_style.json").read_text(encoding="utf-8"))
+    starter = json.loads(
+        (ROOT / "workflows" / "01 Subject in style.json").read_text(encoding="utf-8")
+    )
     shipped, small = (
         [n["inputs"] for n in to_prompt(starter, object_info, overrides).values()
          if n["class_type"] == "EmptyLatentImage"]

@@ -42,19 +42,19 @@ CHANGEABLE = {
 }
 """The inputs that an override may change."""
 NEEDS = {
-    "alignment_scores": ("ziplora_merge",),
-    "apply_saved_merge": ("ziplora_merge",),
-    "compare_merges": ("dreambooth_subject", "style_from_one_image"),
-    "concept_slider_apply": ("concept_slider_train_text",),
-    "unziplora_recombine": ("unziplora_train",),
-    "unziplora_variations": ("unziplora_train",),
-    "concept_slider_stack": ("concept_slider_train_text", "concept_slider_train_images"),
+    "12 Alignment scores": ("02 ZipLoRA merge",),
+    "03 Apply a saved merge": ("02 ZipLoRA merge",),
+    "09 Compare merges": ("06 Train a subject LoRA", "07 Train a style LoRA"),
+    "15 Use a slider": ("13 Train a slider from words",),
+    "18 Recombine two images": ("17 Split an image",),
+    "19 Variations of a split image": ("17 Split an image",),
+    "16 Stack sliders": ("13 Train a slider from words", "14 Train a slider from images"),
 }
 """Workflows that name files which others save."""
-WITHOUT_IMAGES = ("lora_tools", "extract_lora")
+WITHOUT_IMAGES = ("20 LoRA tools", "21 Extract a LoRA")
 TRAININGS = (
-    *("dreambooth_subject", "style_from_one_image", "subject_in_style_from_scratch"),
-    "unziplora_train",
+    *("06 Train a subject LoRA", "07 Train a style LoRA", "05 Subject in style from images"),
+    "17 Split an image",
 )
 
 
@@ -80,8 +80,8 @@ def run(server: ComfyServer) -> Run:
 
 @pytest.fixture(scope="module")
 def merge_run(run: Run) -> Result:
-    """Run the graph of ziplora_merge.json."""
-    return run("ziplora_merge")
+    """Run the graph of 02 ZipLoRA merge.json."""
+    return run("02 ZipLoRA merge")
 
 
 @pytest.fixture(params=NAMES)
@@ -137,7 +137,7 @@ def test_workflow_converted_and_run_shows_all_outputs(
 def test_merge_workflow_saves_the_file_that_apply_workflow_names(
     merge_run: Result, server: ComfyServer
 ) -> None:
-    (saved,) = nodes(prompt_of("apply_saved_merge", server), "LoadMergedLoRA").values()
+    (saved,) = nodes(prompt_of("03 Apply a saved merge", server), "LoadMergedLoRA").values()
     assert (server.output / "loras" / saved["merged_lora"]).is_file()
     assert saved["merged_lora"] in str(merge_run.outputs)
 
@@ -145,7 +145,7 @@ def test_merge_workflow_saves_the_file_that_apply_workflow_names(
 def test_merge_workflow_run_reports_retention_and_a_map_of_what_was_learned(
     merge_run: Result, server: ComfyServer
 ) -> None:
-    (node_id,) = nodes(prompt_of("ziplora_merge", server), "ZipLoRAOptimize")
+    (node_id,) = nodes(prompt_of("02 ZipLoRA merge", server), "ZipLoRAOptimize")
     (report,) = merge_run.outputs[node_id]["text"]
     assert "retention on held-out noise" in report and "WARNING" not in report
     assert any(e["type"] == "ziplora.training" for e in merge_run.events)
@@ -175,7 +175,7 @@ def test_training_workflow_saves_loras_that_the_stock_loader_draws_with(
 def test_subject_workflow_reads_the_folder_and_reports_what_it_learned(
     server: ComfyServer, run: Run
 ) -> None:
-    name = "dreambooth_subject"
+    name = "06 Train a subject LoRA"
     assert text_of(name, "LoadTrainingImages", server, run).startswith("5 pictures of ")
     report = text_of(name, "TrainDreamBoothLoRA", server, run)
     assert "LoRA of 5 pictures" in report and "WARNING" not in report
@@ -186,7 +186,7 @@ def test_subject_workflow_reads_the_folder_and_reports_what_it_learned(
 
 
 def test_scratch_workflow_learns_a_merge_of_what_it_trained(server: ComfyServer, run: Run) -> None:
-    name = "subject_in_style_from_scratch"
+    name = "05 Subject in style from images"
     pair = text_of(name, "LoadLoRAPair", server, run)
     assert "content_lora_model" in pair and "style_lora_model" in pair
     report = text_of(name, "Learn the merge", server, run)
@@ -196,7 +196,7 @@ def test_scratch_workflow_learns_a_merge_of_what_it_trained(server: ComfyServer,
 
 
 def test_scratch_workflow_trains_and_merges_on_the_same_prompts(server: ComfyServer) -> None:
-    prompt = prompt_of("subject_in_style_from_scratch", server)
+    prompt = prompt_of("05 Subject in style from images", server)
     trained = [inputs["prompt"] for inputs in nodes(prompt, "TrainDreamBoothLoRA").values()]
     (merge,) = nodes(prompt, "ZipLoRAOptimize").values()
     encoded = [merge["content_conditioning"][0], merge["style_conditioning"][0]]
@@ -214,7 +214,7 @@ def test_training_workflow_settings_are_the_defaults_but_for_prompts(server: Com
 
 
 def test_tools_workflow_makes_both_files(server: ComfyServer, run: Run) -> None:
-    name = "lora_tools"
+    name = "20 LoRA tools"
     source = server.models / "loras" / "my_subject.safetensors"
     (small,) = saved_files(name, "SaveTrainedLoRA", server, run)
     assert small.stat().st_size < source.stat().st_size
@@ -224,7 +224,7 @@ def test_tools_workflow_makes_both_files(server: ComfyServer, run: Run) -> None:
 
 
 def test_extract_workflow_saves_the_difference(server: ComfyServer, run: Run) -> None:
-    name = "extract_lora"
+    name = "21 Extract a LoRA"
     (extracted,) = saved_files(name, "SaveTrainedLoRA", server, run)
     assert extracted.is_file()
     assert "204 of 204 layers differ" in text_of(name, "ExtractLoRA", server, run)
@@ -232,7 +232,7 @@ def test_extract_workflow_saves_the_difference(server: ComfyServer, run: Run) ->
 
 @pytest.mark.parametrize("method", ["direct", "svd", "factor_average"])
 def test_compare_workflow_merges_in_three_ways(method: str, server: ComfyServer, run: Run) -> None:
-    report = text_of("compare_merges", f"Merge LoRAs: {method}", server, run)
+    report = text_of("09 Compare merges", f"Merge LoRAs: {method}", server, run)
     assert report.startswith(f"{method}: 1 × my_subject_00001_.safetensors (content)")
     assert "88 UNet modules, 88 of them in both" in report
 
@@ -240,9 +240,9 @@ def test_compare_workflow_merges_in_three_ways(method: str, server: ComfyServer,
 def test_bake_workflow_unmuted_bakes_the_lora_into_a_checkpoint(
     server: ComfyServer, run: Run
 ) -> None:
-    run("bake_lora")
+    run("23 Bake a LoRA")
     assert not list(server.output.rglob("my_subject_baked*"))
-    workflow = read("bake_lora")
+    workflow = read("23 Bake a LoRA")
     (bake,) = (node for node in workflow["nodes"] if node["type"] == "CheckpointSave")
     assert bake["mode"] == MUTED
     bake["mode"] = ACTIVE
@@ -261,8 +261,8 @@ def test_bake_workflow_unmuted_bakes_the_lora_into_a_checkpoint(
 
 def test_alignment_workflow_unmuted_measures_its_picture(server: ComfyServer, run: Run) -> None:
     """With small encoders where Load CLIP Vision has published ones of gigabytes."""
-    run("ziplora_merge")
-    workflow, kinds = read("alignment_scores"), iter(("clip_vision", "dinov2"))
+    run("02 ZipLoRA merge")
+    workflow, kinds = read("12 Alignment scores"), iter(("clip_vision", "dinov2"))
     for node in workflow["nodes"]:
         node["mode"] = ACTIVE
         if node["type"] == "CLIPVisionLoader":
@@ -284,7 +284,7 @@ def test_workflow_values_are_those_of_sdxl(name: str, server: ComfyServer) -> No
 
 
 def test_merge_workflow_settings_are_the_defaults(server: ComfyServer) -> None:
-    prompt, info = prompt_of("ziplora_merge", server), server.object_info()
+    prompt, info = prompt_of("02 ZipLoRA merge", server), server.object_info()
     for class_type in ("ZipLoRAOptimize", "TrainingOptions"):
         (inputs,) = nodes(prompt, class_type).values()
         groups = info[class_type]["input"]

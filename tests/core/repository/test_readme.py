@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -23,7 +24,7 @@ COMMENT = re.compile(r"\s+#.*$|<[^>]*>", re.MULTILINE)
 def linked(page: Path) -> list[tuple[Path, str]]:
     """The files that the page links to, in order, each with the heading or an empty string."""
     found = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
-    parts = [link.partition("#") for link in found]
+    parts = [unquote(link).partition("#") for link in found]
     return [((page.parent / path).resolve() if path else page, place) for path, _, place in parts]
 
 

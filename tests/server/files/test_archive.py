@@ -57,7 +57,7 @@ def test_fresh_comfyui_with_nothing_but_the_archive_has_every_node_and_draws(
     usual = {key for key, said in server.object_info().items() if _is_ours(said)}
     with ComfyServer(base) as fresh:
         assert {key for key, said in fresh.object_info().items() if _is_ours(said)} == usual
-        result = fresh.run(prompt_of("merge_without_training", fresh, OVERRIDES))
+        result = fresh.run(prompt_of("08 Merge without training", fresh, OVERRIDES))
         assert result.status == "success", result.error
 
 
