@@ -1,11 +1,14 @@
 // @ts-check
 /** The history of a run: the values of every step so far. */
+import { api } from "../../scripts/api.js";
 
 /**
  * @typedef {object} Message The server's message about a run; see ziplora_core/training/run_history.py.
  * @property {string} run
  * @property {string} node_id
  * @property {string} workflow
+ * @property {string} kind of node
+ * @property {string} title of the node
  * @property {string} state
  * @property {string} status
  * @property {number} step
@@ -37,6 +40,30 @@ export function isWhole(message) {
   return new Set(columns.map((values) => values.length)).size === 1
     && [message.step, message.steps, message.after].every(Number.isFinite)
     && numbers.every(isNumber) && texts.every((text) => typeof text === "string");
+}
+
+/** Requests the states of all runs that the server remembers. @returns {Promise<Message[]>} */
+export async function readRuns() {
+  return (await get("/ziplora/training")).runs ?? [];
+}
+
+/**
+ * Requests the whole history of a node's last run.
+ * @param {Message} run of which a state is known
+ * @returns {Promise<Message | null>} null if there is none any more
+ */
+export async function readRun({ node_id, workflow }) {
+  const query = new URLSearchParams({ workflow });
+  const whole = await get(`/ziplora/training/${encodeURIComponent(node_id)}?${query}`);
+  return whole.run ? { ...whole, after: 0 } : null;
+}
+
+/** @param {string} path of the server's data; an empty object if there is none (any more) */
+async function get(path) {
+  const answer = await api.fetchApi(path, { cache: "no-store" });
+  if (answer.status === 404) return {};
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
 }
 
 export class History {

@@ -6,7 +6,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { isWhole } from "./history.js";
+import { isWhole, readRun, readRuns } from "./history.js";
 import { classOf, isThere, nodeOfRun } from "./panel.js";
 import { TrainingPanel } from "./training_panel.js";
 import { DRAWS, SEARCHES } from "./training_words.js";
@@ -49,19 +49,17 @@ async function fill() {
   if (!panels.size) return;
   const lost = new Set(panels.values());
   try {
-    const { runs = [] } = await get("/ziplora/training");
-    for (const { node_id, workflow } of runs) {
-      const node = workflow === app.rootGraph.id ? nodeOfRun(node_id) : undefined;
+    for (const run of await readRuns()) {
+      const node = run.workflow === app.rootGraph.id ? nodeOfRun(run.node_id) : undefined;
       const panel = node && panels.get(node);
       if (!panel) continue;
       panel.waiting = [];
-      const place = `/ziplora/training/${encodeURIComponent(node_id)}`;
-      const whole = await get(`${place}?${new URLSearchParams({ workflow })}`);
+      const whole = await readRun(run);
       const messages = panel.arrived();
-      if (!whole.run) continue;
+      if (!whole) continue;
       lost.delete(panel);
       panel.forget();
-      for (const message of [{ ...whole, after: 0 }, ...messages]) receive(message);
+      for (const message of [whole, ...messages]) receive(message);
     }
     for (const panel of lost) {
       panel.lose(
@@ -74,14 +72,6 @@ async function fill() {
       panel.lose(say("The server does not answer."));
     }
   }
-}
-
-/** @param {string} path of the server's data; an empty object if there is none (any more) */
-async function get(path) {
-  const answer = await api.fetchApi(path, { cache: "no-store" });
-  if (answer.status === 404) return {};
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
 }
 
 // Added before the page connects: the frontend warns about events without a listener.

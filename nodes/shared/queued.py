@@ -60,6 +60,11 @@ class Queued:
         """The workflow's id; empty without one."""
         return "" if self.workflow is None else str(self.workflow.get("id", ""))
 
+    def title(self, node_id: str = "") -> str:
+        """Return the title of a node, this one by default; of one without, its class."""
+        node = self.prompt.get(node_id or self.node_id, {})
+        return str(node.get("_meta", {}).get("title") or node.get("class_type", ""))
+
     def as_sent(self) -> Prompt:
         """Return the prompt without what ComfyUI notes in it: that a node has not changed."""
         sent = ("class_type", "inputs", "_meta")
@@ -74,7 +79,7 @@ class Queued:
         Those of the node itself come first, with an empty `node`.
         """
         rows = [
-            {"node": "" if found == self.node_id else self._title(found), "input": name,
+            {"node": "" if found == self.node_id else self.title(found), "input": name,
              "value": value if not isinstance(value, str) else value[:_LONGEST]}
             for found in self._ancestry()
             for name, value in self.prompt[found]["inputs"].items()
@@ -111,10 +116,6 @@ class Queued:
         for value in self.prompt.get(node_id, {}).get("inputs", {}).values():
             if isinstance(value, list) and len(value) == 2:
                 yield str(value[0])
-
-    def _title(self, node_id: str) -> str:
-        node = self.prompt[node_id]
-        return str(node.get("_meta", {}).get("title") or node.get("class_type", ""))
 
 
 def _key(node_id: str, inputs: Mapping[str, Any]) -> str:

@@ -165,10 +165,11 @@ def test_starter_dropped_and_run_draws_and_reports_outside_the_one_node(
 def see_outside(page: Page) -> None:
     """Look at a training within the one node from the sidebar."""
     inner = page.evaluate(INNER, "ZipLoRAOptimize")
-    told = message(page, "CheckpointLoaderSimple", 9, node_id=inner)
+    inside = {"node_id": inner, "kind": "ZipLoRAOptimize", "title": "Learn it"}
+    told = message(page, "CheckpointLoaderSimple", 9, **inside)
     shown = open_tab(page)
     page.evaluate(DISPATCH, told)
-    running = shown.get_by_role("group", name="Training of ZipLoRA Optimize")
+    running = shown.get_by_role("group", name="Training of Learn it")
     expect(running).to_contain_text("step 9 of 400")
     expect(chart_of(running)).to_have_attribute("aria-label", contains("Loss, step 9: "))
     shoot(page, "starter_outside")

@@ -30,12 +30,15 @@ class Run:
         steps: number of steps of the whole training; 0 for a closed form.
         workflow: id of the node's workflow; two workflows can have the same node ids.
         saves: whether its steps make a LoRA that can be saved on the way.
+        kind, title: the node's class, and its title in that workflow.
     """
 
     def __init__(
-        self, node_id: str, steps: int = 0, workflow: str = "", saves: bool = True
-    ) -> None:
+        self, node_id: str, steps: int = 0, workflow: str = "", saves: bool = True,
+        kind: str = "", title: str = "",
+    ) -> None:  # fmt: skip
         self.node_id, self.steps, self.workflow = node_id, steps, workflow
+        self.kind, self.title = kind, title
         self.saves = saves and steps > 0
         self.id = uuid4().hex
         self.stop, self.save = threading.Event(), threading.Event()
@@ -132,6 +135,8 @@ class Run:
                 "run": self.id,
                 "node_id": self.node_id,
                 "workflow": self.workflow,
+                "kind": self.kind,
+                "title": self.title,
                 "state": self.state,
                 "status": self.status,
                 "step": self.step,
