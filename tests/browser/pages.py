@@ -174,8 +174,8 @@ def message(page: Page, node_type: str, steps: int, **others: Any) -> dict[str, 
     said = {
         "run": f"run of {steps}", "node_id": node_id, "workflow": workflow, "kind": node_type,
         "title": "", "state": "running", "status": "estimated about 0.5 GiB", "step": steps,
-        "steps": 400, "prepared": [3, 3], "speed": 2.0, "saved": [], "errors": [], "samples": [], "after": 0,
-        "memory": [2**30, 2**33],
+        "steps": 400, "prepared": [3, 3], "speed": 2.0, "saved": [], "errors": [], "samples": [],
+        "after": 0, "memory": [2**30, 2**33],
         "points": {"step": numbers, "loss": values, "content": values, "style": values},
     }  # fmt: skip
     return {**said, **others}
