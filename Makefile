@@ -4,7 +4,7 @@
 # make test    all tests (ARGS="tests/core -k merge" for some)
 # make thorough   what make test leaves out: long tests, more fonts and values
 # make lint    style and types
-# make thumbnails   draw the workflows' thumbnails; make pictures: those of help and guide (ARGS="-k merge")
+# make thumbnails   draw the workflows' thumbnails, icon and banner; make pictures: those of help and guide (ARGS="-k merge")
 # make locales the nodes' English words as the frontend reads them; what other languages lack
 # make quality what merges and sliders do on the miniature SDXL: docs/QUALITY.md
 # make miniworld   train that miniature SDXL anew (two to three hours; resumes)
@@ -77,7 +77,7 @@ lint: setup
 	@cd tests && $(BIN)/python -m sandbox.type_check
 
 thumbnails: setup
-	@cd tests && $(BIN)/python -m sandbox.thumbnails
+	@cd tests && $(BIN)/python -m sandbox.thumbnails && $(BIN)/python -m sandbox.registry_images
 
 pictures: setup
 	$(BIN)/pytest -q tests/browser/help_pictures.py $(ARGS)

@@ -15,10 +15,11 @@ GROUND, INK, MUTED, LINE, LIGHT = "#1d1e26", "#ffffff", "#a9adbb", "#4a4d5c", "#
 
 
 class Card:
-    """One thumbnail; positions and sizes are in its own 512 × 512 pixels."""
+    """One picture, 512 × 512 unless said; positions and sizes are in its own pixels."""
 
-    def __init__(self, *title: str) -> None:
-        self.image = Image.new("RGB", (SIDE * SMOOTH, SIDE * SMOOTH), GROUND)
+    def __init__(self, *title: str, size: tuple[int, int] = (SIDE, SIDE)) -> None:
+        self.size = size
+        self.image = Image.new("RGB", (size[0] * SMOOTH, size[1] * SMOOTH), GROUND)
         self.draw = ImageDraw.Draw(self.image)
         for number, line in enumerate(title):
             self.text(line, SIDE / 2, 38 + 36 * number, 31, INK)
@@ -112,7 +113,7 @@ class Card:
         self.draw.line([(a * SMOOTH, b * SMOOTH) for a, b in corners], LINE, 3 * SMOOTH)
 
     def save(self, path: Path) -> None:
-        small = self.image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        small = self.image.resize(self.size, Image.Resampling.LANCZOS)
         small.save(path, quality=88, optimize=True)
 
 
