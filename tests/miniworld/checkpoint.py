@@ -124,6 +124,5 @@ def _stamp(path: Path) -> str:
     for file in (SMALL, path):
         if not file.is_file():
             read(file)
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
     return " ".join(digests)
