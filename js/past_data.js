@@ -68,13 +68,33 @@ export function queued(name) {
 }
 
 /**
- * Queues a training again, which goes on from its checkpoint.
+ * Queues a training again, which goes on from its checkpoint, and what depends on it: nothing else
+ * of the workflow runs.
  * @param {string} name
  */
 export async function goOn(name) {
   const refused = say("It runs already, or what it would go on from is not kept.");
-  const { prompt, workflow } = await ask(pathOf(name, "continue"), { method: "POST" }, refused);
-  await api.queuePrompt(0, { output: prompt, workflow });
+  const answer = await ask(pathOf(name, "continue"), { method: "POST" }, refused);
+  const { prompt, workflow, node_id: node } = answer;
+  const partialExecutionTargets = outputsAfter(prompt, node);
+  await api.queuePrompt(0, { output: prompt, workflow }, { partialExecutionTargets });
+}
+
+/**
+ * Returns the output nodes of a prompt for which a node has to run, itself included.
+ * @param {Record<string, { class_type: string, inputs: Record<string, unknown> }>} prompt
+ * @param {string} node
+ */
+function outputsAfter(prompt, node) {
+  const found = new Set([node]);
+  for (const id of found) {
+    for (const [reader, { inputs }] of Object.entries(prompt)) {
+      if (Object.values(inputs).some((value) => Array.isArray(value) && value[0] === id)) found.add(reader);
+    }
+  }
+  const { registered_node_types: types } = /** @type {any} */ (window).LiteGraph;
+  const isOutput = (/** @type {string} */ id) => types[prompt[id]?.class_type]?.nodeData?.output_node;
+  return [...found].filter(isOutput);
 }
 
 /**

@@ -26,8 +26,8 @@ def register_past_routes(routes: web.RouteTableDef) -> None:
     - `GET /ziplora/past/{name}/samples/{step}`: its sample images, as JPEG
     - `GET /ziplora/past/{name}/history.csv`, `…/events`: its losses, for other programs
     - `GET /ziplora/past/{name}/request`: the `prompt` and the `workflow` that were queued
-    - `POST /ziplora/past/{name}/continue`: let the same prompt train on; answers as `request` does,
-      or 409 if it runs already or its checkpoint is not kept
+    - `POST /ziplora/past/{name}/continue`: let the same prompt train on; answers as `request` does
+      and with the `node_id` that trains, or 409 if it runs already or its checkpoint is not kept
     - `DELETE /ziplora/past/{name}`: delete its record and its checkpoint, no LoRA
 
     All but the first answer 404 if there is none of this name.
@@ -71,7 +71,7 @@ def register_past_routes(routes: web.RouteTableDef) -> None:
         if not found["continues"]:
             return web.json_response({"error": "there is nothing to go on from"}, status=409)
         registry.request_continue(said["key"])
-        return _json(asked)
+        return _json({**asked, "node_id": str(said.get("node_id", ""))})
 
     @routes.delete(_ONE)
     async def gone(request: web.Request) -> web.Response:

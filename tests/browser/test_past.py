@@ -168,7 +168,14 @@ def test_stopped_training_goes_on_by_the_button_on_its_panel(tab: Page, renderer
     expect(stop).to_be_hidden()
     shoot(tab, f"{renderer}_stopped_with_continue")
     before = last_step(chart_of(shown).get_attribute("aria-label") or "")
-    more.click()
+    with tab.expect_request("**/prompt") as sent:
+        more.click()
+    prompt, outputs = (
+        sent.value.post_data_json[key] for key in ("prompt", "partial_execution_targets")
+    )
+    kinds = {prompt[output]["class_type"] for output in outputs}
+    assert {"SaveTrainedLoRA", "SaveImage"} <= kinds
+    assert "PastTrainings" not in kinds and "LoadTrainingImages" not in kinds
     expect(stop).to_be_enabled(timeout=RUN_MS)
     see_step(shown, before + 2)
     stop.click()

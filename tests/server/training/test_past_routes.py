@@ -77,7 +77,8 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
     assert server.get(f"{place}/request") == {"prompt": graph.prompt, "workflow": None}
 
     assert node not in succeeded(server, graph).executed  # Run alone does not train on
-    assert server.post(f"{place}/continue", {})["prompt"] == graph.prompt
+    asked = server.post(f"{place}/continue", {})
+    assert (asked["prompt"], asked["node_id"]) == (graph.prompt, node)
     going = run_until(
         server, graph, node, stopped["step"] + 2, lambda: server.post("/ziplora/stop", {})
     )
