@@ -4,13 +4,14 @@
  * nodes/shared/shown.py), and advanced ones only when the user asks for them.
  *
  * Nodes 2.0 hides advanced inputs by itself, with a button to show them. The classic canvas has a menu entry for it,
- * *Show Advanced*, and leaves the hiding to us.
+ * *Show Advanced*, and leaves the hiding to us; newer frontends hide them, and leave their rows empty.
  */
 import { app } from "../../scripts/app.js";
 import { isLinked, onChange } from "./number_widget.js";
 import { also, isOurs } from "./panel.js";
 
 const USED_WITH = "ziplora_used_with";
+const VUE = "Comfy.VueNodes.Enabled";
 
 /** @typedef {Record<string, string[]>} Uses the values of each choice with which an input is used */
 
@@ -42,9 +43,9 @@ function settle(node, uses, before = node.computeSize()[1]) {
     const unused = !linked && Object.entries(choices ?? {}).some(
       ([choice, values]) => !isLinked(node, choice) && !values.includes(chosen.get(choice)),
     );
-    widget.advanced = Boolean(options.advanced) && !linked; // for the classic canvas's menu
-    widget.hidden = unused || (widget.advanced && !node.showAdvanced); // the classic canvas
-    hideInNodes2(widget, unused);
+    const advanced = Boolean(options.advanced) && !linked;
+    widget.advanced = advanced; // for the classic canvas's menu
+    hide(widget, unused || (advanced && !node.showAdvanced && !inNodes2()));
   }
   return Math.round(before - node.computeSize()[1]);
 }
@@ -61,14 +62,20 @@ function setHeight(node, height) {
 }
 
 /**
- * Hides a widget in Nodes 2.0, or shows it again.
+ * Hides a widget, or shows it again.
  * @param {any} widget
  * @param {boolean} hidden
  */
-function hideInNodes2(widget, hidden) {
-  const { options } = widget._state ?? {}; // what the page watches, once the node is on a canvas
+function hide(widget, hidden) {
+  const { options } = widget._state ?? {}; // what Nodes 2.0 watches, once the node is on a canvas
   if (options) options.hidden = hidden; // first: it may be the same object, and must see the change
   widget.options.hidden = hidden;
+  widget.hidden = hidden; // the classic canvas
+}
+
+/** Tells which of its two ways of drawing nodes the frontend uses. */
+function inNodes2() {
+  return Boolean(app.extensionManager.setting.get(VUE));
 }
 
 app.registerExtension({
@@ -91,6 +98,9 @@ app.registerExtension({
         queueMicrotask(() => change(settled === times ? before : node.computeSize()[1])); // when it has happened
       });
     }
+    const redrawn = () => queueMicrotask(() => settle(node, uses));
+    app.ui.settings.addEventListener(`${VUE}.change`, redrawn);
+    also(node, "onRemoved", () => app.ui.settings.removeEventListener(`${VUE}.change`, redrawn));
     let configured = false;
     also(node, "onConfigure", (saved) => {
       configured = true;
