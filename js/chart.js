@@ -15,6 +15,8 @@ import { say } from "./translations.js";
 const APART = "penalty";
 /** So many values decide a running mean, up to one part in a billion. */
 const ENOUGH = 200;
+/** So many values have no running mean, as in ziplora_core/plots/curves.py. */
+const FEW = 9;
 const LEFT = 44;
 const BOTTOM = 16;
 const TOP = 6;
@@ -54,10 +56,19 @@ export class Chart extends Plot {
     return colourOf(term, [...this.terms.keys()], this.light);
   }
 
-  /** @param {string} term whose latest running mean is returned */
+  /** @param {string} term whose latest running mean, or value where there is none, is returned */
   latest(term) {
     const known = (this.terms.get(term) ?? []).filter((value) => value !== null);
-    return smooth(known.slice(-ENOUGH)).at(-1) ?? null;
+    return (this.#isExact(term, known) ? known : smooth(known.slice(-ENOUGH))).at(-1) ?? null;
+  }
+
+  /**
+   * @param {string} term
+   * @param {Values} values
+   * @returns whether they are drawn without a running mean
+   */
+  #isExact(term, values) {
+    return this.few || term === APART || values.length <= FEW;
   }
 
   /** Returns the terms whose curves are too low to be seen. */
@@ -77,7 +88,9 @@ export class Chart extends Plot {
         apart: term === APART,
         colour: this.colour(term),
         raw: columnsOf(values, this.steps, columns, logarithmic),
-        mean: columnsOf(this.few ? values : within(values, smooth(values)), this.steps, columns, logarithmic),
+        mean: columnsOf(
+          this.#isExact(term, values) ? values : within(values, smooth(values)), this.steps, columns, logarithmic,
+        ),
       };
     });
     const places = [false, true].map((apart) => {

@@ -15,7 +15,7 @@ import { say } from "./translations.js";
  * @param {{ open: (name: string) => void, compare: () => void }} acts
  */
 export function listed(entries, chosen, { open, compare }) {
-  if (!entries.length) return [make("p", { class: "faint" }, say("Nothing has been trained yet, or nothing is kept."))];
+  if (!entries.length) return [make("p", { class: "faint nothing" }, say("Nothing has been trained yet, or nothing is kept."))];
   const known = new Set(entries.filter(({ recorded }) => recorded).map(({ name }) => name));
   chosen.splice(0, chosen.length, ...chosen.filter((name) => known.has(name)));
   const button = make("button", { type: "button" }, say("Compare"));

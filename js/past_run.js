@@ -27,7 +27,7 @@ export function shown(training, tells) {
     ...(curves.steps.length ? [drawn(curves)] : []),
     ...(samples ? [samples] : []),
     make("div", { class: "row acts" }, ...acts(training, tells)),
-    ...part(say("Files"), files.length ? make("ul", {}, ...files) : say("Its LoRA is not in a file.")),
+    ...part(say("Files"), files.length ? make("ul", {}, ...files) : say("Its LoRA is not in a file. A Save node behind the training writes one.")),
     ...(training.settings.length ? part(say("Settings"), settings(training)) : []),
   ];
 }

@@ -174,6 +174,7 @@ const STYLE = `
 }
 .ziplora-panel.past .running { display: flex; flex-direction: column; gap: 12px; background: inherit; }
 .ziplora-panel.past .running:empty { display: none; }
+.ziplora-panel.past .running:not(:empty) ~ .view > .nothing { display: none; }
 .ziplora-panel.past .running .ziplora-panel { height: auto; flex: none; overflow: visible; }
 .ziplora-panel.past .view { display: flex; flex-direction: column; gap: 8px; background: inherit; }
 .ziplora-panel.past .curves { background: inherit; }

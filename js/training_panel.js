@@ -44,7 +44,7 @@ export class TrainingPanel {
     this.numbers = make("div", { class: "numbers" });
     this.words = make("div", { role: "status" });
     this.legend = make("div", { class: "row numbers legend" });
-    this.log = make("button", { type: "button", "aria-pressed": "true" }, say("log"));
+    this.log = make("button", { type: "button", "aria-pressed": "true" }, say("log scale"));
     this.log.title = say("Logarithmic scale: equal distances are equal ratios. Press for a linear one.");
     this.log.addEventListener("click", () => this.toggleScale());
     this.stop = this.button(say("Stop and keep"), say(this.says.end), "stop");

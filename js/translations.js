@@ -20,7 +20,7 @@ const CHINESE = {
   "Save the current LoRA and continue": "保存当前的 LoRA，然后继续",
   "Of other inputs than the present ones:": "以下属于其他输入，而非当前输入：",
   "{title} did not run": "{title} 未能运行",
-  "log": "对数",
+  "log scale": "对数刻度",
   "Logarithmic scale: equal distances are equal ratios. Press for a linear one.":
     "对数坐标：相等的距离表示相等的比例。按下后改用线性坐标。",
   "step {step}": "第 {step} 步",
@@ -84,7 +84,7 @@ const CHINESE = {
   "Deleted.": "已删除。",
   "Download the losses for {program}": "下载供 {program} 使用的损失数据",
   "Files": "文件",
-  "Its LoRA is not in a file.": "它的 LoRA 没有保存为文件。",
+  "Its LoRA is not in a file. A Save node behind the training writes one.": "它的 LoRA 没有保存为文件。在训练节点之后连接保存节点即可写入文件。",
   "Settings": "设置",
   "Settings that differ": "不同的设置",
   "None.": "没有。",

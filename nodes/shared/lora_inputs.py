@@ -68,12 +68,12 @@ def refuse_none_or_both(name: str, file: str, has_model: bool) -> None:
         ZipLoRAError: this is the case.
     """
     if (file != NONE) == has_model:
-        raise problem(
-            name,
-            found="nothing" if file == NONE else f"both the file {file} and a LORA_MODEL",
-            expected="one of the two",
-            advice=f"Pick a file in {name}, or set it to None and connect {name}_model.",
-        )
+        if file == NONE:
+            found, advice = "None", f"Pick a LoRA file in {name}, or connect {name}_model."
+        else:
+            found = f"both the file {file} and a LORA_MODEL"
+            advice = f"Set {name} to None, or disconnect {name}_model."
+        raise problem(name, found=found, expected="a LoRA from one of the two", advice=advice)
 
 
 def check_either(name: str, file: str | None, lora_model: object) -> Callable[[], object]:

@@ -101,7 +101,7 @@ def test_training_panel_shows_each_pass_of_the_closed_form_while_it_goes_on(
     expect(chart_of(shown)).to_have_attribute("aria-label", contains("pass 2: error 0.31"))
     expect(shown.get_by_text("Stop and keep")).to_be_enabled()
     expect(shown.get_by_text("Save now")).to_be_disabled()  # there is nothing to save yet
-    expect(shown.get_by_text("log", exact=True)).to_be_hidden()
+    expect(shown.get_by_text("log scale", exact=True)).to_be_hidden()
     shoot(tab, f"{renderer}_passes")
 
 
@@ -115,9 +115,9 @@ def test_curve_that_is_too_low_to_be_seen_is_said_and_the_drawing_is_sharp_when_
     tab.evaluate(DISPATCH, said)
     shown = panel(tab, "Training of ZipLoRA Optimize")
     expect(shown.locator(".legend")).to_contain_text("style 1e-7 (below the chart)")
-    shown.get_by_text("log", exact=True).click()
+    shown.get_by_text("log scale", exact=True).click()
     expect(shown.locator(".legend")).not_to_contain_text("below")
-    shown.get_by_text("log", exact=True).click()
+    shown.get_by_text("log scale", exact=True).click()
     for zoom, pixels in ((2.0, 2.0), (8.0, 4.0), (0.5, 1.0)):
         tab.evaluate("(zoom) => app.canvas.ds.changeScale(zoom)", zoom)
         tab.wait_for_timeout(1000)

@@ -59,7 +59,7 @@ def test_tab_key_goes_through_a_panel_from_top_to_bottom_and_on(tab: Page, rende
     chart = chart_of(panel(tab, "Training of Train DreamBooth LoRA"))
     expect(chart).to_have_attribute("aria-label", re.compile("step 9"))
     assert order(tab, chart, 6) == ["Loss", "Sample images of step 9", "Sample images over time",
-                                    "Stop and keep", "Save now", "log"]  # fmt: skip
+                                    "Stop and keep", "Save now", "log scale"]  # fmt: skip
     drop(tab, SLIDERS)
     look_at(tab, "ConceptSlider")
     scale = panel(tab, "Slider of Concept Slider").get_by_role("slider", name="Strength")

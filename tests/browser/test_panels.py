@@ -88,8 +88,8 @@ def test_training_panel_shows_what_the_server_says_and_outlives_what_it_should_n
     tab.keyboard.press("Home")
     expect(shown.locator(".tip")).to_have_text("step 1\ncontent 1\nstyle 1")
     tab.keyboard.press("Escape")
-    shown.get_by_text("log", exact=True).click()
-    expect(shown.get_by_text("log", exact=True)).to_have_attribute("aria-pressed", "false")
+    shown.get_by_text("log scale", exact=True).click()
+    expect(shown.get_by_text("log scale", exact=True)).to_have_attribute("aria-pressed", "false")
     assert shown.bounding_box() == size
     shoot(tab, f"{renderer}_{fonts}_panel_{node_type}")
 

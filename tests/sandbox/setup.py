@@ -46,8 +46,8 @@ def main() -> int:
     """Bring the sandbox up to date; print one line if it already is."""
     try:
         check_machine()
-        if not run_stages(stages(), SANDBOX / "stamps"):
-            say(f"sandbox ready: {SANDBOX}")
+        run_stages(stages(), SANDBOX / "stamps")
+        say(f"sandbox ready: {SANDBOX}; `make serve` opens it for the browser")
     except SetupError as error:
         say(f"\n{error}")
         return 1

@@ -88,7 +88,7 @@ def subject_in_style(card: Card) -> None:
     card.tile(BOTH, 250, 165, 230, "prompts in, image out")
 
 
-@card_of("02 ZipLoRA merge", "My subject", "in my style")
+@card_of("02 ZipLoRA merge", "Learn a merge", "step by step")
 def ziplora_merge(card: Card) -> None:
     card.file(40, 120, 120, "subject", "LoRA")
     card.file(40, 310, 120, "style", "LoRA")

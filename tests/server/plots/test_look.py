@@ -167,9 +167,9 @@ def test_bad_input_of_the_new_nodes_is_named(server: ComfyServer) -> None:
 
     graph = case("merged: found no layer in which content and style can be told apart")
     graph.node("PlotMerge", merged=[graph.direct(graph.pair(), method="svd", rank=4), 0])
-    graph = case("lora: found nothing, expected one of the two")
+    graph = case("lora: found None, expected a LoRA from one of the two")
     graph.node("PlotWeights", lora="None")
-    graph = case("lora: found nothing, expected one of the two")
+    graph = case("lora: found None, expected a LoRA from one of the two")
     bare = graph.out("PruneLoRA", model=graph.model, lora="None", prune=0.8, strength=1.0)
     graph.render(bare, graph.clip, "never")
     graph = case("model_tuned: found a pruned LoRA on it")

@@ -283,7 +283,12 @@ def test_bad_input_is_said_before_any_training_starts(server: ComfyServer) -> No
     backwards = slider(graph, graph.model, STYLE, 1.0, start_percent=0.8, end_percent=0.2)
     cases.append((preview(graph, backwards), "start_percent and end_percent: found 0.8 and 0.2"))
     graph = Graph()
-    cases.append((preview(graph, slider(graph, graph.model, "None", 1.0)), "slider: found nothing"))
+    cases.append(
+        (
+            preview(graph, slider(graph, graph.model, "None", 1.0)),
+            "slider: found None, expected a LoRA",
+        )
+    )
     graph = Graph()
     size = {"width": SIDE, "height": SIDE, "batch_size": 1}
     swept = graph.out(
