@@ -33,13 +33,28 @@ def merged(*optimised: str) -> MergedLoRA:
     return MergedLoRA(pairs, {name: torch.full((2, 8), 1.2) for name in optimised})
 
 
-def report(joint: bool = True, settings: ZipLoRASettings = ADAM, *optimised: str) -> str:
+def report(
+    joint: bool = True, settings: ZipLoRASettings = ADAM, *optimised: str,
+    after: Retention = Retention(0.5, 0.5, 0.1),  # noqa: B008 (it cannot be changed)
+) -> str:  # fmt: skip
     halves = (LoRA("a subject", {}), LoRA("a style", {}))
-    retention = (Retention(1.0, 1.0, 0.1), Retention(0.5, 0.5, 0.1))
+    retention = (Retention(1.0, 1.0, 0.1), after)
     return ziplora_report(
         merged(*(optimised or NAMES)), LoRAPair(*halves), TrainingRecord(step=100), settings,
         retention, [], joint,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "says"), [
+        (Retention(0.5, 0.9), "better for both"),
+        (Retention(1.1, 1.2), "worse for both"),
+        (Retention(0.995, 1.005), "the same for both"),
+        (Retention(0.5, 1.2), "content better, style worse"),
+    ],
+)  # fmt: skip
+def test_a_report_says_for_whom_the_merge_is_better(after: Retention, says: str) -> None:
+    assert f"(lower is better): {says}\n" in report(after=after)
 
 
 def test_an_open_joint_prompt_is_a_warning() -> None:
