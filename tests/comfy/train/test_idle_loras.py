@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import comfy.sd
 import pytest
@@ -18,6 +19,7 @@ from ziplora_core.errors import ZipLoRAError
 from ziplora_core.lora.factors import LoraFactors
 from ziplora_core.lora.pair import LoRAPair
 from ziplora_core.merging import CALIBRATED, METHODS, MergeSettings
+from ziplora_core.training.interface import ProgressCallbacks
 from ziplora_core.training.options import TrainingOptions
 from ziplora_core.ziplora.options import ZipLoRASettings
 
@@ -42,14 +44,16 @@ def pair_with_idle_style() -> LoRAPair:
 
 
 def learned(
-    model: ModelPatcher, clip: comfy.sd.CLIP, pair: LoRAPair, solver: str, folder: Path
-) -> ZipLoRAResult:
+    model: ModelPatcher, clip: comfy.sd.CLIP, pair: LoRAPair, solver: str, folder: Path,
+    **callbacks: Any,
+) -> ZipLoRAResult:  # fmt: skip
     with torch.inference_mode():
         prompts = [
             Prompt(name, conditioning, {"samples": torch.ones(1, 4, 8, 8)})
             for name, conditioning in zip(("content", "style"), helpers.prompts(clip), strict=True)
         ]
-        return train_ziplora(model, pair, prompts, replace(SETTINGS, solver=solver), folder)
+        settings, told = replace(SETTINGS, solver=solver), ProgressCallbacks(**callbacks)
+        return train_ziplora(model, pair, prompts, settings, folder, told)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -115,6 +119,8 @@ def test_same_lora_twice_is_a_warning_of_every_way_to_merge(
     said = "content and style are the same LoRA, or nearly (cosine of their updates 1.0000)"
     for method in METHODS.keys() - CALIBRATED:
         assert said in merge_pair(model.model, twice, method, MergeSettings())[1].splitlines()[0]
-    report = learned(model, clip, twice, solver, tmp_path).report
+    early: list[str] = []
+    report = learned(model, clip, twice, solver, tmp_path, on_status=early.append).report
     assert any(f"WARNING: {said}" in line for line in report.splitlines())
+    assert early and all(f"WARNING: {said}" in text for text in early)  # before the first step
     assert "same LoRA" not in learned(model, clip, pair, solver, tmp_path).report

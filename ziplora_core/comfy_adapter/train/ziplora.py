@@ -9,6 +9,7 @@ from typing import Any
 
 from ...files.merge_file import merged_metadata
 from ...lora.coefficients import MergerCoefficients
+from ...lora.comparison import compare, sameness_warnings
 from ...lora.factors import LoRA
 from ...lora.merged import MergedLoRA
 from ...lora.pair import LoRAPair
@@ -124,6 +125,9 @@ class ZipLoRASession:
         folder = self._checkpoint_folder(checkpoints)
         targets = unet_targets(self.model.model)
         hooked = {targets[name]: branches for name, branches in self.branches.items()}
+        same = "".join(f"WARNING: {text} " for text in sameness_warnings(compare(self.pairs)))
+        if same:  # in time to stop
+            callbacks.on_status(same)
         held = owned(folder and folder.path)
         with held, training_model(self.model, hooked, backward=steps > 0) as opened:
             drawing = SampleDrawing(opened, self.prompts, self.latents, settings)
@@ -149,7 +153,7 @@ class ZipLoRASession:
             )  # fmt: skip
             if steps:
                 opened.on_evaluation = lambda done: None
-                callbacks.on_status(str(plan))
+                callbacks.on_status(f"{same}{plan}")
 
             def on_end(_record: TrainingRecord) -> None:
                 if steps or not kept.was_tried:  # the last pass was measured
