@@ -41,6 +41,7 @@ def loss_curves(
     axes.set_xlim(0, 1.01 * max(steps, 1))
     axes.set_yscale("linear" if passes else "log")
     axes.set_xlabel("pass" if passes else "step", color=theme.ink, fontsize=9)
+    axes.locator_params(axis="x", integer=True)
     if passes:
         axes.set_xticks(range(len(passes)))
         axes.set_ylim(0, 1.05 * max(filter(math.isfinite, passes), default=1.0))
