@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from sandbox.server import ComfyServer
 
-from .pages import DISPATCH, MERGE, drop, look_at, message, panel, shoot
+from .pages import DISPATCH, MERGE, SET_VUE, drop, look_at, message, panel, shoot
 
 HIGHEST = 900
 ADD = """
@@ -133,6 +133,17 @@ def test_advanced_inputs_are_shown_on_demand(tab: Page, renderer: str) -> None:
             tab.evaluate("(id) => app.graph.getNodeById(id).toggleAdvanced()", node)
             tab.wait_for_timeout(200)
             assert tab.evaluate(HEIGHTS, node)[0] == pytest.approx(expected, abs=1)
+
+
+def test_advanced_inputs_can_be_shown_after_a_switch_to_nodes_2(tab: Page) -> None:
+    tab.evaluate(SET_VUE, False)
+    node = tab.evaluate(ADD, "ZipLoRAOptimize")
+    see_inputs(tab, node, ["layers", "ridge"], [])
+    tab.evaluate(SET_VUE, True)
+    look_at(tab, "ZipLoRAOptimize")
+    tab.get_by_text("Show advanced inputs").click()
+    see_inputs(tab, node, ["layers", "ridge"], ["layers", "ridge"])
+    tab.evaluate(SET_VUE, False)
 
 
 def test_empty_panels_take_little_room_until_they_are_filled(tab: Page, renderer: str) -> None:
