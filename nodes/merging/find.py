@@ -104,7 +104,7 @@ class FindMerge(io.ComfyNode):
                 io.String.Output("csv", tooltip="The scores as text, for a spreadsheet."),
                 report_output(),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )  # fmt: skip
 
     @classmethod

@@ -71,7 +71,7 @@ def followed(
         saves: whether its steps make a LoRA that can be saved on the way.
     """
     queued = Queued.of(node)
-    run = Run(queued.node_id, steps, queued.workflow_id, saves, node.__name__, queued.title())
+    run = Run(queued.node_id, steps, queued.workflow_id, saves, queued.kind, queued.title())
     record = KeptRecord(run, queued)
     progress = TrainingProgress(run, record)
     trained: list[CheckpointFolder] = []

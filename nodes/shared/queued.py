@@ -60,6 +60,11 @@ class Queued:
         """The workflow's id; empty without one."""
         return "" if self.workflow is None else str(self.workflow.get("id", ""))
 
+    @property
+    def kind(self) -> str:
+        """The node's class; empty where the prompt is not known."""
+        return str(self.prompt.get(self.node_id, {}).get("class_type", ""))
+
     def title(self, node_id: str = "") -> str:
         """Return the title of a node, this one by default; of one without, its class."""
         node = self.prompt.get(node_id or self.node_id, {})

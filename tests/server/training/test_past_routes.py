@@ -60,6 +60,7 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
     stopped = entry(server)
     place = f"/ziplora/past/{stopped['name']}"
     assert run["folder"] == stopped["name"] and run["continues"] and stopped["continues"]
+    assert (run["kind"], run["title"]) == ("TrainDreamBoothLoRA", "TrainDreamBoothLoRA")
     assert (stopped["state"], stopped["steps"]) == ("stopped", STEPS)
     assert 5 <= stopped["step"] == run["step"] < STEPS
     so_far, end = stopped["files"]
