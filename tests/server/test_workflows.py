@@ -73,6 +73,8 @@ def run(server: ComfyServer) -> Run:
     def run_once(name: str) -> Result:
         for earlier in NEEDS.get(name, ()):
             run_once(earlier)
+        if name in TRAININGS:
+            server.free()  # two of them train the same subject
         return server.run(prompt_of(name, server, OVERRIDES))
 
     return run_once
