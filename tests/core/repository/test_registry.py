@@ -1,4 +1,4 @@
-"""What the ComfyUI Registry shows of the pack lies where pyproject.toml says."""
+"""The Registry finds the icon and the banner where pyproject.toml says."""
 
 from __future__ import annotations
 
