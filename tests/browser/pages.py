@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
 from sandbox.overrides import OVERRIDES
@@ -23,9 +22,6 @@ DREAMBOOTH = ROOT / "workflows" / "06 Train a subject LoRA.json"
 RUN_MS = 180_000
 
 RENDERERS = {"canvas": False, "vue": True}
-IN_CANVAS = ("canvas", pytest.param("vue", marks=pytest.mark.thorough))
-IN_VUE = ("vue", pytest.param("canvas", marks=pytest.mark.thorough))
-"""Renderers of a test that runs a training or more: `make test` does it in one of them."""
 SET_VUE = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
 COMMAND = "(id) => app.extensionManager.command.execute(id)"
 NEW_BLANK_WORKFLOW = "() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')"

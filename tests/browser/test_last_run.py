@@ -11,7 +11,6 @@ from sandbox.paths import ROOT
 from sandbox.server import ComfyServer
 
 from .pages import (
-    IN_CANVAS,
     NEW_BLANK_WORKFLOW,
     RUN_MS,
     contains,
@@ -64,7 +63,6 @@ def test_error_is_in_the_report_of_its_node_and_in_a_toast(
     shoot(tab, f"{renderer}_error")
 
 
-@pytest.mark.parametrize("renderer", IN_CANVAS, indirect=True)
 def test_report_of_other_inputs_says_so_until_they_are_back(tab: Page, renderer: str) -> None:
     drop(tab, TOOLS)
     override(tab)

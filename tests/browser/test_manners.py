@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from sandbox.server import ComfyServer
@@ -97,6 +98,7 @@ def test_nothing_on_a_panel_moves_by_itself_and_our_styles_stay_within_panels(ta
     assert [rule for rule in rules if not rule.startswith(ours)] == []
 
 
+@pytest.mark.thorough
 def test_page_with_the_pack_says_and_asks_for_nothing_that_one_without_it_does_not(
     browser: Browser, server: ComfyServer
 ) -> None:

@@ -12,7 +12,6 @@ from sandbox.server import ComfyServer
 from .conftest import open_page
 from .pages import (
     DISPATCH,
-    IN_VUE,
     NEW_BLANK_WORKFLOW,
     PLACE,
     RENDERERS,
@@ -95,7 +94,7 @@ def framed(page: Page) -> list[str]:
     return panel(page, SHEET).locator('[aria-pressed="true"]').all_inner_texts()
 
 
-@pytest.mark.parametrize("renderer", IN_VUE)
+@pytest.mark.parametrize("renderer", RENDERERS)
 def test_click_takes_a_merge_and_runs_only_what_follows(
     browser: Browser, server: ComfyServer, renderer: str
 ) -> None:

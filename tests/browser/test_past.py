@@ -21,7 +21,6 @@ from .conftest import open_page
 from .pages import (
     DISPATCH,
     DREAMBOOTH,
-    IN_VUE,
     INK,
     RENDERERS,
     RUN_MS,
@@ -150,7 +149,6 @@ def test_past_training_is_deleted_when_the_dialog_is_confirmed(
     close_tab(tab)
 
 
-@pytest.mark.parametrize("renderer", IN_VUE, indirect=True)
 def test_stopped_training_goes_on_by_the_button_on_its_panel(tab: Page, renderer: str) -> None:
     drop(tab, DREAMBOOTH)
     seed = 100 + RENDERERS[renderer]

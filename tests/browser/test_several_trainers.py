@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from sandbox.paths import ROOT
@@ -27,6 +28,7 @@ FROM_SCRATCH = ROOT / "workflows" / "05 Subject in style from images.json"
 STEPS = {"Train the subject": 5, "Train the style": 4, "Learn the merge": 3}
 
 
+@pytest.mark.thorough
 def test_each_of_three_trainings_is_shown_on_its_own_node(page: Page, server: ComfyServer) -> None:
     server.free()
     page.evaluate(SET_VUE, False)

@@ -14,7 +14,7 @@ from ziplora_core.lora.factors import LoraFactors
 
 from .conftest import open_page
 from .fonts import in_every_font
-from .pages import IN_CANVAS, RENDERERS, SET_VUE, SLIDERS, contains, drop, look_at, panel, shoot
+from .pages import RENDERERS, SET_VUE, SLIDERS, contains, drop, look_at, panel, shoot
 
 WIDGETS = """
     async () => {
@@ -211,7 +211,7 @@ def test_slider_control_says_what_its_values_mean(tab: Page, renderer: str, font
     assert shown.evaluate(PAINTED) == before
 
 
-@pytest.mark.parametrize("renderer", IN_CANVAS)
+@pytest.mark.parametrize("renderer", RENDERERS)
 def test_slider_is_moved_by_a_finger_and_the_canvas_stays(
     browser: Browser, server: ComfyServer, renderer: str
 ) -> None:

@@ -15,8 +15,6 @@ from sandbox.server import ComfyServer
 from .fonts import in_every_font
 from .pages import (
     DREAMBOOTH,
-    IN_CANVAS,
-    IN_VUE,
     MERGE,
     MISSING,
     NEW_BLANK_WORKFLOW,
@@ -91,7 +89,6 @@ def renderer(request: pytest.FixtureRequest, page: Page, server: ComfyServer) ->
     page.evaluate(SET_VUE, False)
 
 
-@pytest.mark.parametrize("renderer", IN_CANVAS, indirect=True)
 @in_every_font
 def test_merge_workflow_dropped_and_run_shows_report_and_image(
     page: Page, renderer: str, fonts: str
@@ -132,7 +129,6 @@ def test_merge_workflow_dropped_and_run_shows_report_and_image(
     expect(report(page, "ZipLoRA Optimize")).to_have_value(contains(f"of {STEPS} steps"))
 
 
-@pytest.mark.parametrize("renderer", IN_VUE, indirect=True)
 def test_training_workflow_dropped_and_run_shows_curve_pictures_and_report(
     page: Page, renderer: str
 ) -> None:

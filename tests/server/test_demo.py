@@ -36,6 +36,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return run_demo(tmp_path_factory.mktemp("first"))
 
 
+@pytest.mark.thorough
 def test_demo_leaves_picture_loras_and_workflow(left: dict[str, bytes], tmp_path: Path) -> None:
     loras = {name for name in left if name.startswith("loras/")}
     assert {name.split("/")[1].rsplit("_", 2)[0] for name in loras} == {

@@ -18,6 +18,7 @@ def test_server_start_offers_stock_nodes_and_tiny_files(server: ComfyServer) -> 
     assert "IMPORT FAILED" not in server.log()
 
 
+@pytest.mark.thorough
 def test_server_broken_pack_fails_with_its_log(tmp_path: Path) -> None:
     base = fresh_base(tmp_path)
     broken = base / "custom_nodes" / "broken"

@@ -77,7 +77,8 @@ def test_trajectories_equal_the_stock_sampler_with_each_single_lora(
         assert helpers.relative(reference.latents, model.model.process_latent_in(picture)) < 1e-3
 
 
-@pytest.mark.parametrize("negative_strength", [pytest.param(0.0, marks=pytest.mark.thorough), 0.5])
+@pytest.mark.thorough
+@pytest.mark.parametrize("negative_strength", [0.0, 0.5])
 def test_trajectories_equal_the_stock_sampler_with_hooks_on_the_two_prompts(
     negative_strength: float, model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:

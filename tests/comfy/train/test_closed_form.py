@@ -157,6 +157,7 @@ def test_cancel_in_the_closed_form_leaves_the_model_clean(
     helpers.assert_untouched(model, before)
 
 
+@pytest.mark.thorough
 def test_memory_that_runs_out_costs_a_second_try(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_train_same_seed_same_lora_other_seed_not(tmp_path: Path) -> None:
     assert not equal(first.modules.values(), other.modules.values())
 
 
+@pytest.mark.thorough
 def test_train_samples_are_shown_and_change_nothing(tmp_path: Path) -> None:
     seen: list[tuple[int, Sequence[Tensor]]] = []
     named: list[Sequence[str]] = []

@@ -93,6 +93,7 @@ def test_left_middle_and_right_are_the_slider_down_off_and_up() -> None:
     assert (strip[0] - strip[2]).abs().mean() > 0.02
 
 
+@pytest.mark.thorough
 def test_low_memory_draws_the_three_in_turn_and_none_left_every_sample() -> None:
     found, batches = [], []
     for low, fails in ((False, False), (True, False), (False, True)):

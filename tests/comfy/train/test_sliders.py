@@ -144,6 +144,7 @@ def test_effect_is_that_on_the_first_sample_prompt_and_only_shown(tmp_path: Path
     assert said in own.report
 
 
+@pytest.mark.thorough
 def test_warm_start_begins_where_the_other_ended(tmp_path: Path) -> None:
     first = run(WORDS, tmp_path)
     tensors = dict(lora_model(first.modules, first.metadata))
@@ -186,6 +187,7 @@ def test_no_steps_are_refused(settings: SliderSettings, tmp_path: Path) -> None:
         run(replace(settings, steps=0), tmp_path)
 
 
+@pytest.mark.thorough
 def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
     metadata = run(replace(WORDS, range=3.0, start_percent=0.5), tmp_path).metadata
     assert slider_use(metadata) == SliderUse(-3.0, 3.0, 0.5)
@@ -194,6 +196,7 @@ def test_file_says_what_the_slider_does_and_how_far(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(metadata)
 
 
+@pytest.mark.thorough
 def test_samples_show_down_off_and_up(tmp_path: Path) -> None:
     shown: list[tuple[int, Sequence[Tensor]]] = []
     named: list[list[str]] = []

@@ -91,6 +91,7 @@ def test_optimise_halves_the_retention_loss_of_the_direct_merge(
     assert len(result.merged.coefficients) == 88
 
 
+@pytest.mark.thorough
 def test_optimise_without_latents_learns_from_the_loras_own_pictures(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_optimise_without_latents_learns_from_the_loras_own_pictures(
     assert retention_ratio(result.report) <= 0.5
 
 
+@pytest.mark.thorough
 def test_optimise_tiny_learning_rate_says_that_nothing_moved(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_optimise_tiny_learning_rate_says_that_nothing_moved(
     assert all((m - 1).abs().max() <= 0.02 for m in result.merged.coefficients.values())
 
 
+@pytest.mark.thorough
 def test_optimise_dot_sum_collapse_is_reported(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
@@ -124,7 +127,7 @@ def test_optimise_diverging_learning_rate_is_an_error_that_names_it(
     assert not list(tmp_path.rglob("*.*"))
 
 
-@pytest.mark.parametrize("memory", ["fast", "low"])
+@pytest.mark.parametrize("memory", ["fast", pytest.param("low", marks=pytest.mark.thorough)])
 def test_optimise_same_seed_is_bit_identical_in_either_memory_mode(
     memory: str, model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:
@@ -156,7 +159,7 @@ def test_optimise_different_sizes_and_several_latents_run_as_two_passes(
     assert all(v > 0 for key in ("content", "style") for v in result.record.history[key])
 
 
-@pytest.mark.parametrize("zsnr", [False, True])
+@pytest.mark.parametrize("zsnr", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_optimise_follows_a_v_prediction_model(
     zsnr: bool, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

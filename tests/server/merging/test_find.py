@@ -198,6 +198,7 @@ def test_two_kinds_are_judged_by_the_encoders(server: ComfyServer) -> None:
     assert "judged by image encoders: subject by DINOv2" in said and "of each kind" in said
 
 
+@pytest.mark.thorough
 def test_bad_input_of_the_search_and_of_the_choice_is_named(server: ComfyServer) -> None:
     cases: list[tuple[Graph, str]] = []
 

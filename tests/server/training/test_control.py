@@ -69,6 +69,7 @@ def test_cancel_keeps_a_loadable_lora_and_resuming_gives_the_bit_identical_file(
     assert cut_file.read_bytes() == whole_file.read_bytes()
 
 
+@pytest.mark.thorough
 def test_cancelled_lora_loads_in_the_stock_loader(server: ComfyServer) -> None:
     graph, merged, _ = merge("cut/m", seed=103)
     before = set(checkpoints(server))
@@ -113,6 +114,7 @@ def test_stop_and_save_routes_refuse_what_is_not_an_object(
     assert refused.value.status == 400
 
 
+@pytest.mark.thorough
 def test_same_seed_gives_the_same_file_bit_for_bit(server: ComfyServer) -> None:
     files = []
     for run, seed in enumerate((5, 5, 6)):

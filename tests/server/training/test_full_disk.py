@@ -161,6 +161,7 @@ def test_second_lora_that_does_not_fit_is_told_apart_from_the_first(
     assert not temporary_files(disk)
 
 
+@pytest.mark.thorough
 def test_save_asked_for_with_a_stop_is_not_forgotten(
     full: Disks,
 ) -> None:
@@ -202,6 +203,7 @@ def test_checkpoints_that_do_not_fit_are_named_and_the_training_ends_as_without(
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.thorough
 def test_class_pictures_that_do_not_fit_are_named(
     full: Disks,
 ) -> None:
@@ -278,6 +280,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.thorough
 def test_plots_on_a_full_disk_say_so_and_give_their_images_all_the_same(
     full: Disks,
 ) -> None:

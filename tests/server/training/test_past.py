@@ -117,6 +117,7 @@ def test_class_pictures_are_listed_and_deleted(own: ComfyServer) -> None:
     assert "0 sets of class pictures, 0 bytes" in past(own)
 
 
+@pytest.mark.thorough
 def test_temporary_files_of_a_killed_server_are_gone_after_the_next_start(
     own: ComfyServer,
 ) -> None:

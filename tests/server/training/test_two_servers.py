@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sandbox.server import ComfyServer, Result, fresh_base
 
 from ..graph import report, saved_path
 from .test_control import merge, run_until
 
 
+@pytest.mark.thorough
 def test_training_of_another_server_is_refused_by_name_and_then_continued(
     server: ComfyServer, tmp_path: Path
 ) -> None:

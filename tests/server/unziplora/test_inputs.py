@@ -37,6 +37,7 @@ from .unziplora_graph import (
 THOROUGH = pytest.mark.thorough
 
 
+@pytest.mark.thorough
 def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -> None:
     graph = Graph()
     node = unzip(
@@ -172,6 +173,7 @@ def test_ratio_above_one_is_refused_by_the_widget(server: ComfyServer) -> None:
         server.run(graph.prompt)
 
 
+@pytest.mark.thorough
 def test_merge_of_one_prompt_is_refused(server: ComfyServer) -> None:
     graph = Graph()
     merged = graph.direct(graph.pair(SUBJECT, STYLE))
