@@ -11,7 +11,7 @@ from ...ziplora_core.comfy_adapter.apply.lora import apply_lora
 from ...ziplora_core.comfy_adapter.folders import lora_path
 from ...ziplora_core.comfy_adapter.model.pair_on_model import compare_loras
 from ...ziplora_core.files import read_lora
-from ...ziplora_core.files.base_model import refuse_other_base
+from ...ziplora_core.files.base_model import refuse_two_bases
 from ...ziplora_core.files.merge_file import merged_from_lora
 from ...ziplora_core.files.writer import lora_model
 from ...ziplora_core.lora.comparison import (
@@ -141,8 +141,8 @@ class LoadLoRAPair(io.ComfyNode):
         content = read_either("content_lora", content_lora, content_lora_model, bias_and_norm)
         style = read_either("style_lora", style_lora, style_lora_model, bias_and_norm)
         for lora, concept in ((content, "content"), (style, "style")):
-            refuse_other_base(lora.name, lora.base)
             refuse_no_update(lora, concept)
+        refuse_two_bases(content, style)
         pair = LoRAPair(content, style, content_strength, style_strength)
         compared = compare_loras(pair)
         warnings = [*idle_unets(pair), *sameness_warnings(compared)]

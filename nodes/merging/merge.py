@@ -154,7 +154,7 @@ class MergeLoRAs(io.ComfyNode):
         )
         notes = []
         if prompts.connected() and (method in CALIBRATED or rank):
-            callbacks = ProgressCallbacks(on_prepare=progress_bar(prompts.evaluations))
+            callbacks = ProgressCallbacks(on_prepare=progress_bar(1))
             seen = calibrate(model, pair, prompts, callbacks)
             settings, notes = replace(settings, moments=seen.moments), [seen.report]
         elif prompts.connected():

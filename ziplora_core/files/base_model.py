@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import problem
+from ..lora.factors import LoRA
 from .key_formats import ROLE_OF, split_key, unwrapped
 
 SD1, SD2 = "Stable Diffusion 1.x", "Stable Diffusion 2.x"
@@ -47,16 +48,18 @@ TRANSFORMERS = (
     ("Stable Cascade", r"lora_prior_"),
     ("HunyuanVideo", r"individual_token_refiner"),
     ("Chroma", r"distilled_guidance_layer"),
-    ("Flux.2", r"double_stream_modulation"),
+    ("FLUX.2", r"double_stream_modulation"),
     ("HiDream", r"double_stream_blocks_"),
     ("AuraFlow", r"double_layers_"),
-    ("Flux", r"(double_blocks|single_blocks|single_transformer_blocks)_\d"),
+    ("FLUX.1", r"(double_blocks|single_blocks|single_transformer_blocks)_\d"),
     ("Qwen-Image", r"transformer_blocks_\d+_img_(mlp|mod)"),
+    ("Krea 2", r"(^|_)(blocks_\d+_attn_w[qkvo]_|txtfusion_|text_fusion_)"),
     ("Stable Diffusion 3", r"joint_blocks_|transformer_blocks_\d+_attn_add_[qkv]_proj"),
-    ("Wan or Anima", r"(^|_)blocks_\d+_(self|cross)_attn"),
+    ("Anima", r"llm_adapter_|(^|_)blocks_\d+_(self|cross)_attn_(q|k|v|output)_proj"),
+    ("Wan", r"(^|_)blocks_\d+_(self|cross)_attn"),
     ("Lumina 2 or Z-Image", r"layers_\d+_attention|noise_refiner"),
     ("PixArt or LTX-Video", r"(^|_)transformer_blocks_\d+_attn1"),
-    ("Stable Diffusion 3 or Flux", r"^lora_te3_"),
+    ("Stable Diffusion 3 or FLUX.1", r"^lora_te3_"),
 )
 """Name, and a regular expression searched in the keys with dots replaced by underscores; the first
 match wins."""
@@ -124,23 +127,54 @@ def describe_base(shapes: Mapping[str, Sequence[int]]) -> BaseGuess:
     return BaseGuess(distilled, warning=f"its layers are those of {distilled}, not of full SDXL")
 
 
-def refuse_other_base(subject: str, base: str, why: str = "") -> None:
-    """Refuse a LoRA that was made for another base model than SDXL.
+def fits(base: str, family: str) -> bool:
+    """Return whether a LoRA of a base, as `describe_base` names it, may fit a family of models.
+
+    Args:
+        base: the base; empty when unknown, "… or …" when the keys leave two.
+        family: the family's name; empty when unknown.
+    """
+    if not (base and family):
+        return True
+    return base in SDXL_LIKE if family == SDXL else family in base.split(" or ")
+
+
+def refuse_two_bases(one: LoRA, other: LoRA) -> None:
+    """Refuse two LoRAs that were made for different base models.
+
+    Raises:
+        ZipLoRAError: both bases are known, and no model takes both LoRAs.
+    """
+    families = {one.base, SDXL} if one.base in SDXL_LIKE else set(one.base.split(" or "))
+    if not any(fits(other.base, family) for family in families - {""} or {""}):
+        raise problem(
+            f"{one.name} and {other.name}",
+            found=f"LoRAs for {one.base} and for {other.base}",
+            expected="two LoRAs for one base model",
+            advice="Pick two that were trained on the same base model.",
+        )
+
+
+def refuse_other_base(subject: str, base: str, family: str, why: str = "") -> None:
+    """Refuse a LoRA that was made for another base model.
 
     Args:
         subject: the file, for the message.
         base: name that `describe_base` gave.
+        family: the family of the model that it is for.
         why: what did not fit, if it was tried.
 
     Raises:
-        ZipLoRAError: the base is known, and neither SDXL nor a distilled SDXL.
+        ZipLoRAError: the base is known, and not of that family.
     """
-    if base not in SDXL_LIKE:
+    if not fits(base, family):
+        others = " or a checkpoint of its family" if family == SDXL else ""
         raise problem(
             subject,
             found=f"a LoRA for {base}" + (f" ({why})" if why else ""),
-            expected="a LoRA for SDXL or a checkpoint of its family",
-            advice="Pick a LoRA that was trained on SDXL: this one cannot be converted.",
+            expected=f"a LoRA for {family}{others}",
+            advice=f"Pick a LoRA that was trained on {family}, or load a checkpoint of {base}: "
+            "a LoRA cannot be converted from one to the other.",
         )
 
 
@@ -206,7 +240,7 @@ def _by_width(shapes: Mapping[str, Sequence[int]]) -> str:
     if len(models) == 1:
         return models.pop()
     if 320 in own:
-        return f"{SD1} or 2.x"
+        return f"{SD1} or {SD2}"
     if own & {384, 768, 1536}:
         return REFINER
     return SDXL if own == {640, 1280} else ""
@@ -219,7 +253,7 @@ def _by_position(names: Sequence[str]) -> str:
             side, block, depth = match["side"], int(match["block"]), int(match["depth"])
             outside = {"down": block == 0, "up": block > 1, "input": block < 3, "output": block > 5}
             if outside[side]:
-                return f"{SD1} or 2.x"
+                return f"{SD1} or {SD2}"
             if depth > 0:
                 return SDXL
     return ""

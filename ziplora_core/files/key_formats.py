@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ZipLoRAError, problem
+from ..lora.factors import NATIVE_PREFIX
 
 PARTS = (
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
@@ -60,6 +61,8 @@ PREFIXES = {
     "lycoris_": ("lora_unet_", "LyCORIS names"),
     "model.diffusion_model.": ("lora_unet_", "Comfy-native"),
     "diffusion_model.": ("lora_unet_", "Comfy-native"),
+    "transformer.": ("lora_unet_", "diffusers"),
+    "lora_transformer_": ("lora_unet_", "OneTrainer"),
     "unet.unet.": ("lora_unet_", "diffusers"),
     "unet.": ("lora_unet_", "diffusers"),
     "lora_te_": ("lora_te1_", "kohya"),
@@ -89,6 +92,9 @@ CLIP_L_LAYERS, CLIP_G_WIDTH = 12, 1280
 
 ADAPTER_NAME = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.[^.]+(\.weight|\.bias)$")
 SGM_NAME = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)[._]")
+DIFFUSERS_UNET_NAME = re.compile(
+    r"((down|up)_blocks|mid_block|conv_(in|out|norm_out)|(time|add)_embedding)[._]"
+)
 OLD_ATTENTION = re.compile(r"_self_attn_to_(q|k|v|out)$")
 
 
@@ -167,7 +173,10 @@ def unwrapped(key: str) -> str:
 
 
 def name_module(stem: str, bare_text_encoder: str = "lora_te1_") -> tuple[str, str, str]:
-    """Return a module's kohya-style name, its path without the prefix, and the format's name.
+    """Return a module's name, its path without the prefix, and the format's name.
+
+    The name is by kohya's rules; that of a network other than a UNet stays as it is where a file
+    has the network's own, `diffusion_model.layers.0.attention.qkv`, as its dots would be lost.
 
     Args:
         stem: the key without its suffix.
@@ -177,6 +186,10 @@ def name_module(stem: str, bare_text_encoder: str = "lora_te1_") -> tuple[str, s
     prefix = max((p for p in PREFIXES if bare.startswith(p)), key=len)
     target, spelling = PREFIXES[prefix]
     path = bare.removeprefix(prefix)
+    if prefix.endswith(NATIVE_PREFIX) and not (
+        SGM_NAME.match(path) or DIFFUSERS_UNET_NAME.match(path)
+    ):
+        return NATIVE_PREFIX + path, path, spelling
     if prefix == "unet." and SGM_NAME.match(path):
         spelling = "OMI"
     if "base_model.model." in stem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -11,10 +12,12 @@ from ..lora.factors import LoRA, LoraFactors, is_unet
 from ..lora.merged import MergedLoRA
 from ..lora.pair import ModulePair
 from .metadata import NOT_PACKED, pack_ranks, unpack_ranks
+from .writer import with_qkv_apart
 
 _RANKS, _SEPARABLE, _PROMPTS = "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"
 _KEPT = (
     *("ziplora.", "modelspec.merged_from", "modelspec.trigger_phrase", "modelspec.prediction_type"),
+    *("modelspec.architecture", "modelspec.implementation", "modelspec.resolution"),
     *("ss_base_model_version", "ss_tag_frequency"),
 )
 """Metadata that a merge keeps when it is loaded and saved again."""
@@ -23,16 +26,21 @@ _KEPT = (
 def merged_metadata(merged: MergedLoRA) -> dict[str, str]:
     """Return the metadata that `merged_from_lora` needs to split the file."""
     pairs = {**merged.pairs, **merged.text_encoder}
-    ranks = {
-        name: (pair.content.rank if pair.content else 0, pair.style.rank if pair.style else 0)
-        for name, pair in pairs.items()
-    }
+    content = _ranks({name: pair.content for name, pair in pairs.items() if pair.content})
+    style = _ranks({name: pair.style for name, pair in pairs.items() if pair.style})
+    names = [*content, *(name for name in style if name not in content)]
+    ranks = {name: (content.get(name, 0), style.get(name, 0)) for name in names}
     return {
         **merged.metadata,
         _RANKS: pack_ranks(ranks),
         _SEPARABLE: json.dumps(merged.separable),
         _PROMPTS: json.dumps(merged.prompt_separated),
     }
+
+
+def _ranks(modules: Mapping[str, LoraFactors]) -> dict[str, int]:
+    """Return the rank of every module of the file."""
+    return {name: f.rank for name, f in with_qkv_apart(modules).items()}
 
 
 def merged_from_lora(lora: LoRA) -> MergedLoRA:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ZipLoRAError, problem
 from ..lora.factors import LoRA, LoraFactors, LoraModel
 from .alpha import COMPONENTS, PeftConfig, check_patterns, module_alpha, peft_configs
-from .base_model import BaseGuess, describe_base, refuse_other_base
+from .base_model import BaseGuess, describe_base
 from .key_formats import ModuleKeys, group_keys
 from .kinds import kind_of, planned_numbers, take_parts, to_factors
 from .limits import Limits, check_keys, check_products, check_volume
@@ -160,19 +160,15 @@ def _plan(tensors: Mapping[str, Entry | Tensor], request: _Request) -> _Plan:
     check_keys(tensors, name)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     base = _base_of_lora(shapes, name)
-    try:
-        grouping = group_keys(shapes, name)
-        found = grouping.modules.values()
-        usable, notes = usable_modules(found, tensors, name, request.bias_and_norm)
-        if not usable:
-            raise _unreadable(name, f"{len(tensors)} tensors, none of them a LoRA's", "a LoRA")
-        check_tensors(usable, tensors, name)
-        check_volume(shapes, request.size, name)
-        numbers = sum(planned_numbers(m, shapes, name, request.limits) for m in usable)
-        check_products(numbers, request.size, request.limits, name)
-    except ZipLoRAError:
-        refuse_other_base(name, base.name)  # another save of the same LoRA would not help
-        raise
+    grouping = group_keys(shapes, name)
+    found = grouping.modules.values()
+    usable, notes = usable_modules(found, tensors, name, request.bias_and_norm)
+    if not usable:
+        raise _unreadable(name, f"{len(tensors)} tensors, none of them a LoRA's", "a LoRA")
+    check_tensors(usable, tensors, name)
+    check_volume(shapes, request.size, name)
+    numbers = sum(planned_numbers(m, shapes, name, request.limits) for m in usable)
+    check_products(numbers, request.size, request.limits, name)
     if grouping.skipped:
         owners = sorted({".".join(key.split(".")[:2]) for key in grouping.skipped})
         notes += (f"{len(grouping.skipped)} tensors left out: {', '.join(owners)}",)

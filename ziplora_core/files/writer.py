@@ -1,8 +1,11 @@
-"""The LoRA file writer: kohya's layout with sgm names, which every loader reads correctly.
+"""The LoRA file writer: the layout of each family's files that every loader reads correctly.
 
-Rules (for each there is a loader that reads other files wrongly): only `lora_down.weight`,
-`lora_up.weight` and `alpha`; one alpha for the whole file, the rest folded into the factors; no
-tensor that a stock loader does not know.
+Rules (for each there is a loader that reads other files wrongly). Kohya's layout, for SDXL with sgm
+names: only `lora_down.weight`, `lora_up.weight` and `alpha`; one alpha for the whole file, the rest
+folded into the factors; no tensor that a stock loader does not know. The network's own names, for
+families whose files have these: `lora_A.weight`, `lora_B.weight` and an alpha that is the module's
+rank, as some programs read no alpha and others fail without one; q, k and v apart, as diffusers'
+network has them.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ import torch
 from torch import Tensor
 
 from ..errors import ZipLoRAError, problem, refuse_unknown
-from ..lora.factors import LoraFactors, LoraModel
+from ..lora.factors import NATIVE_PREFIX, LoraFactors, LoraModel, inside_unet, is_unet
 from ..lora.magnitude import exceeds
 from ..lora.origin import Origin
 from .atomic import Part, unwritable, write_bytes
 from .compare import all_finite, relative_error
 from .half_precision import comparable, within_fp16
+from .key_formats import DIFFUSERS_UNET_NAME
 from .reader import read_lora
 from .safetensors_reader import DTYPES as FILE_DTYPES
 
@@ -33,10 +37,8 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
 """Largest relative error of a module that counts as rounding."""
 _DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
-_WRITABLE = re.compile(
-    r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_"
-    r"|lora_te[12]_text_(model|projection)"
-)
+_TEXT_ENCODER = re.compile(r"lora_te[12]_text_(model|projection)")
+_QKV = ".attention.qkv"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class WrittenFile:
 
 
 def file_alpha(modules: Mapping[str, LoraFactors]) -> float:
-    """Return the file's one alpha: the most common rank (the largest in a tie)."""
+    """Return the one alpha of kohya's layout: the most common rank (the largest in a tie)."""
     ranks = Counter(f.rank for f in modules.values())
     return float(max(ranks, key=lambda rank: (ranks[rank], rank)))
 
@@ -65,12 +67,13 @@ def kohya_tensors(
     dtype: torch.dtype = torch.float32,
     alpha: float | None = None,
 ) -> dict[str, Tensor]:
-    """Return tensors in kohya's layout with one alpha; the factors take the rest of the scale.
+    """Return tensors by key, in the layout that each module's name stands for.
 
     f = scale · rank / alpha_file,   down' = √|f| down,   up' = sign(f) √|f| up
 
     Args:
-        modules: factors by kohya module name.
+        modules: factors by module name. Those with a prefix of kohya's have one alpha_file; of the
+            others, whose names are the network's own, it is each module's rank.
         dtype: dtype of the factors.
         alpha: alpha_file; by default that of `file_alpha`.
 
@@ -82,23 +85,26 @@ def kohya_tensors(
     for name, factors in modules.items():
         if exceeds(factors, torch.finfo(dtype).max):
             raise _not_finite(name, dtype)
-        fold = factors.scale * factors.rank / alpha
+        native = name.startswith(NATIVE_PREFIX)
+        own = float(factors.rank) if native else alpha
+        fold = factors.scale * factors.rank / own
         root = abs(fold) ** 0.5
         down, up = factors.down, factors.up
         if fold != 1.0:
             down, up = root * down, (root if fold >= 0 else -root) * up
         if dtype == torch.float16:
             down, up = within_fp16(down, up)
-        tensors[f"{name}.lora_down.weight"] = down.detach().to("cpu", dtype).contiguous()
-        tensors[f"{name}.lora_up.weight"] = up.detach().to("cpu", dtype).contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(alpha)
+        ends = ("lora_A", "lora_B") if native else ("lora_down", "lora_up")
+        for end, factor in zip(ends, (down, up), strict=True):
+            tensors[f"{name}.{end}.weight"] = factor.detach().to("cpu", dtype).contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(own)
     return tensors
 
 
 def lora_model(
     modules: Mapping[str, LoraFactors], metadata: Mapping[str, str], origin: Origin | None = None
 ) -> LoraModel:
-    """Make the LORA_MODEL of a LoRA: kohya's layout, float32, with metadata and its origin."""
+    """Make the LORA_MODEL of a LoRA: its file's layout, float32, with metadata and its origin."""
     return LoraModel(kohya_tensors(modules), metadata, origin)
 
 
@@ -120,14 +126,37 @@ def lora_parts(
         ZipLoRAError: no loader knows a module's name, or a factor is not finite in `dtype`.
     """
     for name in modules:
-        if not _WRITABLE.match(name):
+        inside = is_unet(name) and not DIFFUSERS_UNET_NAME.match(inside_unet(name))
+        if not (inside or _TEXT_ENCODER.match(name)):
             raise problem(
                 f"module {name}",
-                found="a name outside the SDXL UNet and its text encoders",
-                expected="lora_unet_input_blocks_…, lora_te1_… or lora_te2_…",
+                found="a name that not every loader knows",
+                expected="a module's name in the model itself or in its text encoders",
                 advice="Resolve the LoRA against its model first, with Import LoRA.",
             )
-    return file_parts(kohya_tensors(modules, dtype), metadata)
+    return file_parts(kohya_tensors(with_qkv_apart(modules), dtype), metadata)
+
+
+def with_qkv_apart(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
+    """Cut the updates of fused `attention.qkv` layers into those of to_q, to_k and to_v.
+
+    Each third keeps the ranks that reach its rows, and is left out if none does. Layers whose keys
+    are narrower than their queries stay whole, as ComfyUI knows no names for their parts.
+    """
+    apart: dict[str, LoraFactors] = {}
+    for name, factors in modules.items():
+        stem = name.removesuffix(_QKV)
+        thirds = factors.up.chunk(3)
+        native = name.startswith(NATIVE_PREFIX) and stem != name
+        if not native or any(len(up) != factors.down.shape[1] for up in thirds):
+            apart[name] = factors
+            continue
+        for end, up in zip("qkv", thirds, strict=True):
+            used = up.any(0)
+            if used.any():
+                third = LoraFactors(factors.down[used], factors.scale * up[:, used])
+                apart[f"{stem}.attention.to_{end}"] = third
+    return apart
 
 
 def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Part]:
@@ -180,7 +209,8 @@ def write_lora(
         FileExistsError: `path` is taken.
     """
     refuse_unknown("dtype", dtype, DTYPES)
-    return write_checked(path, lora_parts(modules, metadata, DTYPES[dtype]), modules, dtype)
+    parts = lora_parts(modules, metadata, DTYPES[dtype])
+    return write_checked(path, parts, with_qkv_apart(modules), dtype)
 
 
 def write_checked(

@@ -7,14 +7,23 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ..errors import problem
+from .factors import inside_unet, is_unet
 
 Blocks = Mapping[str, tuple[float, float]]
 """Content and style weight by sgm block name, e.g. `output_blocks.0.1`; "": all other blocks."""
 
-_ORDER = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
-_PART = "|".join(_ORDER)
-_BLOCK = re.compile(rf"\*|({_PART})(\.\w+)*")
-_MODULE = re.compile(rf"lora_unet_(({_PART})(_\d+)*(_transformer_blocks_\d+)?)(_\w+)?")
+_UNET = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
+_ORDER = (
+    *_UNET,
+    *("noise_refiner", "context_refiner", "txtfusion", "llm_adapter"),
+    *("double_blocks", "single_blocks", "transformer_blocks", "layers", "blocks"),
+)
+"""First words of block names, in the order of the network."""
+_PART = "|".join(_UNET)
+_BLOCK = re.compile(r"\*|[a-z]\w*(\.\w+)*")
+_MODULE = re.compile(rf"(({_PART})(_\d+)*(_transformer_blocks_\d+)?)(_\w+)?")
+_NUMBERED_BLOCK = re.compile(r"(\w+?_\d+)_(\w+)")
+"""A module of a network that is a list of blocks, such as `double_blocks_3_img_attn_qkv`."""
 _NUMBERED = re.compile(r"(\D+)(\d*)")
 _SHORT = re.compile(r"(input|middle|output)_blocks?_(\d+)")
 _DEEP = ("input_blocks.7", "input_blocks.8", "middle_block", "output_blocks.0", "output_blocks.1",
@@ -35,7 +44,7 @@ def weights_of(blocks: Blocks, name: str) -> tuple[float, float]:
 
     The longest block name that contains the module decides, else the entry "", else (1, 1).
     """
-    inside = name.removeprefix("lora_unet_")
+    inside = inside_unet(name)
     fitting = [b for b in blocks if b and f"{inside}_".startswith(f"{b.replace('.', '_')}_")]
     return blocks.get(max(fitting, key=len, default=""), (1.0, 1.0))
 
@@ -47,21 +56,26 @@ def network_order(names: Iterable[str]) -> list[str]:
         part = next((n for n, first in enumerate(_ORDER) if name.startswith(first)), len(_ORDER))
         return [(part, ""), *((int(n or -1), text) for text, n in _NUMBERED.findall(name))]
 
-    return sorted(names, key=lambda name: place(name.removeprefix("lora_unet_")))
+    return sorted(names, key=lambda name: place(inside_unet(name)))
 
 
 def split_module(name: str) -> tuple[str, str] | None:
-    """Split a kohya module name into its block and its layer; None for a module outside the UNet.
+    """Split a module name into its block and its layer; None for one of a text encoder.
 
     A transformer block counts as a block of its own. The layer is "" where the block is one layer.
     """
-    found = _MODULE.fullmatch(name)
-    return (found[1], (found[5] or "").removeprefix("_")) if found else None
+    if not is_unet(name):
+        return None
+    inside = inside_unet(name)
+    if found := _MODULE.fullmatch(inside):
+        return found[1], (found[5] or "").removeprefix("_")
+    found = _NUMBERED_BLOCK.fullmatch(inside)
+    return (found[1], found[2]) if found else (inside, "")
 
 
 def short_block(name: str) -> str:
     """Return the short name of a kohya module's block (`in 4`, `mid`, `out 0`), "" for others."""
-    found = _SHORT.match(name.removeprefix("lora_unet_"))
+    found = _SHORT.match(inside_unet(name))
     if not found:
         return ""
     return "mid" if found[1] == "middle" else f"{found[1].removesuffix('put')} {found[2]}"

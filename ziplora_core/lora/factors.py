@@ -9,13 +9,26 @@ from torch import Tensor
 
 from .origin import Origin
 
-UNET_PREFIX = "lora_unet_"
-"""Prefix of the diffusion model's module names; all others belong to a text encoder."""
+UNET_PREFIX, NATIVE_PREFIX = "lora_unet_", "diffusion_model."
+"""Prefixes of the diffusion model's module names, by kohya's rules (`lora_unet_layers_0_attention`)
+and as the network itself names them (`diffusion_model.layers.0.attention`). All others belong to a
+text encoder."""
 
 
 def is_unet(name: str) -> bool:
-    """Return whether a kohya module name belongs to the diffusion model."""
-    return name.startswith(UNET_PREFIX)
+    """Return whether a module name belongs to the diffusion model."""
+    return name.startswith((UNET_PREFIX, NATIVE_PREFIX))
+
+
+def kohya_name(name: str) -> str:
+    """Return a module's name by kohya's rules, `lora_unet_layers_0_attention`."""
+    native = name.removeprefix(NATIVE_PREFIX)
+    return name if native == name else UNET_PREFIX + native.replace(".", "_")
+
+
+def inside_unet(name: str) -> str:
+    """Return a module's name without the network's, `layers_0_attention`."""
+    return kohya_name(name).removeprefix(UNET_PREFIX)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-_ATTENTION = re.compile(r"_attn[12]_to_(q|k|v|out_0)$")
-_CROSS_KV = re.compile(r"_attn2_to_[kv]$")
-_FEED_FORWARD = re.compile(r"_ff_net_(0_proj|2)$")
+from .factors import kohya_name
+
+_ATTENTION = re.compile(r"_(\w+_)?(attn\d?|attention)_\w+$|_single_blocks_\d+_linear[12]$")
+"""The linears of attention, by the names of all families: `attn1_to_q` in UNets, `img_attn_qkv`,
+`attention_out`, `self_attn_q_proj`, `attn_wq`, … FLUX's single blocks have attention and
+feed-forward in one layer."""
+_CROSS_KV = re.compile(r"_attn2_to_[kv]$|_cross_attn_[kv](_proj)?$")
+_FEED_FORWARD = re.compile(
+    r"_\d+_(ff|ffn|ff_context|feed_forward|(img_|txt_)?mlp)_\w+$|_single_blocks_\d+_linear[12]$"
+)
 _RESNET_CONV = re.compile(r"_(in_layers_2|out_layers_3)$")
 _SELF = re.compile(r"_attn1_to_(q|k|v|out_0)$")
 _CROSS = re.compile(r"_attn2_to_(q|k|v|out_0)$")
@@ -16,12 +23,16 @@ _RESNET = re.compile(r"_(in_layers_2|out_layers_3|emb_layers_1|skip_connection|o
 """All layers of a ResBlock, and the convolutions that halve or double the resolution."""
 
 
+_MODULATION = re.compile(r"modulation|_adaln_|_mod_", re.IGNORECASE)
+
+
 def _is_attention(name: str, kernel: int) -> bool:
-    return bool(_ATTENTION.search(name))
+    return bool(_ATTENTION.search(name)) and not (kernel or _MODULATION.search(name))
 
 
 def _is_attention_ff(name: str, kernel: int) -> bool:
-    return bool(_ATTENTION.search(name) or _FEED_FORWARD.search(name))
+    found = _ATTENTION.search(name) or _FEED_FORWARD.search(name)
+    return bool(found) and not (kernel or _MODULATION.search(name))
 
 
 _CHOICES: dict[str, Callable[[str, int], bool]] = {
@@ -54,7 +65,7 @@ LAYER_CHOICES = tuple(_CHOICES)
 
 def reads_prompt(name: str) -> bool:
     """Return whether a module's input is the prompt: keys and values of a cross-attention."""
-    return bool(_CROSS_KV.search(name))
+    return bool(_CROSS_KV.search(kohya_name(name)))
 
 
 def choose_layers(choice: str, modules: Iterable[tuple[str, int]]) -> list[str]:
@@ -62,7 +73,8 @@ def choose_layers(choice: str, modules: Iterable[tuple[str, int]]) -> list[str]:
 
     Args:
         choice: one of `LAYER_CHOICES` or `SLIDER_LAYERS`.
-        modules: pairs of kohya module name (sgm names) and kernel axes: 0 linear, 2 convolution.
+        modules: pairs of module name (sgm names in a UNet) and kernel axes: 0 linear, 2 or 3
+            convolution.
     """
     belongs = {**_CHOICES, **_SLIDER_CHOICES}[choice]
-    return [name for name, kernel in modules if belongs(name, kernel)]
+    return [name for name, kernel in modules if belongs(kohya_name(name), kernel)]

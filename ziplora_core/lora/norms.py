@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import median
 
+from .factors import inside_unet
 from .merged import MergedLoRA, join, layer_cosine
 from .pair import ModulePair
 from .svd import inner_product
@@ -29,7 +30,7 @@ def kept_norm_lines(merged: MergedLoRA, direct: MergedLoRA) -> list[str]:
     span = f"{layers[weakest]:.2f} / {median(layers.values()):.2f} / {max(layers.values()):.2f}"
     return [
         f"‖merged‖ / ‖direct‖ in the shared modules: {(ours / sums) ** 0.5:.2f} "
-        f"(min / median / max: {span}; weakest: {weakest.removeprefix('lora_unet_')})"
+        f"(min / median / max: {span}; weakest: {inside_unet(weakest)})"
     ]
 
 

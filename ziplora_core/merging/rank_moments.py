@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..lora.factors import LoraFactors
 from ..lora.pair import ModulePair
 from ..lora.svd import balanced, drop_null, svd_of_factors
 from ..training.activations import places, tokens
-from ..training.branches import Branches
+from ..training.branches import CONVOLUTIONS, Branches, convolution
 
 CONTENT, STYLE, JOINT = range(3)
 RIDGE = 0.1
@@ -121,9 +120,9 @@ class RankMoments:
 
     def _coordinates(self, x: Tensor, layer: nn.Module) -> Tensor:
         """Return z of every token, `(token, R)`."""
-        if isinstance(layer, nn.Conv2d):
-            z = F.conv2d(x.float(), self.down, None, layer.stride, layer.padding, layer.dilation)
-            return places(z).flatten(0, 1)
+        if isinstance(layer, CONVOLUTIONS):
+            convolve, how = convolution(layer), (layer.stride, layer.padding, layer.dilation)
+            return places(convolve(x.float(), self.down, None, *how), layer).flatten(0, 1)
         return tokens(x, layer).flatten(0, 1) @ self.down.T
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .branches import Branches
+from .branches import CONVOLUTIONS, Branches
 from .noisy_samples import Denoise
 
 TOKENS = 1024
@@ -36,7 +36,12 @@ class RecordableModel(Protocol):
 
 
 def tokens(x: Tensor, layer: nn.Module) -> Tensor:
-    """Return a layer's input as `(sample, position, in · taps)`, float32, thinned to TOKENS."""
+    """Return a layer's input as `(sample, position, in · taps)`, float32, thinned to TOKENS.
+
+    Args:
+        x: the input `(sample, …, in)` of a linear, or `(sample, in, h, w)` of a convolution.
+        layer: the layer.
+    """
     if isinstance(layer, nn.Conv2d):
         assert not isinstance(layer.padding, str)
         shape = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
@@ -45,13 +50,14 @@ def tokens(x: Tensor, layer: nn.Module) -> Tensor:
     return _thinned(x)
 
 
-def places(out: Tensor) -> Tensor:
+def places(out: Tensor, layer: nn.Module) -> Tensor:
     """Return a layer's output as `(sample, position, out)`, at the same positions as `tokens`."""
-    return _thinned(out.flatten(2).transpose(1, 2) if out.ndim == 4 else out)
+    return _thinned(out.flatten(2).mT if isinstance(layer, CONVOLUTIONS) else out)
 
 
 def _thinned(x: Tensor) -> Tensor:
     if x.ndim == 2:
         return x.float()[:, None]
+    x = x.flatten(1, -2)
     step = -(-x.shape[1] // TOKENS) | 1  # odd: an even step would stay in a few columns
     return (x[:, ::step] if x.shape[1] > TOKENS else x).float()

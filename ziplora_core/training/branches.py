@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ..errors import problem
 from ..lora.factors import LoraFactors
 
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -152,26 +154,35 @@ class Branches:
             if len(self.ranks) > 1:
                 rows = rows[:, self.branch_of_row]  # (sample, Σ rank)
             middle = (1,) * (z.ndim - 2)
-            shape = (*rows.shape, *middle) if z.ndim == 4 else (len(rows), *middle, rows.shape[1])
+            of_conv = isinstance(layer, CONVOLUTIONS)
+            shape = (*rows.shape, *middle) if of_conv else (len(rows), *middle, rows.shape[1])
             z = z * rows.view(shape)
         up = self.up.to(x.dtype)
-        return F.conv2d(z, up) if isinstance(layer, nn.Conv2d) else F.linear(z, up)
+        return convolution(layer)(z, up) if isinstance(layer, CONVOLUTIONS) else F.linear(z, up)
 
     def _middle(self, x: Tensor, gates: Gates, layer: nn.Module) -> Tensor:
         """Compute down(x), with the learned columns where the gates ask for them."""
 
         def product(x: Tensor, down: Tensor) -> Tensor:
-            if isinstance(layer, nn.Conv2d):
-                return F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+            if isinstance(layer, CONVOLUTIONS):
+                convolve = convolution(layer)
+                return convolve(x, down, None, layer.stride, layer.padding, layer.dilation)
             return F.linear(x, down)
 
         down = self.down.to(x.dtype)
         if self._folded is None or not gates.learned:
             return product(x, down)
         folded = self._folded.to(x.dtype)
-        if not (n := gates.teachers):
+        if not gates.teachers:
             return product(x, folded)
+        assert gates.values is not None
+        n = gates.teachers * len(x) // len(gates.values)  # a sample may be cut into pieces
         return torch.cat([product(x[:n], down), product(x[n:], folded)])
+
+
+def convolution(layer: nn.Module) -> Callable[..., Tensor]:
+    """Return the function of a layer of CONVOLUTIONS."""
+    return F.conv3d if isinstance(layer, nn.Conv3d) else F.conv2d
 
 
 def _for_pieces(values: Tensor, pieces: int) -> Tensor:

@@ -115,7 +115,7 @@ class Collector:
             moments.second = first.second
         y = moments.added(seen[:half].flatten(0, 1), self.teacher)
         if self.with_student:
-            base = places(out)
+            base = places(out, layer)
             y += (base[:half] - base[half:]).flatten(0, 1) * root
         moments.add_target(student, y)
 

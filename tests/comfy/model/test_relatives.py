@@ -20,7 +20,7 @@ from sandbox import tiny
 from sandbox.relatives import KINDS, refiner_clip, tiny_relative
 from ziplora_core.comfy_adapter.apply.slider import with_slider
 from ziplora_core.comfy_adapter.data.caption_encoding import Conditioner
-from ziplora_core.comfy_adapter.model.sampler import GUIDANCE, sample_latents
+from ziplora_core.comfy_adapter.model.sampler import sample_latents
 from ziplora_core.comfy_adapter.model.targets import unet_targets
 from ziplora_core.comfy_adapter.model.training_model import training_model
 from ziplora_core.comfy_adapter.tools.calibration import CalibrationPrompts, calibrate
@@ -166,7 +166,7 @@ def test_pictures_in_training_equal_the_stock_samplers(kind: str, clip: comfy.sd
     x = helpers.noise(1, 4, 8, 8)
     with torch.inference_mode():
         want = comfy.sample.sample(
-            model, x, steps, GUIDANCE, "euler", "normal", *prompts, torch.zeros_like(x),
+            model, x, steps, 5.0, "euler", "normal", *prompts, torch.zeros_like(x),
             disable_pbar=True,
         )  # fmt: skip
     with training_model(model, {}) as opened:

@@ -14,6 +14,7 @@ from ...training.branches import Gates
 from ...training.noisy_samples import TEACHERS, NoisySample, Teacher, with_targets
 from ...training.random import Stream, draw_timesteps, generator
 from ..model.conditioning import Conditioning
+from ..model.family import guided_halves, latent_shape
 from ..model.sampler import sample_latents
 from ..model.training_model import TrainingModel
 
@@ -21,15 +22,16 @@ TRAJECTORY_STEPS = 25
 
 
 def reference_latents(model: Any, latent: Any, name: str) -> Tensor:
-    """Convert a LATENT to the model's latent space, `(n, c, h, w)` float32, on the CPU.
+    """Convert a LATENT to the model's latent space, `(n, c, [1,] h, w)` float32, on the CPU.
 
     Raises:
-        ZipLoRAError: a latent with another channel count, NaN or infinity, a mask, or only zeros.
+        ZipLoRAError: a latent with another number of channels or axes, more than one frame, NaN or
+            infinity, a mask, or only zeros.
     """
     samples = latent["samples"]
-    channels = model.latent_format.latent_channels
+    expected = latent_shape(model, 0, 0)[:-2]  # channels, and one frame where there are frames
     found = None
-    if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != channels:
+    if getattr(samples, "is_nested", False) or samples.shape[1:-2] != expected:
         found = f"latents of shape {tuple(samples.shape)}"
     elif latent.get("noise_mask") is not None:
         found = "a latent with a noise mask"
@@ -41,7 +43,7 @@ def reference_latents(model: Any, latent: Any, name: str) -> Tensor:
         raise problem(
             name,
             found=found,
-            expected=f"pictures encoded by this checkpoint's VAE, {channels} channels",
+            expected=f"pictures encoded by this checkpoint's VAE, {expected[0]} channels",
             advice="Connect VAE Encode of a reference picture, or leave the input unconnected.",
         )
     return model.process_latent_in(samples.detach().clone().float().cpu())
@@ -64,10 +66,14 @@ class Reference:
 
 
 def evaluations(
-    references: Sequence[Reference], draws: int, held_out: int, targets: bool = True
+    model: TrainingModel,
+    references: Sequence[Reference],
+    draws: int,
+    held_out: int,
+    targets: bool = True,
 ) -> int:
-    """Count the UNet evaluations for `draws` and then `held_out` samples per teacher."""
-    trajectory = 2 * TRAJECTORY_STEPS * -(-draws // TRAJECTORY_STEPS)
+    """Count the evaluations for `draws` and then `held_out` samples per teacher."""
+    trajectory = guided_halves(model.model) * TRAJECTORY_STEPS * -(-draws // TRAJECTORY_STEPS)
     asked = draws if targets else 0
     return sum(held_out + (trajectory if r.latents is None else asked) for r in references)
 
@@ -75,7 +81,7 @@ def evaluations(
 def draw_pictures(
     model: TrainingModel,
     references: Sequence[Reference],
-    size: tuple[int, int, int],
+    size: tuple[int, ...],
     draws: int,
     *seed: int,
     negative_strength: float = 1.0,
@@ -85,7 +91,7 @@ def draw_pictures(
     Args:
         model: a model with a content and a style branch.
         references: the reference of each teacher.
-        size: the latent size `(c, h, w)` of the pictures.
+        size: the latent size `(c, [1,] h, w)` of the pictures.
         draws: the least number of samples per teacher; each picture gives 25.
         seed: the seed of the starting noise, which all teachers share.
         negative_strength: a factor on the teachers' LoRAs in guidance's unconditional half.
@@ -148,7 +154,7 @@ def _noised(
 def _trajectories(
     model: TrainingModel,
     references: Sequence[Reference],
-    size: tuple[int, int, int],
+    size: tuple[int, ...],
     draws: int,
     seed: tuple[int, ...],
     negative_strength: float,
@@ -156,7 +162,7 @@ def _trajectories(
     """Record (x_t, σ, prediction) while all teachers draw as one batch, from the same noise.
 
     Returns:
-        the samples of each teacher, and the pictures `(picture, teacher, c, h, w)`.
+        the samples of each teacher, and the pictures `(picture, teacher, c, [1,] h, w)`.
     """
     recorded: list[list[NoisySample]] = [[] for _ in references]
     prompts = [reference.prompt for reference in references]
@@ -171,7 +177,7 @@ def _trajectories(
     pictures = []
     for trajectory in range(-(-draws // TRAJECTORY_STEPS)):
         noise = torch.randn(size, generator=generator(*seed, Stream.NOISE, trajectory))
-        start = noise.repeat(len(references), 1, 1, 1)
+        start = noise.repeat(len(references), *[1] * noise.ndim)
         drawn = sample_latents(
             model, prompts, negatives, start, gates, TRAJECTORY_STEPS, record,
             negative_strength=negative_strength,

@@ -1,4 +1,4 @@
-"""The kinds of checkpoint a LoRA is trained on or put on: SDXL's family, and others by name."""
+"""The models and CLIPs that a LoRA is put on or trained on, and those that are refused by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import comfy.model_base
 import comfy.sdxl_clip
 
 from ...errors import problem
+from ...files.base_model import REFINER, SDXL
+from .family import family_of
 
 _OTHER = "Pick a LoRA for this base model, or load the checkpoint it was trained on."
 _REFINER = "Connect the SDXL base checkpoint; the refiner can draw the last steps without LoRAs."
@@ -20,45 +22,66 @@ class Place:
 
     Args:
         name: its name in messages.
+        family: the family whose LoRAs belong there.
         advice: what to do if the LoRA does not fit.
-        is_sdxl: whether LoRAs for SDXL belong there.
     """
 
     name: str
+    family: str
     advice: str = _OTHER
-    is_sdxl: bool = True
 
 
 def unet_place(model: Any) -> Place:
     """Name a `BaseModel`."""
     if isinstance(model, comfy.model_base.SDXLRefiner):
-        return Place("the SDXL refiner", _REFINER, is_sdxl=False)
-    is_sdxl = isinstance(model, comfy.model_base.SDXL)
-    return Place(f"this {type(model).__name__} model", is_sdxl=is_sdxl)
+        return Place(REFINER, REFINER, _REFINER)
+    family = family_of(model).name
+    return Place(f"this {family} model", family)
 
 
 def clip_place(clip: Any) -> Place:
     """Name a CLIP."""
     if _is_refiners(clip):
-        return Place("the CLIP of the SDXL refiner", _REFINER, is_sdxl=False)
-    return Place("this CLIP")
+        return Place("the CLIP of the SDXL refiner", REFINER, _REFINER)
+    return Place("this CLIP", SDXL if _is_sdxls(clip) else "")
+
+
+def refuse_refiner(model: Any) -> None:
+    """Refuse the SDXL refiner, which LoRAs are not made for, and models that do not draw images.
+
+    Raises:
+        ZipLoRAError: it is one of these.
+    """
+    if isinstance(model, comfy.model_base.SDXLRefiner):
+        raise problem(
+            "model",
+            found=REFINER,
+            expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
+            advice=_REFINER,
+        )
+    if model.latent_format.latent_dimensions not in (2, 3):
+        raise problem(
+            "model",
+            found=f"{family_of(model).name}, which does not draw images",
+            expected="a model that draws images",
+            advice="Load a checkpoint for images.",
+        )
 
 
 def refuse_other_than_sdxl(model: Any) -> None:
-    """Refuse a `BaseModel` that is not of the SDXL family, for which all files are written.
+    """Refuse a `BaseModel` that is not of the SDXL family, where only that is supported.
 
     Raises:
         ZipLoRAError: the model is of another family.
     """
-    if isinstance(model, comfy.model_base.SDXL):
-        return
-    refiner = isinstance(model, comfy.model_base.SDXLRefiner)
-    raise problem(
-        "model",
-        found="the SDXL refiner" if refiner else f"a {type(model).__name__} model",
-        expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
-        advice=_REFINER if refiner else "Load an SDXL checkpoint; the files are written for SDXL.",
-    )
+    refuse_refiner(model)
+    if not isinstance(model, comfy.model_base.SDXL):
+        raise problem(
+            "model",
+            found=f"a {family_of(model).name} model",
+            expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
+            advice="Load an SDXL checkpoint: this node works with no other family yet.",
+        )
 
 
 def refuse_refiners_clip(clip: Any) -> None:
@@ -78,3 +101,7 @@ def refuse_refiners_clip(clip: Any) -> None:
 
 def _is_refiners(clip: Any) -> bool:
     return isinstance(clip.cond_stage_model, comfy.sdxl_clip.SDXLRefinerClipModel)
+
+
+def _is_sdxls(clip: Any) -> bool:
+    return isinstance(clip.cond_stage_model, comfy.sdxl_clip.SDXLClipModel)

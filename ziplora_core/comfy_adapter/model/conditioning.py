@@ -12,14 +12,19 @@ import comfy.samplers
 import torch
 
 from ...errors import problem
+from .family import prompt_width, reads_pooled
 
 _SIZES = {"width", "height", "crop_w", "crop_h", "target_width", "target_height"}
-_KNOWN = {"pooled_output", *_SIZES}
+_KNOWN = {
+    *("pooled_output", "guidance", "attention_mask", "t5xxl_ids", "t5xxl_weights"),
+    *_SIZES,
+}
+"""The entries that describe one prompt, of all families of models."""
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The inputs that ComfyUI passes to its UNet for one prompt: `c_crossattn`, `y`, …"""
+    """The inputs that ComfyUI passes to the model for one prompt: `c_crossattn`, `y`, …"""
 
     parts: Mapping[str, comfy.conds.CONDRegular]
 
@@ -45,33 +50,35 @@ def check(conditioning: Any, name: str, model: Any) -> None:
         model: a `BaseModel`.
 
     Raises:
-        ZipLoRAError: there is not exactly one entry, no pooled output, a width of another model, a
-            value that is not finite, or a mask, area, time range, ControlNet, hook or other entry
-            that changes the prediction.
+        ZipLoRAError: there is not exactly one entry, no pooled output where the model reads it, a
+            width of another model, a value that is not finite, or a mask, area, time range,
+            ControlNet, hook or other entry that changes the prediction.
     """
-    found = _fault(conditioning, model.model_config.unet_config.get("context_dim"))
+    found = _fault(conditioning, model)
     if found is not None:
+        pooled = " with its pooled output" if reads_pooled(model) else ""
         raise problem(
             name,
             found=found,
-            expected="one plain prompt with its pooled output",
+            expected=f"one plain prompt{pooled}",
             advice="Connect one CLIP Text Encode whose CLIP comes from the same checkpoint.",
         )
 
 
-def _fault(conditioning: Any, width: int | None) -> str | None:
-    """Return a description of what is wrong with a CONDITIONING, or None."""
+def _fault(conditioning: Any, model: Any) -> str | None:
+    """Return a description of what is wrong with a CONDITIONING for a `BaseModel`, or None."""
+    width = prompt_width(model)
     if len(conditioning) != 1:
         return f"{len(conditioning)} entries"
     context, extras = conditioning[0]
     pooled = extras.get("pooled_output")
-    if pooled is None:
+    if pooled is None and reads_pooled(model):
         return "no pooled output"
     if len(context) != 1:
         return f"a batch of {len(context)}"
     if width is not None and context.shape[-1] != width:
         return f"a prompt of width {context.shape[-1]} where this model takes {width}"
-    if not (torch.isfinite(context).all() and torch.isfinite(pooled).all()):
+    if not all(torch.isfinite(t).all() for t in (context, pooled) if t is not None):
         return "NaN or infinity"
     changed = sorted(k for k, value in extras.items() if k not in _KNOWN and value is not None)
     return ", ".join(changed) or None
@@ -88,10 +95,10 @@ def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning
     Args:
         model: a `BaseModel` on its device.
         conditioning: ComfyUI's `[[context, {"pooled_output": …}]]`.
-        latent: latent `(1, c, h, w)` on the model's device; only its height and width are used.
+        latent: latent `(1, c, [1,] h, w)` on the model's device; only its size is used.
     """
     plain = [[_plain(c), {k: _plain(v) for k, v in extras.items()}] for c, extras in conditioning]
-    empty = latent.new_zeros(1, model.latent_format.latent_channels, *latent.shape[-2:])
+    empty = latent.new_zeros(1, model.latent_format.latent_channels, *latent.shape[2:])
     converted = comfy.samplers.encode_model_conds(
         model.extra_conds,
         comfy.sampler_helpers.convert_cond(plain),
@@ -101,12 +108,14 @@ def prepare(model: Any, conditioning: Any, latent: torch.Tensor) -> Conditioning
         latent_image=empty,
     )
     parts = converted[0]["model_conds"]
-    return Conditioning(
-        {
-            key: part.process_cond(batch_size=1, area=None)._copy_with(part.cond.to(latent.device))
-            for key, part in parts.items()
-        }
-    )
+    return Conditioning({key: _placed(part, latent.device) for key, part in parts.items()})
+
+
+def _placed(part: comfy.conds.CONDRegular, device: torch.device) -> comfy.conds.CONDRegular:
+    """Process one input as ComfyUI's sampler does; a number (of tokens) has no device."""
+    if not isinstance(part.cond, torch.Tensor):
+        return part
+    return part.process_cond(batch_size=1, area=None)._copy_with(part.cond.to(device))
 
 
 def own_prompts(conditionings: Sequence[Any], joint: Any) -> torch.Tensor:
@@ -138,7 +147,7 @@ def zeroed(conditioning: Any) -> Any:
     return [
         [
             torch.zeros_like(context),
-            {**extras, "pooled_output": torch.zeros_like(extras["pooled_output"])},
+            {k: torch.zeros_like(v) if k == "pooled_output" else v for k, v in extras.items()},
         ]
         for context, extras in conditioning
     ]

@@ -21,7 +21,8 @@ from ...lora.norms import kept_norm_lines, overlap_line
 from ...lora.pair import LoRAPair, ModulePair, pair_modules, scaled
 from ...merging import CALIBRATED, MergeSettings, merge, weighted
 from ...training.report import compose
-from .bases import refuse_other_than_sdxl
+from .bases import refuse_refiner
+from .family import family_of
 from .memory_advice import memory_advice
 from .targets import resolve_unet, sgm_named
 
@@ -34,10 +35,9 @@ def pair_on_model(
     A module whose update is zero counts as one that its LoRA does not have.
 
     Raises:
-        ZipLoRAError: the model is not of the SDXL family, or a LoRA does not fit it or does
-            nothing.
+        ZipLoRAError: the model is the SDXL refiner, or a LoRA does not fit it or does nothing.
     """
-    refuse_other_than_sdxl(model)
+    refuse_refiner(model)
     halves = ((pair.content, pair.content_strength), (pair.style, pair.style_strength))
     unet = pair_modules(*(scaled(with_update(resolve_unet(lora, model)), s) for lora, s in halves))
     text = pair_modules(*(scaled(with_update(lora.text_encoder()), s) for lora, s in halves))
@@ -81,7 +81,11 @@ def merge_pair(
             "on, encoded with Load LoRA Pair's content_clip and style_clip.",
         )
     unet, text_encoder = pair_on_model(pair, model)
-    metadata = source_metadata(pair.content, pair.style) | {"ziplora.method": method}
+    metadata = {
+        **family_of(model).metadata,
+        **source_metadata(pair.content, pair.style),
+        "ziplora.method": method,
+    }
     sources = MergedLoRA(unet, text_encoder=text_encoder, metadata=metadata)
     merged, notes = merge(method, sources, settings)
     if not merged.modules():
@@ -115,7 +119,7 @@ def trained_modules(pairs: Mapping[str, ModulePair], layers: str, pair: LoRAPair
         ZipLoRAError: there are none.
     """
     shared = [(name, p.one.down.ndim - 2) for name, p in pairs.items() if p.shared]
-    chosen = choose_layers(layers, shared)
+    chosen = choose_layers(layers, [(name, kernel) for name, kernel in shared if kernel < 3])
     if not chosen:
         found = f"{len(shared)} modules in common, none of them in layers={layers}"
         raise problem(

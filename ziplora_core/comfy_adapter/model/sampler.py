@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...training.branches import Gates
 from .conditioning import Conditioning
+from .family import guidance
 from .training_model import TrainingModel
 
-GUIDANCE = 5.0
 Told = Callable[[Tensor, Tensor, Tensor], None]
 """A function of x_t, σ `(b,)` and the x0 predicted for the prompts, without guidance."""
 
@@ -31,29 +31,36 @@ def sample_latents(
     since: float = math.inf,
     negative_strength: float = 1.0,
 ) -> Tensor:
-    """Draw one latent `(b, c, h, w)` per prompt, by Euler steps with guidance 5, as ComfyUI does.
+    """Draw one latent `(b, c, [1,] h, w)` per prompt, by Euler steps, as ComfyUI does.
+
+    The strength of guidance is the model's, see `family.guidance`; at 1 the negatives are not read.
 
     Args:
         opened: the model in training.
         prompts, negatives: b conditionings each.
-        noise: noise `(b, c, h, w)` of unit variance.
+        noise: noise `(b, c, [1,] h, w)` of unit variance.
         gates: gates of the branches, one row per prompt; None to draw without branches.
         steps: number of steps of the normal schedule.
         on_step: function called at every step.
         since: largest σ at which the branches are active.
         negative_strength: a factor on the gates in the unconditional half.
     """
+    strength = guidance(opened.model)
     conditionings = [*prompts, *negatives]
     both_halves = gates and gates.for_guidance(len(prompts), negative_strength)
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])
         active = since == math.inf or float(sigma[0]) <= since  # the latter waits for the device
+        if strength == 1:
+            x0 = opened.denoised(x, sigma, prompts, gates if active else None)
+            on_step(x, sigma, x0)
+            return x0
+        both, sigma_of_both = torch.cat([x, x]), torch.cat([sigma, sigma])
         present = both_halves if active else None
         x0 = opened.denoised(both, sigma_of_both, conditionings, present)
         positive, negative = x0.chunk(2)
         on_step(x, sigma, positive)
-        return negative + GUIDANCE * (positive - negative)
+        return negative + strength * (positive - negative)
 
     noise = noise.to(opened.device)
     sigmas = comfy.samplers.calculate_sigmas(opened.sampling, "normal", steps).to(opened.device)

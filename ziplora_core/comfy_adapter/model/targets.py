@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,12 @@ from torch import nn
 
 from ...errors import problem
 from ...files.base_model import refuse_other_base
-from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
+from ...files.key_formats import name_module
+from ...lora.factors import NATIVE_PREFIX, UNET_PREFIX, LoRA, LoraFactors, kohya_name
 from .bases import Place, clip_place, unet_place
+from .family import family_of
+from .fused import Part, Target, in_order, joined, key_of, overlapping, rows_of
 
-_UNET = "diffusion_model."
 SDXL_LAYOUT = {
     "num_res_blocks": [2, 2, 2],
     "channel_mult": [1, 2, 4],
@@ -38,17 +40,29 @@ def weight_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def unet_targets(model: Any) -> dict[str, str]:
-    """Map `lora_unet_<sgm name>` to the weight key, for every linear and every convolution.
+    """Map the name of every module to its weight key, for every linear and every convolution.
 
     Args:
         model: a `BaseModel` (a ModelPatcher's `.model`).
     """
-    shapes = weight_shapes(model)  # the key map also has weights that this model lacks
+    named = unet_name(model)
+    embeddings = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     return {
-        _sgm_name(key): key
-        for key in comfy.lora.model_lora_keys_unet(model, {}).values()
-        if key.startswith(_UNET) and len(shapes.get(key, ())) > 1
+        named(key): key
+        for key, shape in weight_shapes(model).items()
+        if key.startswith(NATIVE_PREFIX) and key.endswith(".weight") and len(shape) > 1
+        if key not in embeddings
     }
+
+
+def unet_name(model: Any) -> Callable[[str], str]:
+    """Return the function that names the module of a weight key, as the family's files do."""
+    native = family_of(model).prefix == NATIVE_PREFIX
+    return lambda key: _path(key) if native else kohya_name(_path(key))
+
+
+def _path(key: str) -> str:
+    return key.removesuffix(".weight")
 
 
 def diffusers_paths(unet_config: Mapping[str, Any]) -> dict[str, str]:
@@ -70,7 +84,8 @@ def sgm_named(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]:
         UNET_PREFIX + path.replace(".", "_"): UNET_PREFIX + sgm.replace(".", "_")
         for sgm, path in diffusers_paths(SDXL_LAYOUT).items()
     }
-    return {names.get(name, name): factors for name, factors in modules.items()}
+    named = {kohya_name(name): factors for name, factors in modules.items()}
+    return {names.get(name, name): factors for name, factors in named.items()}
 
 
 def diffusers_shapes(model: Any) -> dict[str, tuple[int, ...]]:
@@ -79,18 +94,19 @@ def diffusers_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return {
         path: shapes[key]
         for sgm, path in diffusers_paths(model.model_config.unet_config).items()
-        if (key := f"{_UNET}{sgm}.weight") in shapes
+        if (key := f"{NATIVE_PREFIX}{sgm}.weight") in shapes
     }
 
 
 def resolve_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
-    """Return the UNet factors of a LoRA by sgm name, in the shapes of their weights.
+    """Return the diffusion model's factors of a LoRA by module name, in the shapes of its weights.
 
     Raises:
         ZipLoRAError: a module has no weight in this model or does not fit it.
     """
-    key_map = comfy.lora.model_lora_keys_unet(model, {})
-    return _resolve(lora, lora.unet(), key_map, weight_shapes(model), unet_place(model), _sgm_name)
+    targets = spelled_targets(comfy.lora.model_lora_keys_unet(model, {}))
+    named = unet_name(model)
+    return _resolve(lora, lora.unet(), targets, weight_shapes(model), unet_place(model), named)
 
 
 def resolve_some_unet(lora: LoRA, model: Any) -> dict[str, LoraFactors]:
@@ -117,24 +133,30 @@ def resolve_text_encoder(lora: LoRA, clip: Any) -> dict[str, LoraFactors]:
         ZipLoRAError: a module has no weight in this CLIP or does not fit it.
     """
     encoder = clip.cond_stage_model
-    key_map = comfy.lora.model_lora_keys_clip(encoder, {})
+    key_map: dict[str, Target] = comfy.lora.model_lora_keys_clip(encoder, {})
     shapes = weight_shapes(encoder)
     return _resolve(lora, lora.text_encoder(), key_map, shapes, clip_place(clip), None)
+
+
+def spelled_targets(key_map: Mapping[str, Target]) -> dict[str, Target]:
+    """Give ComfyUI's key map the names that modules have here, whatever a file calls them."""
+    return {kohya_name(name_module(key)[0]): target for key, target in key_map.items()}
 
 
 def _resolve(
     lora: LoRA,
     modules: Mapping[str, LoraFactors],
-    key_map: Mapping[str, str],
+    targets: Mapping[str, Target],
     shapes: Mapping[str, tuple[int, ...]],
     place: Place,
-    rename: Any,
+    rename: Callable[[str], str] | None,
 ) -> dict[str, LoraFactors]:
-    lost = [name for name in modules if key_map.get(name) not in shapes]
+    known = {name: targets.get(kohya_name(name), "") for name in modules}
+    lost = [name for name, target in known.items() if key_of(target) not in shapes]
     if lost:
-        if place.is_sdxl:
-            count = f"{len(lost)} of {len(modules)} modules, e.g. {lost[0]}"
-            refuse_other_base(lora.name, lora.base, f"{count}: no such weight in {place.name}")
+        count = f"{len(lost)} of {len(modules)} modules, e.g. {lost[0]}"
+        why = f"{count}: no such weight in {place.name}"
+        refuse_other_base(lora.name, lora.base, place.family, why)
         base = f"; the file looks like a LoRA for {lora.base}" if lora.base else ""
         raise problem(
             f"{lora.name}, {len(lost)} of {len(modules)} modules (e.g. {lost[0]})",
@@ -142,20 +164,23 @@ def _resolve(
             expected="a LoRA trained for the connected checkpoint's architecture",
             advice=place.advice,
         )
-    resolved: dict[str, LoraFactors] = {}
+    found: dict[str, list[Part]] = {}
     for name, factors in modules.items():
-        key = key_map[name]
-        fitted = _fit(lora, name, factors, shapes[key], place)
-        new_name = rename(key) if rename else name
-        if new_name in resolved:
+        target = known[name]
+        out, *inner = shapes[key_of(target)]
+        rows = rows_of(target, out)
+        fitted = in_order(target, _fit(lora, name, factors, (len(rows), *inner), place))
+        new_name = rename(key_of(target)) if rename else name
+        found.setdefault(new_name, []).append(Part(name, rows, fitted))
+        if twice := overlapping(found[new_name]):
             raise problem(
-                f"{lora.name}, module {name}",
+                f"{lora.name}, module {twice.name}",
                 found=f"a second spelling of {new_name}",
                 expected="one pair of factors per module",
                 advice="Export the LoRA again with one tool.",
             )
-        resolved[new_name] = fitted
-    return resolved
+    heights = {name: shapes[key_of(known[parts[0].name])][0] for name, parts in found.items()}
+    return {name: joined(parts, heights[name]) for name, parts in found.items()}
 
 
 def _fit(
@@ -182,9 +207,8 @@ def _fit(
                 up=factors.up.reshape(out, rank, *ones),
             )
     found = f"down {tuple(factors.down.shape)} and up {tuple(factors.up.shape)}"
-    if place.is_sdxl:
-        why = f"{name} does not fit: {found} for a weight {shape}"
-        refuse_other_base(lora.name, lora.base, why)
+    why = f"{name} does not fit: {found} for a weight {shape}"
+    refuse_other_base(lora.name, lora.base, place.family, why)
     raise problem(
         f"{lora.name}, module {name}",
         found=found,
@@ -200,7 +224,3 @@ def _reason(factors: LoraFactors, shape: tuple[int, ...]) -> str:
         made, here = kinds if factors.down.shape[1] > shape[1] else kinds[::-1]
         return f"The LoRA was trained on {made}, and this is {here}."
     return "The LoRA was trained for another architecture."
-
-
-def _sgm_name(key: str) -> str:
-    return UNET_PREFIX + key.removeprefix(_UNET).removesuffix(".weight").replace(".", "_")

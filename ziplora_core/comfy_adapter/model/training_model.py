@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -11,13 +11,15 @@ import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
+from ...errors import problem
 from ...training.activations import ActivationRecorder
 from ...training.branches import Branches, Gates, lengthened
-from ...training.framing import latent_size
 from . import conditioning as cond
 from .block_checkpointing import checkpointed_blocks
 from .branch_hooks import BranchHooks
+from .family import family_of, latent_shape, writes_in_place
 from .memory_advice import run_or_free_memory
 from .private_copy import (
     compute_dtype,
@@ -125,13 +127,13 @@ class TrainingModel:
         conditioning: Sequence[cond.Conditioning],
         gates: Gates | None,
     ) -> Tensor:
-        """Compute the model's prediction (eps or v) with the gated branches, float32.
+        """Compute the model's prediction (eps, v or velocity) with the gated branches, float32.
 
         `apply_model` returns x0 = base + slope · prediction. The MODEL's own sampling object gives
-        base and slope, so eps, v and zero-terminal-SNR models need no separate cases.
+        base and slope, so eps, v, zero-terminal-SNR and flow models need no separate cases.
 
         Args:
-            x: noisy latents `(b, c, h, w)`.
+            x: noisy latents `(b, c, [1,] h, w)`.
             sigma: noise levels `(b,)`.
             conditioning: one conditioning per sample.
             gates: gates of the branches; None to predict without them.
@@ -144,9 +146,9 @@ class TrainingModel:
         """Say for the report whether memory ran out, which changes the rounding."""
         return ["memory ran out: samples went one by one from then on"] if self.one_by_one else []
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return the latent shape `(channels, height, width)` of a picture's sides in pixels."""
-        return self.model.latent_format.latent_channels, *latent_size(height, width)
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return the latent shape `(c, [1,] h, w)` of a picture's sides in pixels."""
+        return latent_shape(self.model, height, width)
 
     def place(self, tensor: Tensor) -> Tensor:
         """Copy a tensor to the device, asynchronously if ComfyUI considers that safe there."""
@@ -245,7 +247,8 @@ def training_model(
         backward: whether there will be backward passes.
 
     Raises:
-        ZipLoRAError: there are injections or wrappers on the MODEL, or it cannot be copied.
+        ZipLoRAError: there are injections or wrappers on the MODEL, it cannot be copied, or a
+            backward pass was asked of a layer that has none.
     """
     refuse_patched(model)
     patcher = private_copy(model)
@@ -256,14 +259,26 @@ def training_model(
     patcher.set_injections(_INJECTION, [opened.hooks.injection()])
     try:
         network = patcher.model.diffusion_model
+        in_place = backward and writes_in_place(patcher.model)
         with (
             in_training(),
+            allow_mutation_on_saved_tensors() if in_place else nullcontext(),
             checkpointed_blocks(network, opened.hooks, lambda: opened.checkpointing),
         ):
             opened.load()
             for branch in branches.values():  # after other models were unloaded
                 branch.to(patcher.load_device, dtype)
             yield opened
+    except RuntimeError as error:
+        if "autograd formula" not in str(error):
+            raise
+        family = family_of(patcher.model).name
+        raise problem(
+            "model",
+            found=f"{family}, some of whose layers have no backward pass in this ComfyUI",
+            expected="a model that can be learned on by gradients",
+            advice="Choose solver=closed_form, which needs none, or merge with Merge LoRAs.",
+        ) from error
     finally:
         patcher.eject_model()
         patcher.remove_injections(_INJECTION)  # else a reference cycle keeps the weights

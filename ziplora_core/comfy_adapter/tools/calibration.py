@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ...errors import problem
 from ...lora.pair import LoRAPair
@@ -18,7 +19,8 @@ from ...training.interface import NO_CALLBACKS, ProgressCallbacks
 from ...training.noisy_samples import TEACHERS, Teacher
 from ...training.random import generator
 from ..model import conditioning as cond
-from ..model.bases import refuse_other_than_sdxl
+from ..model.bases import refuse_refiner
+from ..model.family import guided_halves
 from ..model.memory_advice import memory_advice
 from ..model.pair_on_model import pair_on_model
 from ..model.private_copy import refuse_patched
@@ -52,11 +54,6 @@ class CalibrationPrompts:
     @property
     def conditionings(self) -> tuple[Any | None, ...]:
         return self.content, self.style, self.joint
-
-    @property
-    def evaluations(self) -> int:
-        """The number of samples that go through the UNet."""
-        return 2 * STEPS * sum(c is not None for c in self.conditionings)
 
     def connected(self) -> bool:
         """Return whether prompts are connected.
@@ -94,9 +91,9 @@ def calibrate(
 ) -> Calibration:
     """Draw a short trajectory with each LoRA alone, and with both at the joint prompt.
 
-    Each trajectory is Euler, 8 steps, guidance 5 against the zeroed prompt. The layers' inputs are
-    recorded on the way, from the conditional half alone, so that nothing is evaluated twice. The
-    model is a private copy.
+    Each trajectory is Euler, 8 steps, with the model's guidance against the zeroed prompt (see
+    `family.guidance`). The layers' inputs are recorded on the way, from the conditional half alone,
+    so that nothing is evaluated twice. The model is a private copy.
 
     Args:
         model: the ModelPatcher, which is not changed.
@@ -109,7 +106,7 @@ def calibrate(
     """
     started = time.perf_counter()
     refuse_patched(model)
-    refuse_other_than_sdxl(model.model)
+    refuse_refiner(model.model)
     given = [(i, c) for i, c in enumerate(prompts.conditionings) if c is not None]
     for concept, conditioning in given:
         cond.check(conditioning, _NAMES[concept], model.model)
@@ -118,8 +115,10 @@ def calibrate(
         keys = unet_targets(model.model)
         calibration = RankCalibration({keys[name]: p for name, p in pairs.items()})
         with training_model(model, calibration.branches, backward=False) as opened:
-            opened.on_evaluation = lambda done: callbacks.on_prepare(done, prompts.evaluations)
-            with opened.recording(_of_the_prompt(calibration)):
+            halves = guided_halves(opened.model)
+            total = halves * STEPS * len(given)
+            opened.on_evaluation = lambda done: callbacks.on_prepare(done, total)
+            with opened.recording(_of_the_prompt(calibration, halves)):
                 for concept, conditioning in given:
                     calibration.concept = concept
                     _draw(opened, conditioning, TEACHERS[concept], prompts)
@@ -149,6 +148,11 @@ def _draw(
     sample_latents(opened, prompt, nothing, noise, gates, STEPS)
 
 
-def _of_the_prompt(calibration: RankCalibration) -> ActivationRecorder:
+def _of_the_prompt(calibration: RankCalibration, halves: int) -> ActivationRecorder:
     """Make a recorder that leaves out the unconditional half of every batch."""
-    return lambda name, x, out, layer: calibration.record(name, x[:1], out[:1], layer)
+
+    def record(name: str, x: Tensor, out: Tensor, layer: nn.Module) -> None:
+        positive = len(x) // halves  # of a layer that sees a sample in pieces, several
+        calibration.record(name, x[:positive], out[:positive], layer)
+
+    return record

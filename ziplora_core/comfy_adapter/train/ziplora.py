@@ -27,14 +27,17 @@ from ...ziplora.options import ZipLoRASettings
 from ...ziplora.report import Retention, ziplora_report
 from ..data.references import reference_latents
 from ..model import conditioning as cond
+from ..model.bases import refuse_refiner
+from ..model.family import family_of
 from ..model.memory import plan_memory
 from ..model.pair_on_model import pair_on_model, trained_modules
+from ..model.private_copy import refuse_patched
 from ..model.targets import unet_targets
 from ..model.training_model import TrainingModel, training_model
 from .closed_form_on_model import solve_on_model
 from .held_out import HeldOut
 from .kept_solution import solved_once
-from .run import hand_over, refuse_untrainable, run_loop, training_mode
+from .run import hand_over, run_loop, training_mode
 from .ziplora_inputs import Prompt, merge_inputs, refuse_strength_zero
 from .ziplora_samples import SampleDrawing
 
@@ -97,7 +100,8 @@ class ZipLoRASession:
         self, model: Any, pair: LoRAPair, prompts: Sequence[Prompt], settings: ZipLoRASettings
     ) -> None:
         self.notes: list[str] = []
-        refuse_untrainable(model)
+        refuse_patched(model)
+        refuse_refiner(model.model)
         for prompt in prompts:
             cond.check(prompt.conditioning, prompt.input, model.model)
         refuse_strength_zero(pair, settings)
@@ -209,7 +213,10 @@ class ZipLoRASession:
         """Return a copy of the current merge, with its file's metadata."""
         metadata = self._attempt(
             "describing the merge for the file",
-            lambda: ziplora_metadata(self.pair, self.settings, measured, task.v_prediction),
+            lambda: {
+                **family_of(self.model.model).metadata,
+                **ziplora_metadata(self.pair, self.settings, measured, task.v_prediction),
+            },
         )
         return MergedLoRA(
             self.pairs, task.coefficients.detached(), self.text_encoder, metadata or {}

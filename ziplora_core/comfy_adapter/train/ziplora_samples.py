@@ -82,9 +82,10 @@ class SampleDrawing:
         each = held_out * (1 + (passes > 0))  # the direct merge, and the last pass
         each += max(passes - 1, 0) * -(-held_out // STRIDE)
         each += closed_form_evaluations(settings.closed_form_samples, settings.passes)
-        return evaluations(references, draws, held_out, targets=targets) + len(references) * each
+        drawing = evaluations(self.opened, references, draws, held_out, targets=targets)
+        return drawing + len(references) * each
 
-    def _reference(self, number: int, shape: tuple[int, int, int]) -> Reference:
+    def _reference(self, number: int, shape: tuple[int, ...]) -> Reference:
         opened, latents = self.opened, self.latents[number]
         prompt = self.prompts[number].conditioning
         like = torch.zeros(1, *shape, device=opened.device)
