@@ -1,4 +1,4 @@
-"""Content and style weights by UNet block: presets (among them B-LoRA's) and custom weights."""
+"""Content and style weights by block: presets for UNets (B-LoRA's among them) and custom ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..errors import problem
 from .factors import inside_unet, is_unet
 
 Blocks = Mapping[str, tuple[float, float]]
-"""Content and style weight by sgm block name, e.g. `output_blocks.0.1`; "": all other blocks."""
+"""Content and style weight by the network's block name, e.g. `output_blocks.0.1`; "": all other
+blocks."""
 
 _UNET = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
 _ORDER = (
@@ -44,9 +45,37 @@ def weights_of(blocks: Blocks, name: str) -> tuple[float, float]:
 
     The longest block name that contains the module decides, else the entry "", else (1, 1).
     """
-    inside = inside_unet(name)
-    fitting = [b for b in blocks if b and f"{inside}_".startswith(f"{b.replace('.', '_')}_")]
-    return blocks.get(max(fitting, key=len, default=""), (1.0, 1.0))
+    return blocks.get(_block_of(blocks, name), (1.0, 1.0))
+
+
+def _block_of(blocks: Blocks, name: str) -> str:
+    """Return the longest block name that contains a module, "" if none does."""
+    inside = f"{inside_unet(name)}_"
+    fitting = [b for b in blocks if b and inside.startswith(f"{b.replace('.', '_')}_")]
+    return max(fitting, key=len, default="")
+
+
+def refuse_other_blocks(blocks: Blocks, names: Iterable[str]) -> None:
+    """Refuse weights for blocks of another network, which would do nothing here.
+
+    Args:
+        blocks: the weights.
+        names: the names of the modules that they are for.
+
+    Raises:
+        ZipLoRAError: there are named blocks, and none of them has a module.
+    """
+    named = [block for block in blocks if block]
+    modules = [name for name in names if is_unet(name)]
+    if named and modules and not any(_block_of(blocks, name) for name in modules):
+        own = {place[0] for name in modules if (place := split_module(name))}
+        raise problem(
+            "blocks",
+            found=f"{', '.join(named[:3])}: no module of this merge is there",
+            expected=f"blocks of the model, such as {network_order(own)[0]}",
+            advice="The presets name blocks of SDXL: for another model, write its own blocks, one "
+            "per line, or choose all.",
+        )
 
 
 def network_order(names: Iterable[str]) -> list[str]:

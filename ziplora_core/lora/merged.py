@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import problem
-from .blocks import Blocks, network_order, weights_of
+from .blocks import Blocks, network_order, refuse_other_blocks, weights_of
 from .factors import LoraFactors
 from .origin import Origin
 from .pair import ModulePair, pair_modules, scaled
@@ -61,7 +61,12 @@ class MergedLoRA:
 
         A half whose strength is 0 is left out rather than multiplied by zero. The weights in
         `blocks` multiply the strengths in the UNet.
+
+        Raises:
+            ZipLoRAError: `blocks` are those of another network.
         """
+
+        refuse_other_blocks(blocks, self.pairs)
 
         def strengths(name: str) -> tuple[float, float]:
             content, style = weights_of(blocks, name) if name in self.pairs else (1.0, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..lora.blocks import weights_of
+from ..lora.blocks import refuse_other_blocks, weights_of
 from ..lora.factors import LoraFactors
 from ..lora.merged import MergedLoRA
 from ..lora.pair import pair_modules, scaled
@@ -20,6 +20,7 @@ def block_masks(sources: MergedLoRA, settings: MergeSettings) -> Merged:
     An ordinary LoRA, which was not trained for these blocks, loses its updates elsewhere. The
     report says how much. Text encoders keep both LoRAs.
     """
+    refuse_other_blocks(settings.blocks, sources.pairs)
     joined = weighted(sources, settings)
     halves: list[dict[str, LoraFactors]] = [{}, {}]
     kept, total = [0.0, 0.0], [0.0, 0.0]
