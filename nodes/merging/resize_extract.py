@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io, ui
 
+from ...ziplora_core.comfy_adapter.model.family import family_of
 from ...ziplora_core.comfy_adapter.model.memory_advice import memory_advice
 from ...ziplora_core.comfy_adapter.tools.extract import extract, two_text_encoders, two_unets
 from ...ziplora_core.errors import problem
@@ -182,7 +183,11 @@ class ExtractLoRA(io.ComfyNode):
 
         found = extract(parts, rank, generator(seed), step)
         settings = json.dumps({"rank": rank, "layers": layers, "seed": seed})
-        metadata = {"ziplora.method": "extract", "ziplora.settings": settings}
+        metadata = {
+            **family_of(model_base.model).metadata,
+            "ziplora.method": "extract",
+            "ziplora.settings": settings,
+        }
         report = found.report(rank)
         lora = lora_model(found.factors(), metadata)
         return io.NodeOutput(lora, report, ui=ui.PreviewText(report))

@@ -58,7 +58,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "rank0": (lora_file(factors(Q, 64, 64, rank=0)), "rank of at least 1"),
     "wrong_shape": (lora_file(factors(Q, 63, 64)), r"module .*attn1_to_q: found down \(2, 63\)"),
     "sd15": (lora_file(factors(SD15, 768, 320)), "^[^:]*: found a LoRA for Stable Diffusion 1"),
-    "flux": (lora_file(factors(FLUX, 3072, 9216)), "^[^:]*: found a LoRA for Flux"),
+    "flux": (lora_file(factors(FLUX, 3072, 9216)), "^[^:]*: found a LoRA for FLUX"),
 }
 
 

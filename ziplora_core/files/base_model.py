@@ -57,7 +57,7 @@ TRANSFORMERS = (
     ("Stable Diffusion 3", r"joint_blocks_|transformer_blocks_\d+_attn_add_[qkv]_proj"),
     ("Anima", r"llm_adapter_|(^|_)blocks_\d+_(self|cross)_attn_(q|k|v|output)_proj"),
     ("Wan", r"(^|_)blocks_\d+_(self|cross)_attn"),
-    ("Lumina 2 or Z-Image", r"layers_\d+_attention|noise_refiner"),
+    ("Z-Image or Lumina 2", r"layers_\d+_attention|noise_refiner"),
     ("PixArt or LTX-Video", r"(^|_)transformer_blocks_\d+_attn1"),
     ("Stable Diffusion 3 or FLUX.1", r"^lora_te3_"),
 )

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ..lora.factors import LoRA, LoraFactors
+from .base_model import SDXL, SDXL_LIKE, describe_base
+from .families import FAMILIES
 from .writer import file_alpha
 
 _LONGEST = 200
@@ -19,9 +21,10 @@ def lora_metadata(
     description: str,
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Compose the `ss_*` (kohya) and `modelspec.*` strings of an SDXL LoRA.
+    """Compose the `ss_*` (kohya) and `modelspec.*` strings of a LoRA.
 
-    They contain no date: the same inputs give the same file, bit for bit.
+    They contain no date: the same inputs give the same file, bit for bit. Unless `extra` says what
+    the LoRA is for, the modules do.
 
     Args:
         modules: factors to be saved.
@@ -33,9 +36,12 @@ def lora_metadata(
     convolutions = {f.rank for f in modules.values() if f.down.ndim == 4 and f.down.shape[-1] > 1}
     alpha = f"{file_alpha(modules):g}"
     arguments = {"conv_dim": str(max(convolutions)), "conv_alpha": alpha} if convolutions else {}
+    shapes = {f"{name}.lora_down.weight": tuple(f.down.shape) for name, f in modules.items()}
+    base, *_ = describe_base(shapes).name.split(" or ")
+    family = FAMILIES.get(SDXL if base in SDXL_LIKE else base)
     return {
+        **(family.metadata if family else {}),
         "format": "pt",
-        "ss_base_model_version": "sdxl_base_v1-0",
         "ss_v2": "False",
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
@@ -43,10 +49,7 @@ def lora_metadata(
         "ss_network_args": json.dumps(arguments),
         "ss_output_name": title,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": title,
-        "modelspec.resolution": "1024x1024",
         "modelspec.description": description,
         **(extra or {}),
     }

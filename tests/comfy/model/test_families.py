@@ -15,10 +15,8 @@ import pytest
 import safetensors.torch
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
-from sandbox.families import FAMILIES, conditioning, latent_of, tiny_family
-from ziplora_core.comfy_adapter.model import conditioning as cond
+from sandbox.families import conditioning, tiny_family
 from ziplora_core.comfy_adapter.model.family import family_of
 from ziplora_core.comfy_adapter.model.fused import key_of, rows_of
 from ziplora_core.comfy_adapter.model.pair_on_model import merge_pair
@@ -32,12 +30,23 @@ from ziplora_core.files.merge_file import merged_from_lora, merged_metadata
 from ziplora_core.files.metadata import lora_metadata
 from ziplora_core.files.writer import kohya_tensors, write_lora
 from ziplora_core.lora.blocks import PRESETS
-from ziplora_core.lora.layers import choose_layers
 from ziplora_core.lora.merged import MergedLoRA
 from ziplora_core.lora.pair import LoRAPair
 from ziplora_core.merging import CALIBRATED, METHODS, MergeSettings
 from ziplora_core.training.options import TrainingOptions
 from ziplora_core.ziplora.options import ZipLoRASettings
+
+from ..family_models import (
+    SIDE,
+    StateDict,
+    every_family,
+    far,
+    make_lora,
+    make_pair,
+    predict,
+    spelled,
+    stock,
+)
 
 PREFIXES = (
     *("lora_unet_", "lora_transformer_", "lycoris_"),
@@ -55,63 +64,9 @@ SPELLINGS = {
     "Wan 2.1": {"lora_unet_", "diffusion_model."},
 }
 """The prefixes of names that ComfyUI knows for each family."""
-SIDE = 64
 SMALL = ZipLoRASettings(
     width=SIDE, height=SIDE, calibration_states=9, options=TrainingOptions(held_out_draws=4)
 )
-every_family = pytest.mark.parametrize("family", FAMILIES)
-StateDict = dict[str, Tensor]
-
-
-def make_lora(model: ModelPatcher, seed: int, rank: int) -> StateDict:
-    """A random LoRA of the attention and feed-forward layers, as the family's files have it."""
-    targets, weights = unet_targets(model.model), model.model.state_dict()
-    generator = torch.Generator().manual_seed(seed)
-    kernels = [(name, weights[key].ndim - 2) for name, key in targets.items()]
-    tensors: StateDict = {}
-    for name in choose_layers("attention_ff", kernels):
-        out, width = weights[targets[name]].shape
-        down = torch.randn(rank, width, generator=generator) * width**-0.5
-        up = torch.randn(out, rank, generator=generator) * 0.3 * rank**-0.5
-        tensors |= spelled(name, down, up, float(rank))
-    return tensors
-
-
-def spelled(name: str, down: Tensor, up: Tensor, alpha: float) -> StateDict:
-    ends = ("lora_A", "lora_B") if "." in name else ("lora_down", "lora_up")
-    factors = {f"{name}.{end}.weight": f for end, f in zip(ends, (down, up), strict=True)}
-    return {**factors, f"{name}.alpha": torch.tensor(alpha)}
-
-
-def make_pair(
-    model: ModelPatcher, ranks: tuple[int, int] = (4, 3)
-) -> tuple[LoRAPair, list[StateDict]]:
-    tensors = [make_lora(model, seed, rank) for seed, rank in enumerate(ranks)]
-    content, style = (
-        lora_from_tensors(own, name=f"{role}.safetensors")
-        for role, own in zip(("content", "style"), tensors, strict=True)
-    )
-    return LoRAPair(content, style), tensors
-
-
-def stock(model: ModelPatcher, *loras: StateDict) -> ModelPatcher:
-    for tensors in loras:
-        model, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)
-    return model
-
-
-@torch.no_grad()
-def predict(model: ModelPatcher, family: str) -> Tensor:
-    """The model's picture without noise, at a middle noise level."""
-    comfy.model_management.load_models_gpu([model], force_full_load=True)
-    x = latent_of(model).to(model.load_device)
-    sigma = model.model.model_sampling.sigma(torch.tensor([500.0])).to(x)
-    parts = cond.batch([cond.prepare(model.model, conditioning(family), x)])
-    return model.model.apply_model(x, sigma, transformer_options={}, **parts)
-
-
-def far(got: Tensor, want: Tensor) -> float:
-    return float((got - want).abs().max() / want.std())
 
 
 def prompts_of(family: str) -> list[Prompt]:

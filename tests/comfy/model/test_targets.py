@@ -147,7 +147,7 @@ def test_resolve_unet_flux_lora_is_refused_with_the_likely_reason(model: ModelPa
         tensors[f"lora_unet_{stem}.lora_up.weight"] = torch.ones(9216, 4)
     lora = lora_from_tensors(tensors, name="flux.safetensors")
     with pytest.raises(
-        ZipLoRAError, match=r"^flux.safetensors: found a LoRA for Flux \(2 of 2 modules"
+        ZipLoRAError, match=r"^flux.safetensors: found a LoRA for FLUX.1 \(2 of 2 modules"
     ):
         resolve_unet(lora, model.model)
 

@@ -57,7 +57,7 @@ def test_merge_map_of_equal_coefficients_has_a_range() -> None:
     assert [sum(row) for row in drawn["histograms"][0]] == [40, 40]
 
 
-def test_merge_map_of_nothing_or_of_another_unets_modules_is_none() -> None:
+def test_merge_map_of_nothing_or_of_a_text_encoders_modules_is_none() -> None:
     assert merge_map(MergedLoRA({NAMES[0]: make_pair()})) is None
-    other = "lora_unet_down_blocks_1_attentions_0_proj_in"
+    other = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
     assert merge_map(MergedLoRA({other: make_pair()}, {other: torch.ones(2, 40)})) is None

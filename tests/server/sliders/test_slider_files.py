@@ -192,7 +192,7 @@ FLUX = {f"double_blocks_{n}_img_attn_qkv": (9216, 3072) for n in range(2)}
     ("shapes", "found"),
     [
         (SD15, ["1 of 3 modules", "no such weight", "Stable Diffusion 1"]),
-        (FLUX, ["2 of 2 modules", "no such weight", "Flux"]),
+        (FLUX, ["2 of 2 modules", "no such weight", "FLUX.1"]),
     ],
     ids=["SD 1.5", "Flux"],
 )

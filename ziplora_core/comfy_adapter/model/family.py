@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_base as bases
@@ -11,83 +10,30 @@ import comfy.supported_models as configs
 from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 
 from ...files.base_model import SD1, SD2, SDXL
-from ...lora.factors import NATIVE_PREFIX, UNET_PREFIX
+from ...files.families import FAMILIES, Family
 
-
-@dataclass(frozen=True)
-class Family:
-    """A family of models that share their layers, and so their LoRAs.
-
-    Args:
-        name: what people call it; the same as in `describe_base`.
-        architecture: `modelspec.architecture` of its LoRAs, as their trainers write it.
-        version: `ss_base_model_version` of its LoRAs.
-        implementation: `modelspec.implementation`.
-        prefix: prefix of a module's name in its LoRA files: kohya's, or the network's own names.
-        resolution: side in pixels of the pictures that it was trained on.
-    """
-
-    name: str
-    architecture: str
-    version: str
-    implementation: str = ""
-    prefix: str = NATIVE_PREFIX
-    resolution: int = 1024
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The strings with which a LoRA's file says what it is for."""
-        return {
-            "ss_base_model_version": self.version,
-            "modelspec.architecture": f"{self.architecture}/lora",
-            "modelspec.implementation": self.implementation,
-            "modelspec.resolution": f"{self.resolution}x{self.resolution}",
-        }
-
-
-_STABILITY = "https://github.com/Stability-AI/generative-models"
-_FLUX = "https://github.com/black-forest-labs/flux"
-SDXL_FAMILY = Family(SDXL, "stable-diffusion-xl-v1-base", "sdxl_base_v1-0", _STABILITY, UNET_PREFIX)
-_FAMILIES: tuple[tuple[type, Family], ...] = (
-    (bases.SDXL, SDXL_FAMILY),
-    (
-        configs.SD15,
-        Family(SD1, "stable-diffusion-v1", "sd_v1", _STABILITY, UNET_PREFIX, resolution=512),
-    ),
-    (
-        configs.SD20,
-        Family(SD2, "stable-diffusion-v2", "sd_v2", _STABILITY, UNET_PREFIX, resolution=768),
-    ),
-    (bases.Chroma, Family("Chroma", "chroma", "chroma", _FLUX, UNET_PREFIX)),
-    (bases.Flux2, Family("FLUX.2", "Flux.2-dev", "flux2", f"{_FLUX}2")),
-    (bases.Flux, Family("FLUX.1", "flux-1-dev", "flux1", _FLUX, UNET_PREFIX)),
-    (
-        configs.ZImage,
-        Family("Z-Image", "Z-Image", "zimage", "https://github.com/Tongyi-MAI/Z-Image"),
-    ),
-    (
-        bases.Lumina2,
-        Family("Lumina 2", "lumina-2", "lumina2", "https://github.com/Alpha-VLLM/Lumina-Image-2.0"),
-    ),
-    (
-        bases.QwenImage,
-        Family("Qwen-Image", "Qwen-Image", "qwen_image", "https://github.com/QwenLM/Qwen-Image"),
-    ),
-    (bases.Krea2, Family("Krea 2", "krea2", "krea2", "https://github.com/krea-ai")),
-    (
-        bases.Anima,
-        Family("Anima", "anima", "anima", "https://github.com/circlestone-labs/Anima"),
-    ),
-    (bases.WAN21, Family("Wan", "wan2.1", "wan_2.1", "https://github.com/Wan-Video/Wan2.1")),
+_NAMES: tuple[tuple[type, str], ...] = (
+    (bases.SDXL, SDXL),
+    (configs.SD15, SD1),
+    (configs.SD20, SD2),
+    (bases.Chroma, "Chroma"),
+    (bases.Flux2, "FLUX.2"),
+    (bases.Flux, "FLUX.1"),
+    (configs.ZImage, "Z-Image"),
+    (bases.Lumina2, "Lumina 2"),
+    (bases.QwenImage, "Qwen-Image"),
+    (bases.Krea2, "Krea 2"),
+    (bases.Anima, "Anima"),
+    (bases.WAN21, "Wan"),
 )
 """ComfyUI's class of a model or of its configuration, and the family; the first match counts."""
 
 
 def family_of(model: Any) -> Family:
     """Return the family of a `BaseModel`; one that is not listed goes by ComfyUI's name for it."""
-    for kind, family in _FAMILIES:
+    for kind, name in _NAMES:
         if isinstance(model, kind) or isinstance(model.model_config, kind):
-            return family
+            return FAMILIES[name]
     name = type(model).__name__
     return Family(name, name.lower(), name.lower())
 

@@ -19,7 +19,7 @@ from ...lora.factors import LoraFactors
 from ...lora.layers import choose_layers
 from ...lora.svd import Approximation, approximate_dense, overall_error
 from ..apply.pruned import refuse_pruned
-from ..model.bases import refuse_other_than_sdxl
+from ..model.bases import refuse_refiner
 from ..model.memory_advice import memory_advice, run_or_free_memory
 from ..model.private_copy import refuse_patched
 from ..model.targets import unet_targets
@@ -93,7 +93,7 @@ def two_unets(tuned: Any, base: Any, layers: str) -> TwoModels:
             pruned LoRA.
     """
     shapes = _same_shapes("model_tuned and model_base", tuned, base)
-    refuse_other_than_sdxl(base.model)
+    refuse_refiner(base.model)
     for model, name in ((tuned, "model_tuned"), (base, "model_base")):
         refuse_patched(model, name)
         refuse_pruned(model, name)
