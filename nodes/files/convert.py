@@ -38,7 +38,7 @@ class ImportLoRA(io.ComfyNode):
             search_aliases=["ziplora", "convert lora", "peft", "diffusers lora", "cloneofsimo"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The SDXL checkpoint whose layers the file is matched against."
+                    "model", tooltip="The model whose layers the file is matched against."
                 ),
                 io.Combo.Input(
                     "lora",

@@ -114,7 +114,7 @@ class ExtractLoRA(io.ComfyNode):
             node_id="ExtractLoRA",
             display_name="Extract LoRA",
             category="ZipLoRA/tools",
-            description="Makes a LoRA from the difference between a fine-tuned SDXL model and its "
+            description="Makes a LoRA from the difference between a fine-tuned model and its "
             "base. LoRAs on either MODEL are included in the difference; no values are clamped.",
             search_aliases=["ziplora", "model difference", "checkpoint to lora", "svd"],
             inputs=[

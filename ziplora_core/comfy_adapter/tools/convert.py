@@ -15,7 +15,7 @@ from ...files.refusals import BiasAndNorm
 from ...files.writer import WrittenFile
 from ...lora.factors import UNET_PREFIX, LoRA, LoraFactors
 from ..folders import save_lora, save_numbered
-from ..model.bases import refuse_other_than_sdxl
+from ..model.bases import refuse_refiner
 from ..model.targets import SDXL_LAYOUT, diffusers_paths, diffusers_shapes, resolve_unet
 
 FORMATS = {
@@ -39,16 +39,16 @@ def import_lora(
 
     Args:
         path: the file.
-        model: a `BaseModel` of the SDXL family.
+        model: a `BaseModel`.
         bias_and_norm: whether bias and norm tensors are refused or left out.
 
     Returns:
         the LoRA as it was read, and its factors by kohya module name, sgm spelling.
 
     Raises:
-        ZipLoRAError: a model of another kind, and the errors of `read_lora` and `resolve_unet`.
+        ZipLoRAError: the SDXL refiner, and the errors of `read_lora` and `resolve_unet`.
     """
-    refuse_other_than_sdxl(model)
+    refuse_refiner(model)
     lora = read_lora(path, bias_and_norm, diffusers_shapes(model))
     return lora, resolve_unet(lora, model) | lora.text_encoder()
 
