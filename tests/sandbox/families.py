@@ -12,16 +12,20 @@ from typing import Any
 import comfy.ldm.anima.model
 import comfy.model_management
 import comfy.ops
+import comfy.sd
 import comfy.supported_models as supported
 import torch
+from comfy.ldm.wan.vae import WanVAE
 from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import BASE
-from torch import Tensor
+from comfy.taesd.taesd import TAESD
+from torch import Tensor, nn
 
 from .tiny_weights import initialise
 
-WIDTH, TOKENS = 32, 7
-"""Width of a prompt's tokens, where a family leaves it free, and their number."""
+WIDTH, POOLED, TOKENS = 64, 32, 7
+"""Width of a prompt's tokens, where a family leaves it free, and of its pooled output: those of the
+tiny SDXL's text encoders, which so can stand for the family's own. Number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,12 @@ FAMILIES = {
             "use_spatial_transformer": True, "legacy": False, "num_heads": 2,
             "use_temporal_attention": False, "use_temporal_resblock": False,
         },
-        extras={"pooled_output": (1, WIDTH)},
+        extras={"pooled_output": (1, POOLED)},
     ),
     "FLUX.1": Family(
         supported.Flux,
-        {**_FLUX, "guidance_embed": True, "vec_in_dim": 16},
-        extras={"pooled_output": (1, 16), "guidance": 3.5},
+        {**_FLUX, "guidance_embed": True, "vec_in_dim": POOLED},
+        extras={"pooled_output": (1, POOLED), "guidance": 3.5},
     ),
     "Chroma": Family(
         supported.Chroma,
@@ -95,9 +99,9 @@ FAMILIES = {
         {
             "image_model": "krea2", "features": 64, "tdim": 32, "txtdim": 16, "heads": 4,
             "kvheads": 2, "multiplier": 2, "layers": 3, "patch": 2, "channels": 16,
-            "txtlayers": 3, "txtheads": 2, "txtkvheads": 2,
+            "txtlayers": 4, "txtheads": 2, "txtkvheads": 2,
         },
-        context=3 * 16,
+        context=4 * 16,
     ),
     "Anima": Family(
         supported.Anima,
@@ -143,6 +147,19 @@ def tiny_family(name: str, seed: int = 0) -> ModelPatcher:
     )
     patcher.cached_patcher_init = (lambda disable_dynamic=False: tiny_family(name, seed), ())
     return patcher
+
+
+def tiny_vae(name: str) -> comfy.sd.VAE:
+    """Build the VAE of a family's kind of latents, of random weights."""
+    latent = FAMILIES[name].config.latent_format()
+    if latent.latent_dimensions == 2:
+        network: nn.Module = TAESD(latent_channels=latent.latent_channels)
+    else:
+        network = WanVAE(
+            dim=8, z_dim=latent.latent_channels, temperal_downsample=[False, True, True]
+        )
+    initialise(network, seed=0)
+    return comfy.sd.VAE(sd=network.state_dict())
 
 
 def conditioning(name: str, seed: int = 0) -> list[list[Any]]:

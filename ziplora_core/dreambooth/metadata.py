@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from ..files.metadata import prediction_type
 from .objective import PictureSettings
 from .options import DreamBoothSettings
 from .report import Trained
@@ -82,7 +83,7 @@ def picture_metadata(
     }
     return {
         **{f"ss_{name}": str(value) for name, value in said.items()},
-        "modelspec.prediction_type": "v" if trained.v_prediction else "epsilon",
+        **prediction_type(trained.v_prediction, trained.flow),
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.trigger_phrase": trigger,
         "modelspec.usage_hint": f"Prompt with: {trigger}",

@@ -27,7 +27,7 @@ INSTANCE, PRIOR = "instance", "prior"
 class View:
     """The latent distribution of a picture, from the VAE: x0 = mean + std · noise.
 
-    `mean` and `std` are `(c, h, w)`, float32, on the CPU, in the model's own scale.
+    `mean` and `std` are `(c, [1,] h, w)`, float32, on the CPU, in the model's own scale.
     """
 
     mean: Tensor
@@ -52,7 +52,11 @@ class NoisingModel(DenoisingModel, Protocol):
     def v_prediction(self) -> bool: ...
 
     @property
-    def timesteps(self) -> int: ...
+    def flow(self) -> bool: ...
+
+    def draw_timestep(self, rng: torch.Generator) -> int:
+        """Draw the timestep of a sample."""
+        ...
 
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
         """Compute x_t = x0 + σ·noise.
@@ -136,7 +140,7 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
     @property
     def largest(self) -> list[int]:
         examples = (*self.instances, *self.classes)
-        sizes = [list(view.mean.shape[1:]) for e in examples for view in e.views]
+        sizes = [list(view.mean.shape[-2:]) for e in examples for view in e.views]
         return max(sizes, key=lambda hw: hw[0] * hw[1])
 
     def gates(self, draws: Sequence[Draw]) -> Gates:
@@ -204,7 +208,7 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         example = examples[draw_index(seed, len(examples), number)]
         view = example.views[int(torch.randint(len(example.views), (), generator=rng))]
         x0 = view.mean + view.std * torch.randn(view.mean.shape, generator=rng)
-        timestep = int(torch.randint(self.model.timesteps, (), generator=rng))
+        timestep = self.model.draw_timestep(rng)
         noise = torch.randn(x0.shape, generator=rng)
         dropped = float(torch.rand((), generator=rng)) < self.options.caption_dropout
         caption = "" if dropped else example.caption
@@ -218,7 +222,8 @@ class PictureObjective(LoRAObjective[NoisingModel, Settings]):
         prediction = predict(self.model.denoise, states, gates)
         target = torch.stack([draw.target for draw in draws]).to(prediction)
         sigma = torch.stack([draw.sigma for draw in draws])
-        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+        gamma = 0.0 if self.model.flow else self.options.min_snr_gamma  # it is for ε and v
+        weight = min_snr_weight(sigma, gamma, self.model.v_prediction)
         return mean_squared_error(prediction, target) * weight.to(prediction)
 
 

@@ -55,6 +55,11 @@ def lora_metadata(
     }
 
 
+def prediction_type(v_prediction: bool, flow: bool) -> dict[str, str]:
+    """Return `modelspec.prediction_type`, which knows epsilon and v and no flows."""
+    return {} if flow else {"modelspec.prediction_type": "v" if v_prediction else "epsilon"}
+
+
 _NOT_INHERITED = (
     *("sshs_", "modelspec.hash_", "modelspec.title", "ss_output_name", "ss_session_id"),
     *("ss_network_", "ziplora.ranks", "ziplora.separable", "ziplora.prompt_separated"),

@@ -16,9 +16,8 @@ _FEED_FORWARD = re.compile(
     r"_\d+_(ff|ffn|ff_context|feed_forward|(img_|txt_)?mlp)_\w+$|_single_blocks_\d+_linear[12]$"
 )
 _RESNET_CONV = re.compile(r"_(in_layers_2|out_layers_3)$")
-_SELF = re.compile(r"_attn1_to_(q|k|v|out_0)$")
-_CROSS = re.compile(r"_attn2_to_(q|k|v|out_0)$")
-_CROSS_QKV = re.compile(r"_attn2_to_(q|k|v)$")
+_CROSS = re.compile(r"_(attn2|cross_attn)_")
+_CROSS_QKV = re.compile(r"_(attn2_to|cross_attn)_[qkv](_proj)?$")
 _RESNET = re.compile(r"_(in_layers_2|out_layers_3|emb_layers_1|skip_connection|op|conv)$")
 """All layers of a ResBlock, and the convolutions that halve or double the resolution."""
 
@@ -35,6 +34,15 @@ def _is_attention_ff(name: str, kernel: int) -> bool:
     return bool(found) and not (kernel or _MODULATION.search(name))
 
 
+def _is_cross(name: str, kernel: int) -> bool:
+    return _is_attention(name, kernel) and bool(_CROSS.search(name))
+
+
+def _is_self(name: str, kernel: int) -> bool:
+    """Return whether a layer is attention, but not to the prompt alone."""
+    return _is_attention(name, kernel) and not _CROSS.search(name)
+
+
 _CHOICES: dict[str, Callable[[str, int], bool]] = {
     "attention": _is_attention,
     "attention_without_cross_kv": lambda name, kernel: (
@@ -47,12 +55,23 @@ _CHOICES: dict[str, Callable[[str, int], bool]] = {
     "all_linear": lambda name, kernel: kernel == 0,
     "all": lambda name, kernel: True,
 }
-_SLIDER_CHOICES: dict[str, Callable[[str, int], bool]] = {
-    "noxattn": lambda name, kernel: bool(_SELF.search(name) or _RESNET.search(name)),
-    "xattn": lambda name, kernel: bool(_CROSS.search(name)),
+_SLIDERdef _is_cross(name: str, kernel: int) -> bool:
+    return _is_attention(name, kernel) and bool(_CROSS.search(name))
+
+
+def _is_self(name: str, kernel: int) -> bool:
+    """Return whether a layer is attention, but not to the prompt alone."""
+    return _is_attention(name, kernel) and not _CROSS.search(name)
+
+
+_CHOICES: dict[str, Callable[[str, int], bool]] = {
+    "noxattn": lambda name, kernel: _is_self(name, kernel) or bool(_RESNET.search(name)),
+    "xattn": _is_cross,
     "full": lambda name, kernel: _is_attention(name, kernel) or bool(_RESNET.search(name)),
-    "selfattn": lambda name, kernel: bool(_SELF.search(name)),
-    "xattn_strict": lambda name, kernel: bool(_CROSS_QKV.search(name)),
+    "selfattn": _is_self,
+    "xattn_strict": lambda name, kernel: (
+        _is_cross(name, kernel) and bool(_CROSS_QKV.search(name))
+    ),
 }
 SLIDER_LAYERS = (*_SLIDER_CHOICES, *_CHOICES)
 """Concept Sliders' own choices come first: 346, 280, 626, 280 and 210 modules on SDXL. The paper

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
+from ..files.metadata import prediction_type
 from ..training.interface import TrainedLoRA
 from .options import SliderSettings
 
@@ -42,7 +43,7 @@ def slider_metadata(
     return {
         **{f"ss_{name}": str(value) for name, value in said.items()},
         "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
-        "modelspec.prediction_type": "v" if trained.v_prediction else "epsilon",
+        **prediction_type(trained.v_prediction, trained.flow),
         "modelspec.usage_hint": f"a slider: strength −{settings.range:g} … {settings.range:g}, "
         f"from {settings.start_percent:.0%} of the sampling on",
         "ziplora.method": "concept slider",

@@ -68,7 +68,7 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
 
     @property
     def largest(self) -> list[int]:
-        sizes = [list(pair.low.mean.shape[1:]) for pair in self.pairs]
+        sizes = [list(pair.low.mean.shape[-2:]) for pair in self.pairs]
         return max(sizes, key=lambda hw: hw[0] * hw[1])
 
     def backward(self, step: int) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
         pair = self.pairs[draw_index(seed, len(self.pairs), number)]
         spread = torch.randn(pair.low.mean.shape, generator=rng)
         noise = torch.randn(pair.low.mean.shape, generator=rng)
-        timestep = int(torch.randint(self.model.timesteps, (), generator=rng))
+        timestep = self.model.draw_timestep(rng)
         halves = []
         for term, view, sign, caption in (
             (LOW, pair.low, -1.0, self.settings.neutral),
@@ -111,5 +111,6 @@ class PairSliderObjective(LoRAObjective[NoisingModel, PairSliderSettings]):
         prediction = predict(self.model.denoise, states, gates)
         target = torch.stack([half.target for half in halves]).to(prediction)
         sigma = torch.stack([half.sigma for half in halves])
-        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+        gamma = 0.0 if self.model.flow else self.options.min_snr_gamma  # it is for ε and v
+        weight = min_snr_weight(sigma, gamma, self.model.v_prediction)
         return mean_squared_error(prediction, target) * weight.to(prediction)

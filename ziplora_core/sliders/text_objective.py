@@ -65,6 +65,13 @@ class SliderModel(Protocol):
         """σ of every timestep, rising, on the CPU."""
         ...
 
+    @property
+    def flow(self) -> bool: ...
+
+    def pure_noise(self, noise: Tensor, sigma: float) -> Tensor:
+        """Return x_t at the highest noise level, without any picture in it."""
+        ...
+
     def place(self, tensor: Tensor) -> Tensor:
         """Put a tensor on the model's device."""
         ...
@@ -90,20 +97,20 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
         model: a model with the slider's branches on it.
         lora: the slider.
         concepts: the prompts as prepared conditionings.
-        size: the latent's `(c, h, w)`.
+        size: the latent's `(c, [1,] h, w)`.
         settings: the widgets of the node.
     """
 
     model: SliderModel
     lora: LearnedLoRA
     concepts: Sequence[Concept]
-    size: tuple[int, int, int]
+    size: tuple[int, ...]
     settings: TextSliderSettings
-    _buffer: Tensor | None = field(default=None, init=False)  # (update, sample, c, h, w)
+    _buffer: Tensor | None = field(default=None, init=False)  # (update, sample, c, [1,] h, w)
 
     @property
-    def largest(self) -> tuple[int, int]:
-        return self.size[1:]
+    def largest(self) -> tuple[int, ...]:
+        return self.size[-2:]
 
     @property
     def extra_state(self) -> dict[str, Tensor]:
@@ -138,7 +145,8 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
         """Compute the weighted MSE `(n,)` of each sample in one batch."""
         target = self.target(x, sigma, shown)
         prediction = self.model.denoise(x, sigma, [c.target for c in shown], Gates())
-        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.model.v_prediction)
+        gamma = 0.0 if self.model.flow else self.options.min_snr_gamma  # it is for ε and v
+        weight = min_snr_weight(sigma, gamma, self.model.v_prediction)
         return mean_squared_error(prediction, target) * weight.to(prediction)
 
     @torch.no_grad()
@@ -152,14 +160,14 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
             predicted = [self.model.denoise(x, sigma, prompts, None) for prompts in asked]
         else:
             prompts = [prompt for of_one in asked for prompt in of_one]
-            batch = self.model.denoise(x.repeat(3, 1, 1, 1), sigma.repeat(3), prompts, None)
+            batch = self.model.denoise(torch.cat([x] * 3), sigma.repeat(3), prompts, None)
             predicted = batch.chunk(3)
         neutral, positive, negative = predicted
         sign = 1.0 if self.settings.action == "enhance" else -1.0
         return neutral + sign * self.settings.guidance * (positive - negative)
 
     def draw(self, update: int) -> tuple[Tensor, Tensor, list[Concept]]:
-        """Draw the noisy latents `(b, c, h, w)` of an update, their σ `(b,)` and their concepts.
+        """Draw the noisy latents `(b, c, [1,] h, w)` of an update, their σ `(b,)` and their concepts.
 
         The result depends on the seed, the update's number, and the slider at the time its
         trajectory was drawn.
@@ -205,29 +213,34 @@ def partly_denoised(
 ) -> list[Tensor]:
     """Denoise each sample for some steps with the slider on, guidance 3 against the negative.
 
-    DDIM with η = 0 is Euler's method on x = x_VP √(1 + σ²). A sample leaves the batch after its
+    DDIM with η = 0 is Euler's method on x = x_VP √(1 + σ²). A flow is drawn without guidance, as
+    `family.guidance` says. A sample leaves the batch after its
     last wanted step.
 
     Args:
         model: a model with the slider's branches on it.
         shown: the concept of each sample.
         wanted: the step numbers after which each sample's latent is recorded.
-        noise: the starting noise `(b, c, h, w)`, unit variance, on the model's device.
+        noise: the starting noise `(b, c, [1,] h, w)`, unit variance, on the model's device.
 
     Returns:
-        the recorded latents `(wanted, c, h, w)` of each sample.
+        the recorded latents `(wanted, c, [1,] h, w)` of each sample.
     """
     sigmas = denoising_sigmas(model.sigmas).tolist()
-    x = noise * (1 + sigmas[0] ** 2) ** 0.5
+    x = model.pure_noise(noise, sigmas[0])
     found: list[dict[int, Tensor]] = [{} for _ in shown]
     for step in range(max(map(max, wanted))):
         going = [b for b, steps in enumerate(wanted) if max(steps) > step]
         now = torch.stack([x[b] for b in going])  # indexing with a list would synchronise
-        prompts = [shown[b].negative for b in going] + [shown[b].target for b in going]
-        sigma = torch.full((2 * len(now),), sigmas[step], device=x.device)
-        both = now.repeat(2, 1, 1, 1)
-        negative, target = model.denoised(both, sigma, prompts, Gates()).chunk(2)
-        x0 = negative + GUIDANCE * (target - negative)
+        prompts = [shown[b].target for b in going]
+        sigma = torch.full((len(now),), sigmas[step], device=x.device)
+        if model.flow:
+            x0 = model.denoised(now, sigma, prompts, Gates())
+        else:
+            prompts = [shown[b].negative for b in going] + prompts
+            both = torch.cat([now, now])
+            negative, target = model.denoised(both, sigma.repeat(2), prompts, Gates()).chunk(2)
+            x0 = negative + GUIDANCE * (target - negative)
         change = (now - x0) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
         for n, b in enumerate(going):
             x[b] += change[n]

@@ -134,7 +134,7 @@ class TrainedLoRA:
         memory: report lines on estimated and peak memory.
         low_memory: whether it ended with checkpointed blocks.
         evaluations: number of samples that went through the UNet for training, not for pictures.
-        v_prediction, dtype: the model's prediction type and dtype.
+        v_prediction, flow, dtype: the model's prediction type and dtype.
         checkpoint: file name of the model it was trained on, empty when unknown.
     """
 
@@ -143,6 +143,7 @@ class TrainedLoRA:
     low_memory: bool
     evaluations: int
     v_prediction: bool
+    flow: bool
     dtype: torch.dtype
     checkpoint: str
 

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 
-from ..files.metadata import source_metadata
+from ..files.metadata import prediction_type, source_metadata
 from ..lora.merged import NEGATIVE_STRENGTH
 from ..lora.pair import LoRAPair
 from .options import ZipLoRASettings
@@ -18,6 +18,7 @@ def ziplora_metadata(
     settings: ZipLoRASettings,
     measured: tuple[Retention, Retention] | None,
     v_prediction: bool,
+    flow: bool,
 ) -> dict[str, str]:
     """Compose the `modelspec.*` and `ziplora.*` strings of a merge.
 
@@ -25,10 +26,10 @@ def ziplora_metadata(
         pair: the two LoRAs that were merged.
         settings: the widgets.
         measured: the retention of the direct merge and of this one; None where not measured.
-        v_prediction: whether the model predicts v rather than epsilon.
+        v_prediction, flow: whether the model predicts v, or the velocity of a flow.
     """
     said = {
-        "modelspec.prediction_type": "v" if v_prediction else "epsilon",
+        **prediction_type(v_prediction, flow),
         "ziplora.method": "ziplora",
         "ziplora.settings": json.dumps(asdict(settings)),
         NEGATIVE_STRENGTH: f"{settings.negative_strength:g}",

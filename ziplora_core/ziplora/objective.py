@@ -46,7 +46,7 @@ class ZipLoRAObjective(PlainTask):
         pairs: the factors, for the column cosines.
         samples: the samples of content, style and optionally joint, with targets.
         settings: penalty, batch, accumulation, min-SNR weights; the seed fixes the draws.
-        v_prediction: whether the model predicts v, for min-SNR.
+        v_prediction, flow: whether the model predicts v, or a flow's velocity, for min-SNR.
     """
 
     model: DenoisingModel
@@ -56,6 +56,7 @@ class ZipLoRAObjective(PlainTask):
     samples: Sequence[Sequence[NoisySample]]
     settings: ZipLoRASettings
     v_prediction: bool = False
+    flow: bool = False
 
     def __post_init__(self) -> None:
         device = self.coefficients.flat.device
@@ -127,7 +128,8 @@ class ZipLoRAObjective(PlainTask):
         prediction = predict(self.model.denoise, samples, Gates())
         target = torch.stack([s.target for s in samples if s.target is not None])
         sigma = torch.stack([s.sigma for s in samples])
-        weight = min_snr_weight(sigma, self.options.min_snr_gamma, self.v_prediction)
+        gamma = 0.0 if self.flow else self.options.min_snr_gamma  # it is for ε and v
+        weight = min_snr_weight(sigma, gamma, self.v_prediction)
         errors = mean_squared_error(prediction, target.to(prediction)) * weight.to(prediction)
         return [e.mean() / self.options.accumulation for e in errors.split(self.options.batch)]
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ...errors import problem
-from ...training.framing import Framing, latent_size
+from ...training.framing import Framing
 from ..model import conditioning as cond
+from ..model.family import latent_shape, with_training_guidance
 
 _EMBEDDING = re.compile(r"(?<!\S)embedding(?=:)")
 _SYNTAX = re.compile(rf"\([^()]+:\s*[\d.]+\s*\)|{_EMBEDDING.pattern}")
@@ -103,7 +104,8 @@ def encode_captions(clip: Any, captions: Iterable[str], model: Any) -> dict[str,
     encoded = {}
     with torch.inference_mode():
         for caption in dict.fromkeys(captions):
-            encoded[caption] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+            made = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+            encoded[caption] = with_training_guidance(model, made)
             cond.check(encoded[caption], "clip", model)
     return encoded
 
@@ -139,5 +141,5 @@ class Conditioner:
         sizes = {"height": height, "width": width, "crop_h": top, "crop_w": left}
         sizes |= {"target_height": target[0], "target_width": target[1]}
         [[context, extras]] = conditioning
-        like = torch.zeros(1, 1, *latent_size(*target), device=self.device)
+        like = torch.zeros(1, *latent_shape(self.model, *target), device=self.device)
         return cond.prepare(self.model, [[context, {**extras, **sizes}]], like)

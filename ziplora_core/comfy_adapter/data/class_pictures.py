@@ -18,6 +18,7 @@ from ...training.limits import kept_within_limits
 from ...training.random import Stream
 from ...training.resume_key import Inputs
 from ..model import conditioning as cond
+from ..model.family import guided_halves
 from ..model.sampler import sample_latents
 from ..model.training_model import TrainingModel
 from .references import TRAJECTORY_STEPS
@@ -38,7 +39,7 @@ def draw_class_pictures(
     callbacks: ProgressCallbacks,
     notes: list[str],
 ) -> list[TrainingExample]:
-    """Draw `count` pictures without the branches: Euler, 25 steps, guidance 5.
+    """Draw `count` pictures without the branches: Euler, 25 steps, the model's guidance.
 
     The latents are saved, one file each, for the next training with the same MODEL, prompt, size
     and seed.
@@ -73,7 +74,8 @@ def draw_class_pictures(
     with kept_within_limits(folder, "sets of class pictures", notes) as kept:
         latents = [_read(file, size) for file in files]
         already = opened.evaluations
-        total = 2 * TRAJECTORY_STEPS * sum(latent is None for latent in latents)
+        missing = sum(latent is None for latent in latents)
+        total = guided_halves(opened.model) * TRAJECTORY_STEPS * missing
         opened.on_evaluation = lambda done: callbacks.on_prepare(done - already, total)
         examples, refused = [], None
         for n, (file, latent) in enumerate(zip(files, latents, strict=True)):

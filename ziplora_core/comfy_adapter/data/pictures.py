@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...dreambooth.objective import TrainingExample, View
 from ...errors import problem
 from ...training.framing import PIXELS_PER_LATENT, Framing, framing, reframe
+from ..model.family import latent_shape
 
 
 def split_pictures(images: Sequence[Tensor] | Tensor, name: str) -> list[Tensor]:
@@ -145,12 +146,12 @@ def _view(vae: Any, model: Any, pixels: Tensor, frame: Framing) -> View:
 
 
 def _check_latent(latent: Tensor, model: Any) -> None:
-    channels = model.latent_format.latent_channels
-    if latent.ndim != 4 or latent.shape[1] != channels or not torch.isfinite(latent).all():
+    expected = latent_shape(model, 0, 0)[:-2]  # channels, and one frame where there are frames
+    if latent.shape[1:-2] != expected or not torch.isfinite(latent).all():
         raise problem(
             "vae",
             found=f"latents of shape {tuple(latent.shape)}, or not finite",
-            expected=f"{channels} channels, as for this checkpoint",
+            expected=f"{expected[0]} channels, as for this checkpoint",
             advice="Connect the VAE of the same checkpoint (fp16 VAEs may overflow: use the "
             "fp16-fix, or start ComfyUI with --fp32-vae).",
         )

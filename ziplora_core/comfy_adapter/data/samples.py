@@ -26,7 +26,8 @@ def draw_samples(
     seed: int,
     vae: Any,
 ) -> list[Tensor]:
-    """Draw a picture for every prompt with the current branches: Euler, 20 steps, guidance 5.
+    """Draw a picture for every prompt with the current branches: Euler, 20 steps, the model's
+    guidance.
 
     Args:
         opened: the model in training.
@@ -68,7 +69,7 @@ def decoded(opened: TrainingModel, drawn: Sequence[Tensor], vae: Any | None) -> 
 
     Args:
         opened: the model in training.
-        drawn: the latents `(b, c, h, w)` in the model's space.
+        drawn: the latents `(b, c, [1,] h, w)` in the model's space.
         vae: the VAE; None for the rough colours of ComfyUI's previews.
     """
     if vae is None:
@@ -76,14 +77,15 @@ def decoded(opened: TrainingModel, drawn: Sequence[Tensor], vae: Any | None) -> 
     with torch.inference_mode():
         pictures = [vae.decode(opened.model.process_latent_out(x).cpu()) for x in drawn]
     opened.load()
-    return [p.clone().float().cpu().clamp(0, 1) for p in pictures]
+    return [p.flatten(0, -4).clone().float().cpu().clamp(0, 1) for p in pictures]
 
 
 def _rough(space: Any, latents: Tensor) -> Tensor:
     """Colour latents as ComfyUI's previews do, at full size."""
-    factors = torch.tensor(space.latent_rgb_factors)
+    factors, side = torch.tensor(space.latent_rgb_factors), space.spacial_downscale_ratio
+    latents = latents.flatten(2, -3).squeeze(2) if latents.ndim > 4 else latents  # one frame
     rgb = latents.cpu().float().movedim(1, -1) @ factors
     if space.latent_rgb_factors_bias is not None:
         rgb = rgb + torch.tensor(space.latent_rgb_factors_bias)
     rgb = ((rgb + 1) / 2).clamp(0, 1)
-    return repeat(rgb, "b h w c -> b (h eight) (w also) c", eight=8, also=8)
+    return repeat(rgb, "b h w c -> b (h side) (w also) c", side=side, also=side)

@@ -1,4 +1,4 @@
-"""Activation checkpointing of the UNet's blocks, with their gates."""
+"""Activation checkpointing of a network's blocks, with their gates."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...training.branches import Gates
 from .branch_hooks import BranchHooks
+from .in_place import on_copies
 
 
 @contextmanager
@@ -30,10 +31,9 @@ def checkpointed_blocks(
         hooks: its branches, whose gates are restored for the second run.
         active: asked at every forward pass that has gradients.
     """
-    kinds = BasicTransformerBlock | ResBlock
-    blocks = [block for block in network.modules() if isinstance(block, kinds)]
+    blocks = blocks_of(network)
     for block in blocks:
-        block.forward = _checkpointed(block.forward, hooks, active)
+        block.forward = _checkpointed(block, hooks, active)
     try:
         yield
     finally:
@@ -41,13 +41,24 @@ def checkpointed_blocks(
             block.__dict__.pop("forward", None)
 
 
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a network: those of a UNet, or the members of its lists of blocks."""
+    kinds = BasicTransformerBlock | ResBlock
+    lists = [part for part in network.children() if isinstance(part, nn.ModuleList)]
+    return [block for block in network.modules() if isinstance(block, kinds)] or [
+        block for blocks in lists for block in blocks
+    ]
+
+
 def _checkpointed(
-    forward: Callable[..., Any], hooks: BranchHooks, active: Callable[[], bool]
+    block: nn.Module, hooks: BranchHooks, active: Callable[[], bool]
 ) -> Callable[..., Any]:
+    forward, kept = block.forward, on_copies(block)
+
     def run(gates: Gates | None, *args: Any, **kwargs: Any) -> Any:
         outer, hooks.gates = hooks.gates, gates
         try:
-            return forward(*args, **kwargs)
+            return kept(*args, **kwargs)
         finally:
             hooks.gates = outer
 

@@ -7,7 +7,6 @@ from typing import Any
 import comfy.model_base as bases
 import comfy.model_sampling
 import comfy.supported_models as configs
-from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 
 from ...files.base_model import SD1, SD2, SDXL
 from ...files.families import FAMILIES, Family
@@ -46,13 +45,18 @@ def latent_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
     return latent.latent_channels, *frames, height // ratio, width // ratio
 
 
+def is_flow(model: Any) -> bool:
+    """Return whether a model predicts the velocity of a flow from the picture to the noise."""
+    return isinstance(model.model_sampling, comfy.model_sampling.CONST)
+
+
 def guidance(model: Any) -> float:
     """Return the strength of guidance with which a model draws its own pictures.
 
     5 for models that predict ε or v. Flow matching models get 1, none at all: most of them have
     guidance as an input or were distilled to do without, and their weights do not tell which.
     """
-    return 1.0 if isinstance(model.model_sampling, comfy.model_sampling.CONST) else 5.0
+    return 1.0 if is_flow(model) else 5.0
 
 
 def guided_halves(model: Any) -> int:
@@ -60,10 +64,11 @@ def guided_halves(model: Any) -> int:
     return 1 if guidance(model) == 1 else 2
 
 
-def writes_in_place(model: Any) -> bool:
-    """Return whether blocks of a model write into tensors that their backward pass reads."""
-    blocks = DoubleStreamBlock, SingleStreamBlock
-    return any(isinstance(block, blocks) for block in model.diffusion_model.modules())
+def with_training_guidance(model: Any, conditioning: Any) -> Any:
+    """Put guidance 1 into a CONDITIONING for a model that has it as an input, as trainers do."""
+    if not model.model_config.unet_config.get("guidance_embed"):
+        return conditioning
+    return [[context, {"guidance": 1.0, **extras}] for context, extras in conditioning]
 
 
 def reads_pooled(model: Any) -> bool:

@@ -10,6 +10,8 @@ import comfy.model_management
 import psutil
 import torch
 
+from ...files.base_model import SDXL
+from .family import family_of
 from .training_model import TrainingModel
 
 _GIB = 2**30
@@ -33,7 +35,7 @@ class MemoryPlan:
         automatic: whether `memory` was chosen here, not by the user.
         model: bytes of the weights and of the frozen LoRAs.
         learned: bytes of float32 parameters, gradients and optimiser state, and of cast copies.
-        activations: bytes of one pass's activations.
+        activations: bytes of one pass's activations; None where they are not known.
         budget: bytes that the device has for activations.
         doubled: whether training is in float32 because the card has no bfloat16; in float16,
             gradients underflow.
@@ -43,15 +45,17 @@ class MemoryPlan:
     automatic: bool
     model: float
     learned: float
-    activations: float
+    activations: float | None
     budget: float
     doubled: bool = False
 
     def __str__(self) -> str:
-        total = self.model + self.learned + self.activations
+        total = self.model + self.learned + (self.activations or 0)
+        known = self.activations is not None
         parts = (
             f"about {total / _GIB:.1f} GiB: model {self.model / _GIB:.1f}, "
-            f"learned {self.learned / _GIB:.1f}, activations {self.activations / _GIB:.1f}"
+            f"learned {self.learned / _GIB:.1f}, "
+            + (f"activations {self.activations / _GIB:.1f}" if known else "activations unknown")
         )
         chosen = f" (auto; room for activations: {self.budget / _GIB:.1f} GiB)"
         plan = f"memory={self.memory}{chosen if self.automatic else ''}, estimated {parts}"
@@ -71,6 +75,7 @@ def plan_memory(
 
     `auto` compares with the device's whole memory less the model, not with the memory that is free
     at the moment. So the same machine makes the same choice, and the same seed gives the same file.
+    On other families than SDXL, whose activations were not measured, it is `low`.
 
     Args:
         opened: the loaded model, whose `checkpointing` is set.
@@ -92,12 +97,15 @@ def plan_memory(
     }
     whole = float(comfy.model_management.get_total_memory(opened.device))  # pyright: ignore
     budget = 0.8 * whole - model - held
-    chosen = memory if memory != "auto" else ("fast" if needed["fast"] <= budget else "low")
+    measured = family_of(opened.model).name == SDXL
+    fits = measured and needed["fast"] <= budget
+    chosen = memory if memory != "auto" else ("fast" if fits else "low")
     opened.checkpointing = chosen == "low"
     doubled = opened.dtype == torch.float32 and comfy.model_management.should_use_fp16(
         opened.device  # pyright: ignore
     )
-    return MemoryPlan(chosen, memory == "auto", model, held, needed[chosen], budget, doubled)
+    activations = needed[chosen] if measured else None
+    return MemoryPlan(chosen, memory == "auto", model, held, activations, budget, doubled)
 
 
 def moments_budget(opened: TrainingModel) -> float:

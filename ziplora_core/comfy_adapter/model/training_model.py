@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -11,7 +11,6 @@ import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from ...errors import problem
 from ...training.activations import ActivationRecorder
@@ -19,7 +18,8 @@ from ...training.branches import Branches, Gates, lengthened
 from . import conditioning as cond
 from .block_checkpointing import checkpointed_blocks
 from .branch_hooks import BranchHooks
-from .family import family_of, latent_shape, writes_in_place
+from .family import family_of, is_flow, latent_shape
+from .in_place import norms_on_copies
 from .memory_advice import run_or_free_memory
 from .private_copy import (
     compute_dtype,
@@ -92,6 +92,10 @@ class TrainingModel:
         return isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
 
     @property
+    def flow(self) -> bool:
+        return is_flow(self.model)
+
+    @property
     def cast_bytes(self) -> int:
         """The bytes that autograd keeps as copies of weights that are cast in every layer (fp8)."""
         weights = list(self.model.diffusion_model.parameters())
@@ -101,6 +105,14 @@ class TrainingModel:
     @property
     def timesteps(self) -> int:
         return len(self.sigmas)
+
+    def draw_timestep(self, rng: torch.Generator) -> int:
+        """Draw a timestep: uniform, and for a flow logit-normal (Esser et al. 2024,
+        arXiv:2403.03206, sec. 3.1), of the model's own shifted schedule."""
+        if not self.flow:
+            return int(torch.randint(self.timesteps, (), generator=rng))
+        place = torch.randn((), generator=rng).sigmoid()
+        return min(int(place * self.timesteps), self.timesteps - 1)
 
     @property
     def device(self) -> torch.device:
@@ -154,6 +166,10 @@ class TrainingModel:
         """Copy a tensor to the device, asynchronously if ComfyUI considers that safe there."""
         non_blocking = comfy.model_management.device_supports_non_blocking(self.device)
         return tensor.to(self.device, non_blocking=non_blocking)
+
+    def pure_noise(self, noise: Tensor, sigma: float) -> Tensor:
+        """Return x_t = noise √(1 + σ²), and for a flow σ noise, without any picture in it."""
+        return noise * (sigma if self.flow else (1 + sigma**2) ** 0.5)
 
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
         """Compute x_t = x0 + σ·noise; return it, σ `()` and the target, float32 on the device.
@@ -259,10 +275,9 @@ def training_model(
     patcher.set_injections(_INJECTION, [opened.hooks.injection()])
     try:
         network = patcher.model.diffusion_model
-        in_place = backward and writes_in_place(patcher.model)
         with (
             in_training(),
-            allow_mutation_on_saved_tensors() if in_place else nullcontext(),
+            norms_on_copies(network),
             checkpointed_blocks(network, opened.hooks, lambda: opened.checkpointing),
         ):
             opened.load()

@@ -25,6 +25,7 @@ from ..data.caption_encoding import Conditioner, encode_captions, literal_note, 
 from ..data.class_pictures import draw_class_pictures
 from ..data.pictures import encode_pictures, split_pictures
 from ..data.samples import draw_samples
+from ..model.family import family_of
 from ..model.identity import identify_clip, identify_model
 from ..model.targets import unet_targets
 from ..model.trainable_text_encoder import (
@@ -79,7 +80,7 @@ class DreamBoothSession:
     def __init__(self, inputs: TrainingInputs, settings: DreamBoothSettings) -> None:
         self.inputs, self.settings = inputs, settings
         self.notes: list[str] = []
-        refuse_untrainable(inputs.model, inputs.vae, inputs.clip)
+        refuse_untrainable(inputs.model, inputs.vae, inputs.clip, only_sdxl=False)
         refuse_below_minimum(settings)
         self.pictures = split_pictures(inputs.images, "images")
         self.captions = match_captions(
@@ -189,9 +190,11 @@ class DreamBoothSession:
 
     def _lora(self, task: DreamBoothObjective, trained: Trained) -> LoRA:
         """Return a copy of the current LoRA, with its file's metadata."""
+        family = family_of(self.inputs.model.model)
         metadata = attempt(
             "describing the training for the file",
-            lambda: dreambooth_metadata(trained, self.settings), self.notes, {},
+            lambda: {**family.metadata, **dreambooth_metadata(trained, self.settings)},
+            self.notes, {},
         )  # fmt: skip
         return LoRA("DreamBooth", task.factors(), metadata)
 

@@ -80,11 +80,19 @@ def layer_shapes(
         rank: rank of the new LoRA.
 
     Raises:
-        ZipLoRAError: the rank is above the width of most of the layers.
+        ZipLoRAError: there are no such layers, or the rank is above the width of most of them.
     """
     every = weight_shapes(patcher.model)
     shapes = {name: every[key] for name, key in targets.items()}
     chosen = choose_layers(layers, [(name, len(shape) - 2) for name, shape in shapes.items()])
+    if not chosen:
+        raise problem(
+            f"layers={layers}",
+            found="no such layers in this model",
+            expected="layers that it has",
+            advice="Choose attention or attention_ff: a model without a cross-attention of its own "
+            "has its prompt in all of its attention.",
+        )
     narrow = [name for name in chosen if full_width(shapes[name]) < rank]
     if 2 * len(narrow) > len(chosen):
         width = full_width(shapes[narrow[0]])

@@ -25,7 +25,7 @@ from ...training.options import TrainingOptions
 from ...training.protection import attempt
 from ...training.report import kept_line
 from ..data.pictures import refuse_other_vae
-from ..model.bases import refuse_other_than_sdxl, refuse_refiners_clip
+from ..model.bases import refuse_other_than_sdxl, refuse_refiner, refuse_refiners_clip
 from ..model.memory import PeakMemory, plan_memory
 from ..model.memory_advice import free_memory, memory_advice
 from ..model.private_copy import refuse_patched, source_name
@@ -50,14 +50,20 @@ def training_mode(advice: str) -> Iterator[None]:
         yield
 
 
-def refuse_untrainable(model: Any, vae: Any | None = None, clip: Any | None = None) -> None:
+def refuse_untrainable(
+    model: Any, vae: Any | None = None, clip: Any | None = None, only_sdxl: bool = True
+) -> None:
     """Refuse a MODEL that is patched or not SDXL, and a VAE or CLIP that is not the model's.
+
+    Args:
+        model, vae, clip: the node's inputs.
+        only_sdxl: whether other families are refused, too.
 
     Raises:
         ZipLoRAError: one of these is the case; the message names it.
     """
     refuse_patched(model)
-    refuse_other_than_sdxl(model.model)
+    (refuse_other_than_sdxl if only_sdxl else refuse_refiner)(model.model)
     if vae is not None:
         refuse_other_vae(vae, model.model)
     if clip is not None:
@@ -189,6 +195,7 @@ def train_lora(
             low_memory=task.low_memory,
             evaluations=opened.evaluations - others,
             v_prediction=opened.v_prediction,
+            flow=opened.flow,
             dtype=opened.dtype,
             checkpoint=source_name(opened.patcher),
         )

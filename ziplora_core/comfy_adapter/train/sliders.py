@@ -21,6 +21,7 @@ from ...training.resume_key import Inputs, digest, settings_that_count
 from ...training.validation import refuse_below_minimum
 from ..data.caption_encoding import Conditioner, encode_captions
 from ..model.conditioning import Conditioning
+from ..model.family import family_of
 from ..model.identity import identify_clip, identify_model
 from ..model.targets import resolve_some_unet, unet_targets
 from ..model.training_model import TrainingModel, training_model
@@ -75,7 +76,7 @@ class SliderSession:
 
     def __init__(self, inputs: SliderInputs, task: SliderTask) -> None:
         settings = task.settings
-        refuse_untrainable(inputs.model, inputs.vae, inputs.clip)
+        refuse_untrainable(inputs.model, inputs.vae, inputs.clip, only_sdxl=False)
         refuse_below_minimum(settings)
         self.inputs, self.task, self.settings = inputs, task, settings
         self.notes: list[str] = []
@@ -133,9 +134,13 @@ class SliderSession:
     def _metadata(self, trained: TrainedLoRA) -> Mapping[str, str]:
         """Return the metadata of the slider's file."""
         start = {} if self.inputs.start is None else {"start": self.inputs.start.name}
+        family = family_of(self.inputs.model.model)
         return attempt(
             "describing the training for the file",
-            lambda: slider_metadata(trained, self.settings, {**self.task.described, **start}),
+            lambda: {
+                **family.metadata,
+                **slider_metadata(trained, self.settings, {**self.task.described, **start}),
+            },
             self.notes, {},
         )  # fmt: skip
 

@@ -205,6 +205,7 @@ class ZipLoRASession:
             samples=samples,
             settings=self.settings,
             v_prediction=opened.v_prediction,
+            flow=opened.flow,
         )
 
     def _merged(
@@ -215,7 +216,9 @@ class ZipLoRASession:
             "describing the merge for the file",
             lambda: {
                 **family_of(self.model.model).metadata,
-                **ziplora_metadata(self.pair, self.settings, measured, task.v_prediction),
+                **ziplora_metadata(
+                    self.pair, self.settings, measured, task.v_prediction, task.flow
+                ),
             },
         )
         return MergedLoRA(
