@@ -55,23 +55,12 @@ _CHOICES: dict[str, Callable[[str, int], bool]] = {
     "all_linear": lambda name, kernel: kernel == 0,
     "all": lambda name, kernel: True,
 }
-_SLIDERdef _is_cross(name: str, kernel: int) -> bool:
-    return _is_attention(name, kernel) and bool(_CROSS.search(name))
-
-
-def _is_self(name: str, kernel: int) -> bool:
-    """Return whether a layer is attention, but not to the prompt alone."""
-    return _is_attention(name, kernel) and not _CROSS.search(name)
-
-
-_CHOICES: dict[str, Callable[[str, int], bool]] = {
+_SLIDER_CHOICES: dict[str, Callable[[str, int], bool]] = {
     "noxattn": lambda name, kernel: _is_self(name, kernel) or bool(_RESNET.search(name)),
     "xattn": _is_cross,
     "full": lambda name, kernel: _is_attention(name, kernel) or bool(_RESNET.search(name)),
     "selfattn": _is_self,
-    "xattn_strict": lambda name, kernel: (
-        _is_cross(name, kernel) and bool(_CROSS_QKV.search(name))
-    ),
+    "xattn_strict": lambda name, kernel: _is_cross(name, kernel) and bool(_CROSS_QKV.search(name)),
 }
 SLIDER_LAYERS = (*_SLIDER_CHOICES, *_CHOICES)
 """Concept Sliders' own choices come first: 346, 280, 626, 280 and 210 modules on SDXL. The paper

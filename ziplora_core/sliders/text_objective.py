@@ -167,7 +167,7 @@ class TextSliderObjective(LoRAObjective[SliderModel, TextSliderSettings]):
         return neutral + sign * self.settings.guidance * (positive - negative)
 
     def draw(self, update: int) -> tuple[Tensor, Tensor, list[Concept]]:
-        """Draw the noisy latents `(b, c, [1,] h, w)` of an update, their σ `(b,)` and their concepts.
+        """Draw the noisy latents `(b, c, [1,] h, w)` of an update, their σ `(b,)` and concepts.
 
         The result depends on the seed, the update's number, and the slider at the time its
         trajectory was drawn.
