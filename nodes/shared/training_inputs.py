@@ -61,7 +61,9 @@ def checkpoint_inputs(vae: bool = True) -> list[Any]:
     """The MODEL that is trained, its CLIP and, where it is required, its VAE."""
     inputs: list[Any] = [
         io.Model.Input(
-            "model", tooltip="An SDXL checkpoint. LoRAs already on it count as part of it."
+            "model",
+            tooltip="A checkpoint of SDXL or of another family that draws images. LoRAs already on "
+            "it count as part of it.",
         ),
         io.Clip.Input("clip", tooltip="The checkpoint's CLIP."),
     ]

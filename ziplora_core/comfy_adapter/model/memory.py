@@ -51,11 +51,10 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         total = self.model + self.learned + (self.activations or 0)
-        known = self.activations is not None
+        seen = "unknown" if self.activations is None else f"{self.activations / _GIB:.1f}"
         parts = (
             f"about {total / _GIB:.1f} GiB: model {self.model / _GIB:.1f}, "
-            f"learned {self.learned / _GIB:.1f}, "
-            + (f"activations {self.activations / _GIB:.1f}" if known else "activations unknown")
+            f"learned {self.learned / _GIB:.1f}, activations {seen}"
         )
         chosen = f" (auto; room for activations: {self.budget / _GIB:.1f} GiB)"
         plan = f"memory={self.memory}{chosen if self.automatic else ''}, estimated {parts}"
