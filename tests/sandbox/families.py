@@ -6,7 +6,9 @@ Each has the layers and the key names of the family; only widths and depths are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import comfy.ldm.anima.model
@@ -14,6 +16,7 @@ import comfy.model_management
 import comfy.ops
 import comfy.sd
 import comfy.supported_models as supported
+import safetensors.torch
 import torch
 from comfy.ldm.wan.vae import WanVAE
 from comfy.model_patcher import ModelPatcher
@@ -127,10 +130,16 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def tiny_family(name: str, seed: int = 0) -> ModelPatcher:
-    """Build one of `FAMILIES` in this process, with the reload factory of a loader."""
+def tiny_family(name: str, seed: int = 0, sizes: Mapping[str, Any] | None = None) -> ModelPatcher:
+    """Build one of `FAMILIES` in this process, with the reload factory of a loader.
+
+    Args:
+        name: the family.
+        seed: of the weights.
+        sizes: other sizes than the family's tiny ones.
+    """
     family = FAMILIES[name]
-    config = family.config(dict(family.unet))
+    config = family.config({**family.unet, **(sizes or {})})
     for key, value in config.unet_extra_config.items():
         config.unet_config[key] = family.unet.get(key, value)
     config.set_inference_dtype(torch.float32, None)
@@ -145,7 +154,7 @@ def tiny_family(name: str, seed: int = 0) -> ModelPatcher:
         load_device=comfy.model_management.get_torch_device(),
         offload_device=torch.device("cpu"),
     )
-    patcher.cached_patcher_init = (lambda disable_dynamic=False: tiny_family(name, seed), ())
+    patcher.cached_patcher_init = (lambda disable_dynamic=False: tiny_family(name, seed, sizes), ())
     return patcher
 
 
@@ -177,6 +186,15 @@ def conditioning(name: str, seed: int = 0) -> list[list[Any]]:
 
     context = torch.randn(1, TOKENS, family.context, generator=generator)
     return [[context, {key: made(key, value) for key, value in family.extras.items()}]]
+
+
+def save_flux(path: Path, seed: int = 0) -> ModelPatcher:
+    """Write a FLUX.1 of the least width that ComfyUI's own loader recognises; return it."""
+    sizes = {"hidden_size": 128, "num_heads": 1, "axes_dim": [16, 56, 56], "depth": 1}
+    model = tiny_family("FLUX.1", seed, sizes | {"depth_single_blocks": 1})
+    network = model.model.diffusion_model.state_dict()
+    safetensors.torch.save_file({key: t.contiguous() for key, t in network.items()}, path)
+    return model
 
 
 def latent_of(model: ModelPatcher, seed: int = 0, side: int = 8) -> Tensor:
