@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from sandbox.paths import use_comfyui
-from sandbox.turns import turn
+from sandbox.turns import leave_every
 
 use_comfyui()
 
@@ -23,16 +23,12 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 from sandbox import tiny  # noqa: E402
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models  # noqa: E402
 
-from .train.training_nodes import MODULES, Trainer, pack_module  # noqa: E402
+from .train.training_nodes import Trainer, pack_module  # noqa: E402
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Leave a test of many trainers with every second one: they share their loop and its guards."""
-    of_many = (
-        m.args[0] == "trainer" and len(m.args[1]) > 2 for m in item.iter_markers("parametrize")
-    )
-    if any(of_many) and item.callspec.params["trainer"] not in turn(item.name, [*MODULES], 2):
-        item.add_marker("thorough")
+    """Leave a test of many trainers with every third one: they share their loop and its guards."""
+    leave_every(item, "trainer", 3)
 
 
 @pytest.fixture(autouse=True)
