@@ -69,6 +69,7 @@ endif
 
 thorough: setup
 	DEVICE=cpu $(BIN)/pytest -n 2 --dist loadfile -m thorough
+	DEVICE=$(or $(DEVICE),pretend) $(BIN)/pytest -n 2 --dist loadfile -m thorough tests/accelerator
 
 lint: setup
 	$(BIN)/ruff check .

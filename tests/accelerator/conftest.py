@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.paths import DEVICE, use_comfyui
+from sandbox.turns import leave_every
 
 collect_ignore_glob = ["*"] if DEVICE == "cpu" else []
 
@@ -35,6 +36,11 @@ from bench.engine.models import SIZES  # noqa: E402
 from card.models import CardModels, open_models  # noqa: E402
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models  # noqa: E402
 from ziplora_core.comfy_adapter.train import slider_effect  # noqa: E402
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave a test of many trainers with every third one: each takes a minute here."""
+    leave_every(item, "name", 3)
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from zlib import crc32
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sandbox.server import ComfyServer
+from sandbox.turns import turn
 
 from .fonts import USUAL, write_configuration
 from .pages import NEW_BLANK_WORKFLOW, RENDERERS, SET_VUE, Said, is_ours, listen
@@ -33,7 +33,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     follows from the test's name. The others are for `make thorough`."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     renderer, fonts = parameters.get("renderer"), parameters.get("fonts")
-    its_own = sorted(RENDERERS)[crc32(item.name.partition("[")[0].encode()) % len(RENDERERS)]
+    (its_own,) = turn(item.name, sorted(RENDERERS), len(RENDERERS))
     its_fonts = "dejavu" if renderer == "vue" else "space"
     if renderer not in (None, its_own) or fonts not in (None, its_fonts):
         item.add_marker("thorough")

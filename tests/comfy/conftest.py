@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from sandbox.paths import use_comfyui
+from sandbox.turns import leave_every
 
 use_comfyui()
 
@@ -23,6 +24,11 @@ from sandbox import tiny  # noqa: E402
 from ziplora_core.comfy_adapter.model.memory_advice import unload_all_models  # noqa: E402
 
 from .train.training_nodes import Trainer, pack_module  # noqa: E402
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave a test of many trainers with every third one: they share their loop and its guards."""
+    leave_every(item, "trainer", 3)
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,15 @@ WITH_PYTHON = (
     *("tests/server/test_workflows.py", "tests/server/test_bad_input.py", "tests/server/files"),
 )
 """What reaches most of the language and its library: every module, file format and workflow."""
+OF_THIS_FRONTEND = tuple(
+    f"--deselect=tests/browser/test_workflows.py::{name}"
+    for name in (
+        "test_nodes_of_a_workflow_do_not_cover_each_other_in_nodes_2",
+        "test_workflow_dropped_and_saved_again_is_the_same",
+    )
+)
+"""What holds from frontend 1.47 on: older ones draw notes and rows higher, and save the values of a
+subgraph within it."""
 BESIDE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 MOST_NAMES = 5
 
@@ -47,6 +56,7 @@ class Row:
         python: the version of Python, e.g. `3.12`; empty for this sandbox's.
         frontend: the version of the frontend, `newest` for that of the package index; empty for
             the one that ComfyUI asks for.
+        leaving_out: options that leave out some of them.
         refused: whether the pack says, instead of passing tests, that this ComfyUI is too old.
     """
 
@@ -54,6 +64,7 @@ class Row:
     python: str = ""
     frontend: str = ""
     tests: tuple[str, ...] = IN_COMFYUI
+    leaving_out: tuple[str, ...] = ()
     refused: bool = False
 
     @property
@@ -68,7 +79,8 @@ class Row:
 
 
 ROWS = (
-    *(Row(comfyui=version) for version in ("0.24.0", "0.27.0", "0.30.0")),
+    *(Row(comfyui=v, leaving_out=OF_THIS_FRONTEND) for v in ("0.24.0", "0.27.0")),
+    Row(comfyui="0.30.0"),
     *(Row(python=v, tests=WITH_PYTHON) for v in ("3.10", "3.12", "3.13")),
     Row(frontend="newest", tests=("tests/browser",)),
     *(Row(comfyui=version, tests=(), refused=True) for version in ("0.20.1", "0.18.2")),
@@ -116,7 +128,7 @@ def try_row(row: Row, tests: tuple[str, ...] = ()) -> Outcome:
     begun = time.monotonic()
     with (row.sandbox / "tests.log").open("wb") as log:
         subprocess.run(
-            [*map(str, command), f"--junitxml={report}", *(tests or row.tests)],
+            [*map(str, command), f"--junitxml={report}", *row.leaving_out, *(tests or row.tests)],
             cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     return read_results(row, report, time.monotonic() - begun)

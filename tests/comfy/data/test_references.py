@@ -124,6 +124,7 @@ def test_teacher_states_with_equal_sizes_share_noise_and_timesteps(
     assert not {float(state.sigma) for state in c} & {float(state.sigma) for state in held_out}
 
 
+@pytest.mark.thorough
 def test_teacher_states_of_different_sizes_keep_their_own(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:

@@ -45,6 +45,7 @@ def assert_complete(table: Table, rows: set[str]) -> None:
         assert all(math.isfinite(row[column]) and row[column] >= 0 for column in table.columns)
 
 
+@pytest.mark.thorough
 def test_steps_every_row_is_there_and_finite(step_costs: Table) -> None:
     ours = {steps.FAST, steps.ASKED, steps.LOW}
     assert_complete(step_costs, {steps.BASE, *ours, steps.CHECKPOINTED, steps.PLAIN})
@@ -72,6 +73,7 @@ def test_closed_form_every_row_is_there_and_finite(tables: tuple[Table, Table]) 
     )
 
 
+@pytest.mark.thorough
 def test_merges_every_row_is_there_and_finite() -> None:
     merged, saved = merges.tables(rank=2, methods=("direct", "rank_space"))
     assert_complete(merged, {"direct", "rank_space"})

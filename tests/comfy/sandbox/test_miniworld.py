@@ -80,6 +80,7 @@ def test_gauge_measures_new_pictures() -> None:
     assert off["radius"] < 0.03 and off["brightness"] < 0.06 and off["stretch"] < 0.15
 
 
+@pytest.mark.thorough
 def test_model_draws_what_the_caption_says(parts: Parts, seeing: dict[str, probes.Probe]) -> None:
     asked = [
         ("heart", "ember", "plain"), ("ring", "stone", "shaded"), ("star", "royal", "plain"),

@@ -114,6 +114,7 @@ def test_save_tiny_checkpoint_v_prediction_is_detected(
     assert float(model.model.model_sampling.sigma_max) == pytest.approx(sigma_max, rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_write_files_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     written = []
     for name in ("first", "second"):

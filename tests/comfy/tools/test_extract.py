@@ -118,7 +118,13 @@ def state(*models: Any) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize(
     ("spectrum", "rank", "clamp"),
-    [("flat", 16, 1.007), ("decaying", 16, 1.37), ("low_rank", 4, 3.31)],
+    [
+        ("flat", 16, 1.007),
+        *(
+            pytest.param(*p, marks=pytest.mark.thorough)
+            for p in (("decaying", 16, 1.37), ("low_rank", 4, 3.31))
+        ),
+    ],
 )
 def test_extract_error_is_optimal_and_the_stock_nodes_is_larger(
     spectrum: str, rank: int, clamp: float, model: ModelPatcher

@@ -204,6 +204,7 @@ def test_stop_gives_the_best_so_far(
     assert sheet(result.merges).ndim == 3
 
 
+@pytest.mark.thorough
 def test_search_ends_when_its_time_is_over(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
     result = found(model, inputs_of(model, clip, minutes=1e-9))
     (row,) = result.merges.rows
@@ -226,6 +227,7 @@ def test_cancel_ends_at_once_and_leaves_the_model_clean(
     helpers.assert_untouched(model, before)
 
 
+@pytest.mark.thorough
 def test_other_kind_is_searched_on_its_own_and_stands_beside(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:
@@ -252,6 +254,7 @@ def references(model: ModelPatcher, clip: comfy.sd.CLIP) -> dict[str, list[Tenso
         }
 
 
+@pytest.mark.thorough
 def test_encoders_judge_when_both_are_given_and_choose_between_kinds(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:

@@ -107,6 +107,7 @@ def test_calibration_pictures_score_zero_and_one(model: ModelPatcher, clip: comf
     assert "never of quality" in result.report and "strengths are not used" not in result.report
 
 
+@pytest.mark.thorough
 def test_held_out_pictures_of_each_lora_score_above_the_bases(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:
@@ -156,6 +157,7 @@ def test_scores_are_those_of_stock_predictions_and_torchs_least_squares(
     assert [found.subject, found.style] == pytest.approx(wanted.tolist(), abs=1e-3)
 
 
+@pytest.mark.thorough
 def test_judging_is_bit_identical_and_depends_on_the_seed(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:

@@ -119,6 +119,7 @@ def test_warm_start_needs_a_fifth_of_the_steps(
     assert "20 of 20 steps" in warm.report
 
 
+@pytest.mark.thorough
 def test_closed_form_is_bit_identical_and_depends_on_the_seed(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

@@ -114,7 +114,10 @@ def test_train_lowers_the_loss_on_fixed_noise_and_leaves_everything_untouched(
     [
         {},
         {"train_text_encoder": True, "class_prompt": CLASS_PROMPT, "mirror": True},
-        {"options": replace(OPTIONS, batch=2, accumulation=2, caption_dropout=0.5)},
+        pytest.param(
+            {"options": replace(OPTIONS, batch=2, accumulation=2, caption_dropout=0.5)},
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["plain", "text encoder, prior, mirror", "batch, accumulation, dropout"],
 )

@@ -94,6 +94,7 @@ def test_same_seed_same_slider_and_cancelled_runs_go_on(
     assert not list((tmp_path / "b").iterdir())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [pytest.param(WORDS, marks=pytest.mark.thorough), PICTURES],
@@ -120,6 +121,7 @@ def test_model_stays_as_it_was(tmp_path: Path) -> None:
     helpers.assert_untouched(model, before)
 
 
+@pytest.mark.thorough
 def test_slider_that_learns_nothing_says_so(tmp_path: Path) -> None:
     still = replace(WORDS, learning_rate=0.0)
     said = run(still, tmp_path).report

@@ -152,6 +152,7 @@ def test_training_shows_the_loss_and_sample_pictures(server: ComfyServer, folder
     assert any("estimated about" in status for status in told) and run["status"] == ""
 
 
+@pytest.mark.thorough
 def test_training_cancelled_and_queued_again_gives_the_bit_identical_file(
     server: ComfyServer,
 ) -> None:

@@ -131,6 +131,7 @@ def test_save_now_on_a_full_disk_says_so_and_succeeds_once_there_is_room(
     assert told[-1]["status"] == ""
 
 
+@pytest.mark.thorough
 def test_second_lora_that_does_not_fit_is_told_apart_from_the_first(
     full: Disks,
 ) -> None:

@@ -56,6 +56,7 @@ def test_validation_draws_and_saves_both_loras_on_the_way(server: ComfyServer) -
     assert set(on_the_way) == set(final)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "pieces", [(3, 1, 2), *(pytest.param(p, marks=THOROUGH) for p in ((3, 2, 2), (1, 2, 1)))]
 )
@@ -131,6 +132,7 @@ def test_official_files_are_imported_from_the_loras_folder(server: ComfyServer) 
     assert "its mergers folded in" in report(result, weighed)
 
 
+@pytest.mark.thorough
 def test_identical_prompts_train_with_a_warning(server: ComfyServer) -> None:
     graph = Graph()
     node = unzip(graph, content_prompt=STYLED)
