@@ -28,7 +28,6 @@ const [KB, MB] = [1e3, 1e6];
  * @property {string | null} preview
  * @property {string} [base]
  * @property {boolean} [is_lora]
- * @property {boolean} [fits]
  * @property {number[]} [ranks]
  * @property {string[]} [words]
  */
@@ -81,16 +80,16 @@ class FileRow {
   }
 
   /** @param {Said} said */
-  show({ problem, size, preview, base, is_lora, fits = true, ranks = [], words = [] }) {
+  show({ problem, size, preview, base, is_lora, ranks = [], words = [] }) {
     const [low, high] = ranks;
     const what = is_lora === false ? say("not a LoRA: {base}", { base: say(base ?? "") })
-      : fits ? say(base || (is_lora ? "base unknown" : "")) : say("{base}: does not fit SDXL", { base: say(base ?? "") });
+      : say(base || (is_lora ? "base unknown" : ""));
     const rank = low === undefined ? "" : say("rank {rank}", { rank: low === high ? low : `${low} – ${high}` });
     const role = this.input.match(/^(content|style)_/)?.[1];
     const facts = [role && say(role), what, rank, size && sizeOf(size)];
     this.facts.textContent = problem || facts.filter(Boolean).join(" · ");
     this.facts.title = this.facts.textContent;
-    this.facts.toggleAttribute("data-wrong", Boolean(problem) || !fits || is_lora === false);
+    this.facts.toggleAttribute("data-wrong", Boolean(problem) || is_lora === false);
     this.words = words;
     this.trigger.textContent = words.length ? say("trigger words: {words}", { words: words.join(", ") })
       : is_lora ? say("no trigger words in the file") : "";

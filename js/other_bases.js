@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Marks the files in the pickers' lists that belong to another base model than SDXL. The server looks
- * for them when a person opens a list.
+ * Names the base model of the files in the pickers' lists that belong to another one than SDXL. The
+ * server looks for them when a person opens a list.
  *
  * Nodes 2.0 asks each list for its labels (`getOptionLabel`). The classic canvas would then leave out
  * the box that filters a long list, so there the entries of the opened menu are written anew.
@@ -10,9 +10,9 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { also, isOurs } from "./panel.js";
 
-const FOR_SDXL = "ziplora_for_sdxl";
+const WITH_BASES = "ziplora_with_bases";
 const VUE = "Comfy.VueNodes.Enabled";
-/** @type {Map<string, string>} the base of each file that does not fit, by its name */
+/** @type {Map<string, string>} the base of each such file, by its name */
 const bases = new Map();
 /** @type {Set<() => void>} what shows the marks of a list that is open */
 const shown = new Set();
@@ -21,7 +21,7 @@ let asking = false;
 /** @param {string | null} name of a file */
 function label(name) {
   const base = bases.get(name ?? "");
-  return base ? `${name} ⚠ ${base}` : name ?? "";
+  return base ? `${name} · ${base}` : name ?? "";
 }
 
 /** Asks the server for a second's part of the list after the other, until it has seen all. */
@@ -64,7 +64,7 @@ function markMenu() {
 }
 
 /**
- * Returns the lists of files for SDXL on a node.
+ * Returns the lists of LoRA files on a node.
  * @param {any} node
  * @returns {any[]} their widgets
  */
@@ -72,7 +72,7 @@ function listsOf(node) {
   if (!node?.widgets || !isOurs(node)) return [];
   const { required, optional } = node.constructor.nodeData.input ?? {};
   const inputs = { ...required, ...optional };
-  return node.widgets.filter((/** @type {any} */ { name }) => inputs[name]?.[1]?.[FOR_SDXL]);
+  return node.widgets.filter((/** @type {any} */ { name }) => inputs[name]?.[1]?.[WITH_BASES]);
 }
 
 /** @param {Event} event on an element of the page, maybe a list of Nodes 2.0 */

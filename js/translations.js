@@ -185,7 +185,6 @@ const CHINESE = {
   "What a file holds appears here when you pick it.": "选择文件后，其内容将显示在这里。",
   "Preview of {file}": "{file} 的预览图",
   "base unknown": "基础模型未知",
-  "{base}: does not fit SDXL": "{base}：不适用于 SDXL",
   "not a LoRA: {base}": "不是 LoRA：{base}",
   "the SDXL refiner": "SDXL 精修模型",
   "a distilled SDXL": "蒸馏版 SDXL",

@@ -26,8 +26,8 @@ from ...ziplora_core.lora.pair import LoRAPair, scaled
 from ...ziplora_core.training.report import compose
 from ..shared.before_run import UNLINKED, checked
 from ..shared.lora_inputs import (
-    FOR_SDXL,
     NONE,
+    WITH_BASES,
     bias_and_norm_input,
     check_either,
     file_fingerprint,
@@ -179,7 +179,7 @@ class LoadMergedLoRA(io.ComfyNode):
                     "merged_lora",
                     options=folder_paths.get_filename_list("loras"),
                     tooltip="A file that Save Merged LoRA wrote. Press R after saving a new one.",
-                    extra_dict=FOR_SDXL,
+                    extra_dict=WITH_BASES,
                 )
             ],
             outputs=[

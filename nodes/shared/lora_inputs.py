@@ -20,7 +20,7 @@ from .picked import picked_names
 NONE = "None"
 """The entry of a file list that stands for no file: the LoRA comes from a connected input."""
 
-FOR_SDXL = {"ziplora_for_sdxl": True}
+WITH_BASES = {"ziplora_with_bases": True}
 """The option of a list in which `js/other_bases.js` marks files of other base models."""
 
 
@@ -40,7 +40,7 @@ def bias_and_norm_input() -> io.Combo.Input:
 def lora_file_input(name: str, what: str, **others: Any) -> io.Combo.Input:
     """A LoRA file, or None if a LORA_MODEL is connected instead."""
     options = [NONE, *folder_paths.get_filename_list("loras")]
-    return io.Combo.Input(name, options=options, tooltip=what, extra_dict=FOR_SDXL, **others)
+    return io.Combo.Input(name, options=options, tooltip=what, extra_dict=WITH_BASES, **others)
 
 
 def picked_files(**picked: str | None) -> bool | str:

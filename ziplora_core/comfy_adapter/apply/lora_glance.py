@@ -31,7 +31,7 @@ def lora_glance(name: str) -> dict[str, Any]:
     Returns:
         `size` in bytes; `preview`, a word that changes with the picture beside it, or None;
         `problem`, why the file cannot be read, or empty; for a safetensors file that can be,
-        also `base`, `is_lora`, `fits`, `ranks` and `words` (see `Glance`).
+        also `base`, `is_lora`, `ranks` and `words` (see `Glance`).
     """
     try:
         path = listed_lora(name)
@@ -58,7 +58,7 @@ def lora_preview(name: str) -> bytes | None:
 
 
 def other_bases(start: int = 0) -> dict[str, Any]:
-    """Look through the pickers' list for files that fit no SDXL, as far as a second allows.
+    """Look through the pickers' list for files of other bases than SDXL, as far as a second allows.
 
     Args:
         start: how many files of the list have been looked at before.
