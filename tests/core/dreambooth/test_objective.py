@@ -34,8 +34,7 @@ class NoisingToy(ToyModel):
     """The toy on every latent pixel, with a noise schedule: σ = 0.01 · (timestep + 1), eps."""
 
     dtype = torch.float32
-    v_prediction = False
-    timesteps = 100
+    v_prediction = flow = False
 
     def __init__(self, branches: dict[str, Branches]) -> None:
         super().__init__(branches, WIDTH)
@@ -50,6 +49,9 @@ class NoisingToy(ToyModel):
         flat = pixels.reshape(-1, WIDTH, 1, 1)
         out = super().denoise(flat, sigma.repeat_interleave(each), many, gates)
         return out.view(pixels.shape).movedim(-1, 1)
+
+    def draw_timestep(self, rng: torch.Generator) -> int:
+        return int(torch.randint(100, (), generator=rng))
 
     def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
         self.seen.append((x0, noise, timestep))

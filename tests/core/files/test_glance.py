@@ -36,7 +36,7 @@ def test_glance_at_a_lora_shows_base_range_of_ranks_and_words_once(tmp_path: Pat
     shapes = {**lora(SDXL, 4, 2048), **lora(other, 16, 2048)}
     tags = '{"10_dog": {"sks dog": 9, " sks  dog": 8, "park": 2, "grass": 1}}'
     glance = glance_at(write(tmp_path / "a", shapes, {"ss_tag_frequency": tags}), "a")
-    assert (glance.base, glance.is_lora, glance.fits) == ("SDXL", True, True)
+    assert (glance.base, glance.is_lora) == ("SDXL", True)
     assert (glance.ranks, glance.words) == ((4, 16), ("sks dog", "park"))
 
 
@@ -61,10 +61,10 @@ def test_glance_at_other_kinds_of_update_shows_their_rank(
 def test_glance_at_a_checkpoint_says_that_it_is_no_lora(tmp_path: Path) -> None:
     shapes = {"model.diffusion_model.out.2.weight": (4, 4)}
     glance = glance_at(write(tmp_path / "a", shapes), "a")
-    assert not glance.is_lora and not glance.fits and glance.ranks == ()
+    assert not glance.is_lora and glance.ranks == ()
 
 
-def test_other_base_names_only_what_does_not_fit(tmp_path: Path) -> None:
+def test_other_base_names_only_what_is_not_sdxl(tmp_path: Path) -> None:
     assert other_base(write(tmp_path / "a", lora(SD1, 4, 768)), "a") == "Stable Diffusion 1.x"
     assert other_base(write(tmp_path / "b", lora(SDXL, 4, 2048)), "b") == ""
     unknown = lora("lora_unet_middle_block_1_proj_in", 4, 64)

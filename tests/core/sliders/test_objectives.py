@@ -38,11 +38,14 @@ class DrawingToy(ToyModel):
     """The toy with a noise schedule; its prediction is eps."""
 
     dtype = torch.float32
-    v_prediction = False
+    v_prediction = flow = False
     sigmas = torch.linspace(0.03, 14.6, 1000)
 
     def place(self, tensor: Tensor) -> Tensor:
         return tensor
+
+    def pure_noise(self, noise: Tensor, sigma: float) -> Tensor:
+        return noise * (1 + sigma**2) ** 0.5
 
     def denoised(
         self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates | None

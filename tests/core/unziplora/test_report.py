@@ -25,7 +25,7 @@ def unzipped(
     history = {"loss": [1.0] * steps, "instance": [1.0] * steps, "penalty": [0.0] * steps}
     trained = Trained(
         record=TrainingRecord(history if steps else {}, steps), memory=(), low_memory=False,
-        evaluations=0, v_prediction=False, dtype=torch.float32, checkpoint="",
+        evaluations=0, v_prediction=False, flow=False, dtype=torch.float32, checkpoint="",
         examples=task.instances, class_examples=[], class_images_connected=True,
     )  # fmt: skip
     m = task.learned.mergers.flat.detach().clone()

@@ -34,8 +34,7 @@ class PromptToy:
     """Layers in a row, each second one of which reads the prompt: h' = tanh(q(h) + mean_t k(c))."""
 
     dtype = torch.float32
-    v_prediction = False
-    timesteps = 100
+    v_prediction = flow = False
 
     def __init__(self, branches: Mapping[str, Branches]) -> None:
         rng = torch.Generator().manual_seed(7)
@@ -44,6 +43,9 @@ class PromptToy:
         for layer in self.layers.values():
             weight = torch.randn(WIDTH, WIDTH, generator=rng) / WIDTH**0.5
             layer.weight = nn.Parameter(weight, requires_grad=False)
+
+    def draw_timestep(self, rng: torch.Generator) -> int:
+        return int(torch.randint(100, (), generator=rng))
 
     def denoise(
         self, x: Tensor, sigma: Tensor, conditioning: Sequence[Tensor], gates: Gates | None
