@@ -291,8 +291,8 @@ def training_model(
         raise problem(
             "model",
             found=f"{family}, some of whose layers have no backward pass in this ComfyUI",
-            expected="a model that can be learned on by gradients",
-            advice="Choose solver=closed_form, which needs none, or merge with Merge LoRAs.",
+            expected="a model that can be trained",
+            advice="Merging needs no backward pass: choose solver=closed_form, or Merge LoRAs.",
         ) from error
     finally:
         patcher.eject_model()
