@@ -46,12 +46,13 @@ def unet_targets(model: Any) -> dict[str, str]:
         model: a `BaseModel` (a ModelPatcher's `.model`).
     """
     named = unet_name(model)
+    shapes = weight_shapes(model)  # the key map also has weights that this model lacks
     embeddings = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     return {
         named(key): key
-        for key, shape in weight_shapes(model).items()
-        if key.startswith(NATIVE_PREFIX) and key.endswith(".weight") and len(shape) > 1
-        if key not in embeddings
+        for key in map(key_of, comfy.lora.model_lora_keys_unet(model, {}).values())
+        if key.startswith(NATIVE_PREFIX) and key.endswith(".weight")
+        if len(shapes.get(key, ())) > 1 and key not in embeddings
     }
 
 
