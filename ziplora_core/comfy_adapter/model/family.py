@@ -7,9 +7,11 @@ from typing import Any
 import comfy.model_base as bases
 import comfy.model_sampling
 import comfy.supported_models as configs
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...files.base_model import SD1, SD2, SDXL
 from ...files.families import FAMILIES, Family
+from ...lora.factors import NATIVE_PREFIX, UNET_PREFIX
 
 _NAMES: tuple[tuple[type, str], ...] = (
     (bases.SDXL, SDXL),
@@ -34,7 +36,8 @@ def family_of(model: Any) -> Family:
         if isinstance(model, kind) or isinstance(model.model_config, kind):
             return FAMILIES[name]
     name = type(model).__name__
-    return Family(name, name.lower(), name.lower())
+    prefix = UNET_PREFIX if isinstance(model.diffusion_model, UNetModel) else NATIVE_PREFIX
+    return Family(name, name.lower(), name.lower(), prefix=prefix)
 
 
 def latent_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
