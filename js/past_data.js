@@ -86,15 +86,18 @@ export async function goOn(name) {
  * @param {string} node
  */
 function outputsAfter(prompt, node) {
-  const found = new Set([node]);
-  for (const id of found) {
-    for (const [reader, { inputs }] of Object.entries(prompt)) {
-      if (Object.values(inputs).some((value) => Array.isArray(value) && value[0] === id)) found.add(reader);
+  const known = new Map([[node, true]]); // whether each needs it
+  const needs = (/** @type {string} */ id) => {
+    if (!known.has(id)) {
+      known.set(id, false); // in case it depends on itself
+      const links = Object.values(prompt[id]?.inputs ?? {}).filter(Array.isArray);
+      known.set(id, links.some(([from]) => needs(from)));
     }
-  }
+    return known.get(id);
+  };
   const { registered_node_types: types } = /** @type {any} */ (window).LiteGraph;
   const isOutput = (/** @type {string} */ id) => types[prompt[id]?.class_type]?.nodeData?.output_node;
-  return [...found].filter(isOutput);
+  return Object.keys(prompt).filter((id) => isOutput(id) && needs(id));
 }
 
 /**
