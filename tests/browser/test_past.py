@@ -39,6 +39,13 @@ from .pages import (
 ONE, OTHER = "a photo of sks dog, rank two", "a photo of sks dog, rank four"
 TRAINS = "() => app.graph.nodes.some((node) => node.type === 'TrainDreamBoothLoRA')"
 DRAWN = "(image) => image.complete && image.naturalWidth > 0"
+KEEP_LABELS = """
+    (chart) => {
+        window.labels = [];
+        new MutationObserver(() => labels.push(chart.ariaLabel)).observe(chart, { attributes: true });
+    }
+"""
+"""Keep all that a chart says of itself from now on."""
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +173,7 @@ def test_stopped_training_goes_on_by_the_button_on_its_panel(tab: Page, renderer
     expect(stop).to_be_hidden()
     shoot(tab, f"{renderer}_stopped_with_continue")
     before = last_step(chart_of(shown).get_attribute("aria-label") or "")
+    chart_of(shown).evaluate(KEEP_LABELS)
     with tab.expect_request("**/prompt") as sent:
         more.click()
     prompt, outputs = (
@@ -176,6 +184,7 @@ def test_stopped_training_goes_on_by_the_button_on_its_panel(tab: Page, renderer
     assert "PastTrainings" not in kinds and "LoadTrainingImages" not in kinds
     expect(stop).to_be_enabled(timeout=RUN_MS)
     see_step(shown, before + 2)
+    assert all(last_step(label) >= before for label in tab.evaluate("labels"))  # the curve stays
     stop.click()
     expect(shown).to_contain_text("Stopped, and kept what was learned", timeout=RUN_MS)
 
