@@ -71,13 +71,15 @@ export function queued(name) {
  * Queues a training again, which goes on from its checkpoint, and what depends on it: nothing else
  * of the workflow runs.
  * @param {string} name
+ * @returns {Promise<number>} the step that it goes on from
  */
 export async function goOn(name) {
   const refused = say("It runs already, or what it would go on from is not kept.");
   const answer = await ask(pathOf(name, "continue"), { method: "POST" }, refused);
-  const { prompt, workflow, node_id: node } = answer;
+  const { prompt, workflow, node_id: node, step } = answer;
   const partialExecutionTargets = outputsAfter(prompt, node);
   await api.queuePrompt(0, { output: prompt, workflow }, { partialExecutionTargets });
+  return step;
 }
 
 /**

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 from sandbox.server import ComfyServer, PromptRejected
+from ziplora_core.training.about import About, write_about
+from ziplora_core.training.checkpoint import CheckpointFolder
+from ziplora_core.training.interface import TrainingRecord
+from ziplora_core.training.records import RecordFolder
+from ziplora_core.training.run_history import Run
+from ziplora_core.training.run_record import RunRecord
 
 from ..dreambooth import test_train
 from ..graph import Graph, report, succeeded
@@ -80,6 +86,7 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
     assert node not in succeeded(server, graph).executed  # Run alone does not train on
     asked = server.post(f"{place}/continue", {})
     assert (asked["prompt"], asked["node_id"]) == (graph.prompt, node)
+    assert asked["step"] == stopped["step"]
     going = run_until(
         server, graph, node, stopped["step"] + 2, lambda: server.post("/ziplora/stop", {})
     )
@@ -95,3 +102,23 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
         with pytest.raises(PromptRejected) as gone:
             server.get(place + path)
         assert gone.value.status == 404
+
+
+def test_killed_training_goes_on_from_its_checkpoint_though_its_record_is_of_a_later_step(
+    server: ComfyServer,
+) -> None:
+    name = f"{8:016x}-{4:08x}"
+    kept = CheckpointFolder(server.output / "ziplora" / "checkpoints" / name)
+    kept.path.mkdir(parents=True)
+    kept.state_file.touch()
+    write_about(kept.path, About("DreamBooth", "a dog", steps=8, step=4))
+    run = Run("5", 8)
+    run.resumes = True
+    run.update(TrainingRecord({"loss": [1.0] * 6}, 6))
+    said = {"method": "DreamBooth", "title": "a dog", "key": "", "settings": []}
+    record = RunRecord(RecordFolder.beside(kept.path), run, said)
+    record.write()
+    record.folder.write_request({}, None)
+    assert server.get(f"/ziplora/past/{name}")["step"] == 6
+    assert server.post(f"/ziplora/past/{name}/continue", {})["step"] == 4
+    assert delete(server, name) == 200
