@@ -16,6 +16,7 @@ import { say } from "./translations.js";
  * @property {number} seconds of training
  * @property {number} bytes on the disk
  * @property {string[]} files
+ * @property {Record<string, number>} saved_at the steps of those of which it is known
  * @property {number[]} samples the steps that have sample images
  * @property {boolean} continues whether it can go on
  * @property {boolean} recorded

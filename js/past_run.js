@@ -19,7 +19,10 @@ import { say } from "./translations.js";
 export function shown(training, tells) {
   const curves = curvesOf(training);
   const samples = samplesOf(training)?.element;
-  const files = training.files.map((file) => make("li", {}, file));
+  const files = training.files.map((file) => {
+    const step = training.saved_at[file];
+    return make("li", {}, step ? `${file} · ${say("step {step}", { step })}` : file);
+  });
   return [
     make("h3", {}, titleOf(training)),
     make("div", { class: "faint" }, how(training)),

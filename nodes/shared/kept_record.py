@@ -76,10 +76,10 @@ class KeptRecord:
         if time.monotonic() - self._written >= _PAUSE:
             self.write()
 
-    def add_files(self, names: Sequence[str]) -> None:
-        """Note files that were saved on the way."""
+    def add_files(self, names: Sequence[str], step: int) -> None:
+        """Note files that were saved on the way, after a step."""
         if self._record:
-            self._record.files += names
+            self._record.files |= dict.fromkeys(names, step)
 
     def _try(self, write: Callable[[], object]) -> None:
         attempt("keeping the record of the training", write, self._failures, None)

@@ -186,10 +186,10 @@ class TrainingProgress:
         self.run.errors = list(errors)
         self.tell()
 
-    def saved(self, files: Sequence[str]) -> None:
+    def saved(self, files: Sequence[str], step: int) -> None:
         """Show the files in which the current LoRA was saved."""
         self.run.saved = list(files)
-        self.record.add_files(files)
+        self.record.add_files(files, step)
         if self.run.status.startswith(NOT_SAVED):
             self.run.status = ""
         self.tell()

@@ -42,7 +42,8 @@ DRAWN = "(image) => image.complete && image.naturalWidth > 0"
 KEEP_LABELS = """
     (chart) => {
         window.labels = [];
-        new MutationObserver(() => labels.push(chart.ariaLabel)).observe(chart, { attributes: true });
+        const keep = () => labels.push(chart.getAttribute("aria-label"));
+        new MutationObserver(keep).observe(chart, { attributeFilter: ["aria-label"] });
     }
 """
 """Keep all that a chart says of itself from now on."""
@@ -96,7 +97,7 @@ def test_past_trainings_are_listed_opened_compared_and_exported(
     tab.wait_for_function(DRAWN, arg=picture.element_handle())
     shown.get_by_label("Sample images over time").press("ArrowLeft")
     expect(shown.get_by_role("button", name="Sample images of step 3")).to_be_visible()
-    expect(shown).to_contain_text("rank_2_00001_.safetensors")
+    expect(shown).to_contain_text("rank_2_00001_.safetensors · step 6")
     expect(shown.get_by_role("row", name="rank 2")).to_be_visible()
     expect(shown.get_by_role("row", name="warm_up_steps 2")).to_be_visible()
     shoot(tab, f"{renderer}_past_one")

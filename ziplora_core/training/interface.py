@@ -170,7 +170,8 @@ class ProgressCallbacks:
             each of them.
         on_solved: called after each pass of the closed form with the layers' remaining errors:
             1 for the direct merge, then one for each pass.
-        on_saved: called with the names, as LoRA loaders list them, of files written on the way.
+        on_saved: called with the names, as LoRA loaders list them, of files written on the way, and
+            with their step.
         on_trained: called with the checkpoint folder and the record when the steps are done. By
             default a spent checkpoint is removed, as the caller has the result; a node leaves it
             there until the result is in a file.
@@ -185,7 +186,7 @@ class ProgressCallbacks:
     on_start: Callable[[CheckpointFolder, TrainingRecord, bool], None] = lambda *said: None
     on_samples: Callable[[int, Sequence[Tensor], Sequence[str]], None] = lambda step, p, c: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
-    on_saved: Callable[[Sequence[str]], None] = lambda names: None
+    on_saved: Callable[[Sequence[str], int], None] = lambda names, step: None
     on_trained: Callable[[CheckpointFolder, TrainingRecord], None] = remove_if_spent
     name: str = ""
 

@@ -70,6 +70,7 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
     assert (stopped["state"], stopped["steps"]) == ("stopped", STEPS)
     assert 5 <= stopped["step"] == run["step"] < STEPS
     so_far, end = stopped["files"]
+    assert stopped["saved_at"] == {so_far: int(so_far[-17:-12]), end: stopped["step"]}
     assert so_far.startswith("unfinished/past_dog_000") and so_far.count("_") == 2
     assert end.startswith("past_dog_0") and (server.output / "loras" / so_far).exists()
 
