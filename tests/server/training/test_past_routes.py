@@ -21,6 +21,7 @@ from ..graph import Graph, report, succeeded
 from .test_control import run_until
 
 PROMPT = "a photo of a dog whose training is stopped and continued"
+ALIKE = "a photo of a dog in two trainings whose nodes have the same values"
 STEPS = 200
 
 
@@ -103,6 +104,42 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
         with pytest.raises(PromptRejected) as gone:
             server.get(place + path)
         assert gone.value.status == 404
+
+
+def test_of_two_trainings_that_differ_before_the_node_only_the_continued_one_trains_again(
+    server: ComfyServer,
+) -> None:
+    graphs = []
+    for warm_up in (2, 3):
+        graph = Graph()
+        options = graph.out("TrainingOptions", **{**test_train.OPTIONS, "warm_up_steps": warm_up})
+        node = test_train.train(
+            graph, test_train.plain(graph), prompt=ALIKE, options=options, steps=STEPS, seed=78
+        )
+        test_train.save(graph, node, "alike")
+        run_until(server, graph, node, 3, lambda: server.post("/ziplora/stop", {}))
+        assert node not in succeeded(server, graph).executed
+        graphs.append(graph)
+    stopped = [e for e in server.get("/ziplora/past")["trainings"] if e["title"] == ALIKE]
+    server.post(f"/ziplora/past/{min(stopped, key=lambda e: e['ended'])['name']}/continue", {})
+    first, second = graphs
+    assert node not in succeeded(server, second).executed
+    going = run_until(server, first, node, 4, lambda: server.post("/ziplora/stop", {}))
+    assert "resumed at " in report(going, node)
+
+
+def test_record_of_a_closed_form_leaves_out_what_gradient_steps_alone_use(
+    server: ComfyServer,
+) -> None:
+    graph = Graph()
+    node = graph.optimise(graph.pair(), solver="closed_form", passes=1, calibration_states=2)
+    graph.node("PreviewAny", source=[node, 3])
+    succeeded(server, graph)
+    name = server.get(f"/ziplora/training/{node}")["folder"]
+    settings = server.get(f"/ziplora/past/{name}")["settings"]
+    own = {row["input"] for row in settings if not row["node"]}
+    assert {"solver", "layers", "passes"} <= own
+    assert not own & {"steps", "learning_rate", "similarity", "similarity_weight"}
 
 
 def test_killed_training_goes_on_from_its_checkpoint_though_its_record_is_of_a_later_step(
