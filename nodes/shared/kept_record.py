@@ -46,7 +46,8 @@ class KeptRecord:
         self.write()
         self._mark.close()
         if record := self._record:
-            self._try(lambda: make_room(record.folder.path))
+            own = record.folder.path
+            self._try(lambda: make_room(own.parent, own))
 
     def begin(self, folder: CheckpointFolder, resumes: bool) -> None:
         """Find the record of a training, once its checkpoint's folder is known."""
