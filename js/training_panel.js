@@ -18,7 +18,7 @@ const STATES = new Map([
   ["finished", "Finished."],
   ["cancelled", "Cancelled."],
   ["failed", "Ended with an error."],
-  ["rolled back", "Ended early, at the last good state:"],
+  ["rolled back", "Ended early, at the last good state."],
 ]);
 
 /** @typedef {import("./history.js").Message} Message */
@@ -222,7 +222,7 @@ export class TrainingPanel {
       }
       if (state !== "stopped") said.push(status);
     }
-    const text = said.filter(Boolean).join(" ");
+    const text = said.filter(Boolean).map((words) => words.replace(/[.。]$/, "")).join(" · ");
     if (this.words.textContent !== text) this.words.textContent = this.words.title = text;
   }
 
