@@ -38,7 +38,7 @@ FILES = sorted((ROOT / "workflows").glob("*.json"))
 STEPS = 6
 OTHER_REPORTS = (
     ("LoadLoRAPair", "Load LoRA Pair (content + style)", "trigger words: sks dog"),
-    ("SaveMergedLoRA", "Save Merged LoRA", "saved: "),
+    ("SaveMergedLoRA", "Save Merged LoRA", "press R, and LoRA loaders list it as "),
 )
 UNKNOWN = """
     () => app.graph.nodes
