@@ -129,13 +129,13 @@ export class TrainingPanel {
 
   /** Queues the stopped training again. */
   async continue() {
-    const { last } = this.history;
-    if (!last) return;
+    const { history } = this;
+    if (!history.last) return;
     this.more.disabled = true; // until the server has answered: one press, one run
+    this.before = history;
     try {
-      const step = await goOn(last.folder);
-      this.before = this.history;
-      this.asked = say("Queued; it trains on from step {step}.", { step });
+      const step = await goOn(history.last.folder);
+      if (this.history === history) this.asked = say("Queued; it trains on from step {step}.", { step }); // not begun yet
       this.more.hidden = true; // another press would train it once more
     } catch (error) {
       this.asked = error instanceof Error ? error.message : String(error);
