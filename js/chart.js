@@ -58,17 +58,18 @@ export class Chart extends Plot {
 
   /** @param {string} term whose latest running mean, or value where there is none, is returned */
   latest(term) {
-    const known = (this.terms.get(term) ?? []).filter((value) => value !== null);
-    return (this.#isExact(term, known) ? known : smooth(known.slice(-ENOUGH))).at(-1) ?? null;
+    const known = this.#known(term);
+    return (this.#isExact(term) ? known : smooth(known.slice(-ENOUGH))).at(-1) ?? null;
   }
 
-  /**
-   * @param {string} term
-   * @param {Values} values
-   * @returns whether they are drawn without a running mean
-   */
-  #isExact(term, values) {
-    return this.few || term === APART || values.length <= FEW;
+  /** @param {string} term of which the values that are numbers are returned */
+  #known(term) {
+    return (this.terms.get(term) ?? []).filter((value) => value !== null);
+  }
+
+  /** @param {string} term of which is told whether it is drawn without a running mean */
+  #isExact(term) {
+    return this.few || term === APART || this.#known(term).length <= FEW;
   }
 
   /** Returns the terms whose curves are too low to be seen. */
@@ -89,7 +90,7 @@ export class Chart extends Plot {
         colour: this.colour(term),
         raw: columnsOf(values, this.steps, columns, logarithmic),
         mean: columnsOf(
-          this.#isExact(term, values) ? values : within(values, smooth(values)), this.steps, columns, logarithmic,
+          this.#isExact(term) ? values : within(values, smooth(values)), this.steps, columns, logarithmic,
         ),
       };
     });

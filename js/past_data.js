@@ -16,6 +16,7 @@ import { say } from "./translations.js";
  * @property {number} seconds of training
  * @property {number} bytes on the disk
  * @property {string[]} files
+ * @property {Record<string, number>} saved_at the steps of those of which it is known
  * @property {number[]} samples the steps that have sample images
  * @property {boolean} continues whether it can go on
  * @property {boolean} recorded
@@ -71,13 +72,15 @@ export function queued(name) {
  * Queues a training again, which goes on from its checkpoint, and what depends on it: nothing else
  * of the workflow runs.
  * @param {string} name
+ * @returns {Promise<number>} the step that it goes on from
  */
 export async function goOn(name) {
   const refused = say("It runs already, or what it would go on from is not kept.");
   const answer = await ask(pathOf(name, "continue"), { method: "POST" }, refused);
-  const { prompt, workflow, node_id: node } = answer;
+  const { prompt, workflow, node_id: node, step } = answer;
   const partialExecutionTargets = outputsAfter(prompt, node);
   await api.queuePrompt(0, { output: prompt, workflow }, { partialExecutionTargets });
+  return step;
 }
 
 /**
@@ -86,15 +89,18 @@ export async function goOn(name) {
  * @param {string} node
  */
 function outputsAfter(prompt, node) {
-  const found = new Set([node]);
-  for (const id of found) {
-    for (const [reader, { inputs }] of Object.entries(prompt)) {
-      if (Object.values(inputs).some((value) => Array.isArray(value) && value[0] === id)) found.add(reader);
+  const known = new Map([[node, true]]); // whether each needs it
+  const needs = (/** @type {string} */ id) => {
+    if (!known.has(id)) {
+      known.set(id, false); // in case it depends on itself
+      const links = Object.values(prompt[id]?.inputs ?? {}).filter(Array.isArray);
+      known.set(id, links.some(([from]) => needs(from)));
     }
-  }
+    return known.get(id);
+  };
   const { registered_node_types: types } = /** @type {any} */ (window).LiteGraph;
   const isOutput = (/** @type {string} */ id) => types[prompt[id]?.class_type]?.nodeData?.output_node;
-  return [...found].filter(isOutput);
+  return Object.keys(prompt).filter((id) => isOutput(id) && needs(id));
 }
 
 /**

@@ -50,7 +50,7 @@ export function listed(entries, chosen, { open, compare }) {
  */
 function opener(entry, open) {
   const words = [
-    make("span", { class: "title" }, titleOf(entry)),
+    make("span", { class: "title", title: titleOf(entry) }, titleOf(entry)),
     make("span", { class: "faint" }, how(entry)),
     make("span", { class: "faint numbers" }, when(entry, false)),
   ];

@@ -19,7 +19,10 @@ import { say } from "./translations.js";
 export function shown(training, tells) {
   const curves = curvesOf(training);
   const samples = samplesOf(training)?.element;
-  const files = training.files.map((file) => make("li", {}, file));
+  const files = training.files.map((file) => {
+    const step = training.saved_at[file];
+    return make("li", {}, step ? `${file} · ${say("step {step}", { step })}` : file);
+  });
   return [
     make("h3", {}, titleOf(training)),
     make("div", { class: "faint" }, how(training)),
@@ -52,9 +55,9 @@ function acts(training, tells) {
     else tells.tell(say("It was queued without a workflow."));
   });
   const on = act(say("Continue"), say("Train on, from where it ended to its last step"), tells, async () => {
-    await goOn(name);
+    const step = await goOn(name);
     on.hidden = true; // another press would train it once more
-    tells.tell(say("Queued; it trains on from step {step}.", { step: training.step }));
+    tells.tell(say("Queued; it trains on from step {step}.", { step }));
   });
   const away = act(say("Delete"), say("Delete its record and what is needed to continue; LoRA files stay"), tells, async () => {
     const sure = await app.extensionManager.dialog.confirm({

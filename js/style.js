@@ -199,7 +199,9 @@ const STYLE = `
 .ziplora-panel.past .entry img { width: 48px; height: 48px; object-fit: cover; border-radius: 3px; }
 .ziplora-panel.past .entry .grow > * { display: block; }
 .ziplora-panel.past .entry .faint { font-size: 11px; }
-.ziplora-panel.past .title { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ziplora-panel.past .entry .title {
+  display: -webkit-box; overflow: hidden; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow-wrap: anywhere;
+}
 .ziplora-panel.past table { width: 100%; border-collapse: collapse; table-layout: fixed; }
 .ziplora-panel.past :is(th, td) {
   padding: 2px 6px 2px 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; font-weight: normal;

@@ -18,7 +18,7 @@ const STATES = new Map([
   ["finished", "Finished."],
   ["cancelled", "Cancelled."],
   ["failed", "Ended with an error."],
-  ["rolled back", "Ended early, at the last good state:"],
+  ["rolled back", "Ended early, at the last good state."],
 ]);
 
 /** @typedef {import("./history.js").Message} Message */
@@ -33,6 +33,8 @@ export class TrainingPanel {
     this.says = searches ? SEARCH : TRAINING;
     this.searches = searches;
     this.history = new History();
+    /** @type {History | null} what is shown after *Continue* until the run that goes on has values */
+    this.before = null;
     this.lost = "";
     /** Whether the connection is lost. Messages that still arrive are older than the loss. */
     this.away = false;
@@ -127,12 +129,13 @@ export class TrainingPanel {
 
   /** Queues the stopped training again. */
   async continue() {
-    const { last } = this.history;
-    if (!last) return;
+    const { history } = this;
+    if (!history.last) return;
     this.more.disabled = true; // until the server has answered: one press, one run
+    this.before = history;
     try {
-      await goOn(last.folder);
-      this.asked = say("Queued; it trains on from step {step}.", { step: last.step });
+      const step = await goOn(history.last.folder);
+      if (this.history === history) this.asked = say("Queued; it trains on from step {step}.", { step }); // not begun yet
       this.more.hidden = true; // another press would train it once more
     } catch (error) {
       this.asked = error instanceof Error ? error.message : String(error);
@@ -160,9 +163,16 @@ export class TrainingPanel {
     return true;
   }
 
+  /** The history with the curves to show. */
+  get shown() {
+    return this.history.steps.length ? this.history : this.before ?? this.history;
+  }
+
   show() {
-    const { steps, drawn, last: message } = this.history;
+    const { steps, drawn } = this.shown;
+    const { last: message } = this.history;
     if (!message) return;
+    if (this.history.steps.length) this.before = null;
     fill(this.element);
     if (steps.length || !message.errors.length) {
       [this.chart.name, this.chart.unit] = [say("Loss"), "step"];
@@ -179,7 +189,7 @@ export class TrainingPanel {
     this.more.hidden = !message.continues;
     this.stop.hidden = message.continues;
     this.showWords();
-    this.pictures?.offer(message);
+    if (!this.before) this.pictures?.offer(message);
   }
 
   showLegend() {
@@ -190,8 +200,7 @@ export class TrainingPanel {
   name(term) {
     const swatch = make("i", { "aria-hidden": "true" });
     swatch.style.background = this.chart.colour(term);
-    const { steps, last } = this.history;
-    const latest = steps.length ? this.chart.latest(term) : last?.errors.at(-1);
+    const latest = this.shown.steps.length ? this.chart.latest(term) : this.history.last?.errors.at(-1);
     const value = latest === null || latest === undefined ? "–" : short(latest);
     const where = this.chart.unseen().has(term) ? ` (${say("below the chart")})` : "";
     return make("span", {}, swatch, `${say(term)} ${value}${where}`);
@@ -213,7 +222,7 @@ export class TrainingPanel {
       }
       if (state !== "stopped") said.push(status);
     }
-    const text = said.filter(Boolean).join(" ");
+    const text = said.filter(Boolean).map((words) => words.replace(/[.。]$/, "")).join(" · ");
     if (this.words.textContent !== text) this.words.textContent = this.words.title = text;
   }
 

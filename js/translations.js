@@ -42,7 +42,7 @@ const CHINESE = {
   "Stopped, and kept what was learned.": "已停止，并保留已学到的内容。",
   "Cancelled.": "已取消。",
   "Ended with an error.": "因错误而结束。",
-  "Ended early, at the last good state:": "提前结束，已回到最后的正常状态：",
+  "Ended early, at the last good state.": "提前结束，已回到最后的正常状态。",
   "Press Run with the same inputs to continue.": "用相同的输入再次运行即可继续。",
   "Stopping after this step …": "这一步之后停止……",
   "Stopping after this pass …": "这一遍之后停止……",

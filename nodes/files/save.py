@@ -64,6 +64,10 @@ def saved(name: str, written: WrittenFile, lines: list[str]) -> io.NodeOutput:
     return io.NodeOutput(name, ui=ui.PreviewText(report))
 
 
+def _listed_line(name: str) -> str:
+    return f"press R, and LoRA loaders list it as {name}"
+
+
 class SaveMergedLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -109,7 +113,7 @@ class SaveMergedLoRA(io.ComfyNode):
             merged.modules(), filename_prefix, dtype, description, merged_metadata(merged)
         )
         mark_saved(merged, name)
-        return saved(name, written, lines)
+        return saved(name, written, [_listed_line(name), *lines])
 
 
 class SaveTrainedLoRA(io.ComfyNode):
@@ -149,7 +153,7 @@ class SaveTrainedLoRA(io.ComfyNode):
             read.modules, filename_prefix, dtype, description, inherited(read.metadata)
         )
         mark_saved(lora, name)
-        return saved(name, written, list(read.notes))
+        return saved(name, written, [_listed_line(name), *read.notes])
 
 
 NODES = [SaveMergedLoRA, SaveTrainedLoRA]

@@ -46,7 +46,8 @@ class KeptRecord:
         self.write()
         self._mark.close()
         if record := self._record:
-            self._try(lambda: make_room(record.folder.path))
+            own = record.folder.path
+            self._try(lambda: make_room(own.parent, own))
 
     def begin(self, folder: CheckpointFolder, resumes: bool) -> None:
         """Find the record of a training, once its checkpoint's folder is known."""
@@ -76,10 +77,10 @@ class KeptRecord:
         if time.monotonic() - self._written >= _PAUSE:
             self.write()
 
-    def add_files(self, names: Sequence[str]) -> None:
-        """Note files that were saved on the way."""
+    def add_files(self, names: Sequence[str], step: int) -> None:
+        """Note files that were saved on the way, after a step."""
         if self._record:
-            self._record.files += names
+            self._record.files |= dict.fromkeys(names, step)
 
     def _try(self, write: Callable[[], object]) -> None:
         attempt("keeping the record of the training", write, self._failures, None)

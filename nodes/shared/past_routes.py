@@ -8,8 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ...ziplora_core.comfy_adapter.folders import work_root
+from ...ziplora_core.comfy_adapter.folders import checkpoint_root, work_root
 from ...ziplora_core.training import registry
+from ...ziplora_core.training.about import read_about
 from ...ziplora_core.training.history_files import as_csv, as_events
 from ...ziplora_core.training.past import delete
 from ...ziplora_core.training.past_list import NAME, details, entries, record
@@ -27,7 +28,8 @@ def register_past_routes(routes: web.RouteTableDef) -> None:
     - `GET /ziplora/past/{name}/history.csv`, `…/events`: its losses, for other programs
     - `GET /ziplora/past/{name}/request`: the `prompt` and the `workflow` that were queued
     - `POST /ziplora/past/{name}/continue`: let the same prompt train on; answers as `request` does
-      and with the `node_id` that trains, or 409 if it runs already or its checkpoint is not kept
+      and with the `node_id` that trains and the `step` of its checkpoint, or 409 if it runs already
+      or its checkpoint is not kept
     - `DELETE /ziplora/past/{name}`: delete its record and its checkpoint, no LoRA
 
     All but the first answer 404 if there is none of this name.
@@ -71,7 +73,9 @@ def register_past_routes(routes: web.RouteTableDef) -> None:
         if not found["continues"]:
             return web.json_response({"error": "there is nothing to go on from"}, status=409)
         registry.request_continue(said["key"])
-        return _json({**asked, "node_id": str(said.get("node_id", ""))})
+        about = await asyncio.to_thread(read_about, checkpoint_root() / name)
+        step = about.step if about else 0
+        return _json({**asked, "node_id": str(said.get("node_id", "")), "step": step})
 
     @routes.delete(_ONE)
     async def gone(request: web.Request) -> web.Response:

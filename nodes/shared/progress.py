@@ -118,11 +118,11 @@ class TrainingProgress:
             on_samples=self.samples,
             on_solved=self.solved,
             on_saved=self.saved,
-            on_folder=self.record.begin,
         )
 
-    def start(self, folder: CheckpointFolder, record: TrainingRecord) -> None:
-        """Show the images that the training has drawn before it was interrupted."""
+    def start(self, folder: CheckpointFolder, record: TrainingRecord, resumes: bool) -> None:
+        """Find the record, and show the images that were drawn before an interruption."""
+        self.record.begin(folder, resumes)
         self._folder = folder
         for step, strip in read_strips(folder.path, record.resumed_at).items():
             self.run.add_strip(step, strip)
@@ -186,10 +186,10 @@ class TrainingProgress:
         self.run.errors = list(errors)
         self.tell()
 
-    def saved(self, files: Sequence[str]) -> None:
+    def saved(self, files: Sequence[str], step: int) -> None:
         """Show the files in which the current LoRA was saved."""
         self.run.saved = list(files)
-        self.record.add_files(files)
+        self.record.add_files(files, step)
         if self.run.status.startswith(NOT_SAVED):
             self.run.status = ""
         self.tell()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
+from server import PromptServer
 
 from ...ziplora_core.training import registry
+from .shown import without_effect
 
 _SAVERS = ("SaveTrainedLoRA", "SaveMergedLoRA")
 _LONGEST, _MOST = 1000, 200
@@ -24,8 +26,9 @@ class Trainer(io.ComfyNode):
     """A node whose training can go on after it was stopped, though its inputs are the same."""
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> int:
-        return registry.continued(_key(str(cls.hidden.unique_id), inputs))
+    def fingerprint_inputs(cls, **_inputs: Any) -> int:
+        node_id = str(cls.hidden.unique_id)
+        return registry.continued(Queued(node_id, _prompt_with(node_id)).key)
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Queued:
         node_id: its id.
         prompt: the whole prompt; empty where it is not known.
         workflow: the workflow in the page; None where a program has queued a prompt alone.
-        key: see `registry.continued`.
+        unused: its inputs that have no effect beside the others.
     """
 
     node_id: str
     prompt: Prompt
-    workflow: Mapping[str, Any] | None
-    key: str
+    workflow: Mapping[str, Any] | None = None
+    unused: Set[str] = frozenset()
 
     @classmethod
     def of(cls, node: type[io.ComfyNode]) -> Queued:
@@ -50,10 +53,16 @@ class Queued:
         pnginfo, node_id = node.hidden.extra_pnginfo, str(node.hidden.unique_id)
         workflow = pnginfo.get("workflow") if isinstance(pnginfo, dict) else None
         prompt = node.hidden.prompt or {}
-        known = {name for group in node.INPUT_TYPES().values() for name in group}
-        own = prompt.get(node_id, {}).get("inputs", {})
-        key = _key(node_id, {name: value for name, value in own.items() if name in known})
-        return cls(node_id, prompt, workflow if isinstance(workflow, dict) else None, key)
+        unused = without_effect(node, prompt.get(node_id, {}).get("inputs", {}))
+        return cls(node_id, prompt, workflow if isinstance(workflow, dict) else None, unused)
+
+    @property
+    def key(self) -> str:
+        """Identify the node by all that it and those before it were given; see `continued`."""
+        said = ("class_type", "inputs")
+        given = {each: [self.prompt[each].get(key) for key in said] for each in self._ancestry()}
+        text = json.dumps(given, sort_keys=True)
+        return hashlib.blake2b(text.encode(errors="replace")).hexdigest()[:16]
 
     @property
     def workflow_id(self) -> str:
@@ -81,7 +90,7 @@ class Queued:
     def settings(self) -> list[dict[str, Any]]:
         """List the values that the node and those before it were given: `node`, `input`, `value`.
 
-        Those of the node itself come first, with an empty `node`.
+        Those of the node itself come first, with an empty `node`, and without `unused`.
         """
         rows = [
             {"node": "" if found == self.node_id else self.title(found), "input": name,
@@ -89,6 +98,7 @@ class Queued:
             for found in self._ancestry()
             for name, value in self.prompt[found]["inputs"].items()
             if isinstance(value, str | int | float)
+            and not (found == self.node_id and name in self.unused)
         ]  # fmt: skip
         return rows[:_MOST]
 
@@ -123,16 +133,10 @@ class Queued:
                 yield str(value[0])
 
 
-def _key(node_id: str, inputs: Mapping[str, Any]) -> str:
-    """Hash a node's id and its values, which come in lists of one to some nodes.
+def _prompt_with(node_id: str) -> Prompt:
+    """Return the prompt with this node that the server has begun; empty if there is none.
 
-    ComfyUI asks for a node's fingerprint before the nodes before it have run, so links are no part
-    of it: of two trainings that differ in links alone, both go on.
+    ComfyUI asks for a node's fingerprint without telling what it is linked to.
     """
-    plain = {
-        name: value[0] if isinstance(value, list) and len(value) == 1 else value
-        for name, value in inputs.items()
-    }
-    values = {name: v for name, v in plain.items() if isinstance(v, str | int | float)}
-    text = json.dumps([node_id, values], sort_keys=True)
-    return hashlib.blake2b(text.encode(errors="replace")).hexdigest()[:16]
+    running, _ = PromptServer.instance.prompt_queue.get_current_queue_volatile()
+    return next((prompt for _, _, prompt, *_ in running if node_id in prompt), {})

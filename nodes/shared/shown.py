@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from comfy_api.latest import io
+
+_USED_WITH = "ziplora_used_with"
 
 
 def used_with(choice: str, *values: str) -> dict[str, Any]:
@@ -15,4 +20,19 @@ def used_with(choice: str, *values: str) -> dict[str, Any]:
         choice: id of the combo.
         values: with these the input is shown.
     """
-    return {"extra_dict": {"ziplora_used_with": {choice: list(values)}}}
+    return {"extra_dict": {_USED_WITH: {choice: list(values)}}}
+
+
+def without_effect(node: type[io.ComfyNode], given: Mapping[str, Any]) -> set[str]:
+    """Return the inputs of a node that have no effect beside its other values; see `used_with`.
+
+    Args:
+        node: the class of the node.
+        given: its inputs in a prompt; a link is a list, and leaves open what is chosen.
+    """
+    return {
+        each.id
+        for each in node.define_schema().inputs
+        for choice, values in each.extra_dict.get(_USED_WITH, {}).items()
+        if isinstance(given.get(choice), str) and given[choice] not in values
+    }

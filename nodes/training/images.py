@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.data.picture_file import parse_colour
 from ...ziplora_core.comfy_adapter.data.picture_folder import folder_fingerprint, read_pictures
-from ...ziplora_core.comfy_adapter.folders import input_subfolder, input_subfolders
+from ...ziplora_core.comfy_adapter.folders import input_subfolders, listed_subfolder
 from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import report_output
 from ..shared.picked import picked_names
@@ -61,11 +61,11 @@ class LoadTrainingImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", background: str = "") -> list[object]:
-        return folder_fingerprint(input_subfolder(folder))
+        return folder_fingerprint(listed_subfolder(folder))
 
     @classmethod
     def execute(cls, folder: str, background: str = "#ffffff") -> io.NodeOutput:
-        read = read_pictures(input_subfolder(folder), background)
+        read = read_pictures(listed_subfolder(folder), background)
         log_warnings("LoadTrainingImages", read.report)
         captions = read.captions or [""] * len(read.pictures)
         return io.NodeOutput(read.pictures, captions, read.report, ui=ui.PreviewText(read.report))

@@ -9,7 +9,13 @@ from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.folders import work_root
 from ...ziplora_core.comfy_adapter.housekeeping import remove_temporary_files
-from ...ziplora_core.training.limits import Limits, in_bytes, refuse_negative
+from ...ziplora_core.training.limits import (
+    Limits,
+    in_bytes,
+    make_room,
+    refuse_negative,
+    removed_lines,
+)
 from ...ziplora_core.training.past import CLASS_PICTURES, DELETE, TRAININGS, delete, table
 from ...ziplora_core.training.records import RECORDS
 from ..shared.outputs import report_output
@@ -54,7 +60,8 @@ class PastTrainings(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="On: the three limits below are remembered for this output folder, for "
-                    "trainings, their records and class images. Off: they are left as they are.",
+                    "trainings, their records and class images, and what is beyond them is deleted "
+                    "now. Off: they are left as they are.",
                 ),
                 io.Int.Input(
                     "most_folders",
@@ -106,9 +113,10 @@ class PastTrainings(io.ComfyNode):
         if change_limits:
             limits = Limits(most_folders, most_days, most_gigabytes)
             refuse_negative(limits)
-            for name in (TRAININGS, CLASS_PICTURES, RECORDS):
-                limits.write(work_root() / name)
-            lines.append(f"limits from the next training on: {limits}")
+            lines.append(f"limits from now on: {limits}")
+            for root in (work_root() / name for name in (TRAININGS, CLASS_PICTURES, RECORDS)):
+                limits.write(root)
+                lines += removed_lines(make_room(root))
         report = "\n".join([*lines, *table(work_root())])
         log_warnings("PastTrainings", report)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -97,7 +97,7 @@ def test_training_can_be_followed_through_a_reload_a_lost_server_saved_and_stopp
 
         shown.get_by_text("Save now").click()
         expect(shown).to_contain_text("Saved as", timeout=RUN_MS)
-        (name,) = re.findall(r"Saved as (\S+\.safetensors)\.", shown.inner_text())
+        (name,) = re.findall(r"Saved as (\S+\.safetensors)", shown.inner_text())
         assert read_lora(server.output / "loras" / name).modules
         stop.click()
         expect(shown).to_contain_text("Stopped, and kept what was learned", timeout=RUN_MS)

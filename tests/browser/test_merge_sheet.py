@@ -111,7 +111,7 @@ def test_click_takes_a_merge_and_runs_only_what_follows(
         said = report(page, "Find the Merge")
         expect(said).to_have_value(contains(f"seeds from {seed}"), timeout=RUN_MS)
         expect(searching).to_contain_text("image 8 of 8")
-        expect(searching).to_contain_text("Finished. merged, best first: ")
+        expect(searching).to_contain_text("Finished · merged, best first: ")
         expect(searching.locator("img")).to_be_visible()
         shoot(page, f"{renderer}_search")
 

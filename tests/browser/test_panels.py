@@ -122,7 +122,7 @@ def test_nothing_on_a_panel_is_cut_off(tab: Page, renderer: str, fonts: str) -> 
         tab.evaluate(DISPATCH, {**said, "points": {**said["points"], **losses}})
         title = {"ZipLoRAOptimize": "ZipLoRA Optimize"}.get(node_type, "Train DreamBooth LoRA")
         shown = panel(tab, f"Training of {title}")
-        expect(shown).to_contain_text(f"Saved as {SAVED}.")
+        expect(shown).to_contain_text(f"learned · Saved as {SAVED}")
         expect(shown.locator(".legend > *")).to_have_count(4)
         assert shown.evaluate(CUT) == []
         expect(chart_of(shown)).to_be_in_viewport(ratio=0.999)

@@ -39,6 +39,14 @@ from .pages import (
 ONE, OTHER = "a photo of sks dog, rank two", "a photo of sks dog, rank four"
 TRAINS = "() => app.graph.nodes.some((node) => node.type === 'TrainDreamBoothLoRA')"
 DRAWN = "(image) => image.complete && image.naturalWidth > 0"
+KEEP_LABELS = """
+    (chart) => {
+        window.labels = [];
+        const keep = () => labels.push(chart.getAttribute("aria-label"));
+        new MutationObserver(keep).observe(chart, { attributeFilter: ["aria-label"] });
+    }
+"""
+"""Keep all that a chart says of itself from now on."""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +97,7 @@ def test_past_trainings_are_listed_opened_compared_and_exported(
     tab.wait_for_function(DRAWN, arg=picture.element_handle())
     shown.get_by_label("Sample images over time").press("ArrowLeft")
     expect(shown.get_by_role("button", name="Sample images of step 3")).to_be_visible()
-    expect(shown).to_contain_text("rank_2_00001_.safetensors")
+    expect(shown).to_contain_text("rank_2_00001_.safetensors · step 6")
     expect(shown.get_by_role("row", name="rank 2")).to_be_visible()
     expect(shown.get_by_role("row", name="warm_up_steps 2")).to_be_visible()
     shoot(tab, f"{renderer}_past_one")
@@ -166,6 +174,7 @@ def test_stopped_training_goes_on_by_the_button_on_its_panel(tab: Page, renderer
     expect(stop).to_be_hidden()
     shoot(tab, f"{renderer}_stopped_with_continue")
     before = last_step(chart_of(shown).get_attribute("aria-label") or "")
+    chart_of(shown).evaluate(KEEP_LABELS)
     with tab.expect_request("**/prompt") as sent:
         more.click()
     prompt, outputs = (
@@ -176,6 +185,7 @@ def test_stopped_training_goes_on_by_the_button_on_its_panel(tab: Page, renderer
     assert "PastTrainings" not in kinds and "LoadTrainingImages" not in kinds
     expect(stop).to_be_enabled(timeout=RUN_MS)
     see_step(shown, before + 2)
+    assert all(last_step(label) >= before for label in tab.evaluate("labels"))  # the curve stays
     stop.click()
     expect(shown).to_contain_text("Stopped, and kept what was learned", timeout=RUN_MS)
 

@@ -45,7 +45,7 @@ def test_each_of_three_trainings_is_shown_on_its_own_node(page: Page, server: Co
         look_at(page, title)
         shown = panel(page, f"Training of {title}")
         expect(shown).to_contain_text(f"step {steps} of {steps}")
-        expect(shown).to_contain_text("Finished.")
+        expect(shown).to_contain_text("Finished")
         label = chart_of(shown).get_attribute("aria-label") or ""
         assert f"step {steps}:" in label
         seen.add(label)

@@ -7,7 +7,13 @@ from pathlib import Path
 import folder_paths
 import pytest
 
-from ziplora_core.comfy_adapter.folders import find_lora, input_subfolders, listed
+from ziplora_core.comfy_adapter.folders import (
+    find_lora,
+    input_subfolders,
+    listed,
+    listed_subfolder,
+)
+from ziplora_core.errors import ZipLoRAError
 
 NAMES = ("a.safetensors", "sub/b.safetensors", "sub/deep er/c.safetensors")
 
@@ -47,3 +53,24 @@ def test_links_to_nothing_or_to_themselves_leave_the_other_folders_in_the_list(
         (tmp_path / link).symlink_to(target)
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
     assert input_subfolders() == ["dog", "dog/more"]
+    for name in ("dog", "dog/more", "dog\\more"):
+        assert listed_subfolder(name) == tmp_path / name.replace("\\", "/")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "dog/..", "../input", "./dog", "dog/", "/", "//dog", "dog//more", "dog/up",
+     "dog/up/dog", "itself", "nothing", "a.png", "cat", "dog\0", "\ud800"],
+)  # fmt: skip
+def test_folder_that_is_not_listed_is_not_found_however_it_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "input"
+    (place / "dog" / "more").mkdir(parents=True)
+    (place / "a.png").touch()
+    for link, target in (("itself", "itself"), ("nothing", "gone"), ("dog/up", "..")):
+        (place / link).symlink_to(target)
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(place))
+    for tried in (name, str(place / "dog"), name and f"{place}/{name}"):
+        with pytest.raises(ZipLoRAError, match="no such folder"):
+            listed_subfolder(tried)

@@ -14,6 +14,7 @@ from torch import Tensor
 INK, PAPER, MUTED = "#1c1c20", "#ffffff", "#66666e"
 GAP, BAND, MARGIN = 4, 14, 220
 FONT = 13
+"""Least size of the text; beside pictures of 128 pixels it has 18."""
 
 Row = Mapping[str, Tensor]
 """Pictures `(n, 3, h, w)` in [0, 1] by the name of their column."""
@@ -26,25 +27,26 @@ def contact_sheet(title: str, rows: Mapping[str, Row], scale: float = 0.75) -> I
         rows: by name; a row may lack columns.
         scale: of the pictures.
     """
+    size = max(FONT, round(18 * scale))
     widths: dict[str, int] = {}
     side = round(next(iter(next(iter(rows.values())).values())).shape[-1] * scale)
     for row in rows.values():
         for column, pictures in row.items():
             widths[column] = max(widths.get(column, 0), len(pictures))
     left, at = {}, MARGIN
-    font = _font(FONT)
+    font = _font(size)
     for column, count in widths.items():
         left[column] = at
         at += max(count * (side + GAP), round(font.getlength(column))) + BAND
     top = 64
     sheet = Image.new("RGB", (at, top + len(rows) * (side + GAP) + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP * 2, 10), title, INK, _font(FONT + 3))
+    draw.text((GAP * 2, 10), title, INK, _font(size + 3))
     for column, x in left.items():
         draw.text((x, 40), column, MUTED, font)
     for n, (name, row) in enumerate(rows.items()):
         y = top + n * (side + GAP)
-        draw.multiline_text((GAP * 2, y + side // 2 - FONT), _wrapped(name), INK, font)
+        draw.multiline_text((GAP * 2, y + side // 2 - size), _wrapped(name), INK, font)
         for column, pictures in row.items():
             for i, picture in enumerate(pictures):
                 place = (left[column] + i * (side + GAP), y)

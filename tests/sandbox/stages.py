@@ -27,8 +27,8 @@ class Stage:
     run: Callable[[], None]
 
 
-def run_stages(stages: Iterable[Stage], stamps: Path) -> bool:
-    """Run the first stage not done yet and all after it; return whether any stage ran."""
+def run_stages(stages: Iterable[Stage], stamps: Path) -> None:
+    """Run the first stage not done yet and all after it."""
     stamps.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     ran = False
@@ -45,4 +45,3 @@ def run_stages(stages: Iterable[Stage], stamps: Path) -> bool:
         stage.run()
         stamp.write_text(digest.hexdigest())
         say(f"  done in {time.monotonic() - start:.0f} s")
-    return ran

@@ -96,24 +96,28 @@ def _is_folder_outside(path: Path, around: frozenset[Path]) -> bool:
         return False
 
 
-def input_subfolder(name: str) -> Path:
-    """Return the path of a folder inside ComfyUI's input folder; see `listed`."""
-    place = Path(folder_paths.get_input_directory())
-    if (place / name).is_dir():  # which spares the walk through all folders
-        return place / name
-    return place / (listed(name, input_subfolders()) or name)
-
-
 def listed_subfolder(name: str) -> Path:
-    """Return the path of a folder that the picker lists, for requests, which may ask for any.
+    """Return the path of a folder that the picker lists; requests and links may ask for any.
+
+    It is what `listed` finds in `input_subfolders`, without a walk through all folders.
 
     Raises:
         ZipLoRAError: it is not listed.
     """
-    found = listed(name, input_subfolders())
+    found = _subfolder(name) or _subfolder(_slashed(name))
     if found is None:
         raise _not_there(name, "folder in ComfyUI's input folder")
-    return Path(folder_paths.get_input_directory()) / found
+    return found
+
+
+def _subfolder(name: str) -> Path | None:
+    folder, around = Path(folder_paths.get_input_directory()), frozenset[Path]()
+    for part in name.split("/"):
+        around |= {folder.resolve()}
+        folder /= part
+        if part == ".." or folder.name != part or not _is_folder_outside(folder, around):
+            return None
+    return folder
 
 
 def _not_there(name: str, what: str) -> ZipLoRAError:

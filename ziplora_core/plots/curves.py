@@ -18,7 +18,7 @@ _DECADES = 3
 _LATEST = 0.1
 """Share of the latest value in the running mean, as in js/chart_axes.js."""
 _FEW = 9
-"""Number of values up to which a curve has no running mean."""
+"""Number of values up to which a curve has no running mean, as in js/chart.js."""
 
 
 def loss_curves(
@@ -55,13 +55,14 @@ def loss_curves(
             continue
         colour, x = theme.of(name), np.arange(start, start + len(values))
         smooth = np.asarray(values)
+        known = [value for value in values if math.isfinite(value)]
         if on is axes:
-            errors += filter(math.isfinite, values)
-        if on is axes and len(values) > _FEW:
+            errors += known
+        if on is axes and len(known) > _FEW:
             on.plot(x, smooth, color=colour, alpha=0.3, linewidth=0.8)
             smooth = _running_mean(smooth)
         label = f"{name} {smooth[-1]:.3g}"
-        marker = "." if len(values) <= _FEW else None
+        marker = "." if len(known) <= _FEW else None
         lines += on.plot(x, smooth, color=colour, linewidth=1.6, label=label, marker=marker)
     if right:
         right.spines[:].set_color(theme.faint)

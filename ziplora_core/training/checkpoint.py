@@ -220,6 +220,6 @@ def mark_saved(lora: object, name: str) -> None:
     if isinstance(origin, Origin):
         CheckpointFolder(origin.folder).mark_saved(origin, name)
         try:
-            RecordFolder.beside(origin.folder).add_file(name)
+            RecordFolder.beside(origin.folder).add_file(name, origin.step)
         except OSError as error:
             logger.warning("ZipLoRA: %s is saved, but not noted in its record: %s", name, error)

@@ -164,15 +164,15 @@ class ProgressCallbacks:
         should_save: called after every step; True to write the current LoRA and continue.
         on_prepare: called with (done, total) UNet evaluations before the first step.
         on_status: called with status texts before the first step, the last on memory needed.
-        on_start: called before the first step with the checkpoint folder and the record, which is
-            that of the interrupted run where a checkpoint was resumed.
+        on_start: called before the first step with the checkpoint folder, the record, which is that
+            of the interrupted run where a checkpoint was resumed, and with whether the same inputs
+            go on from the folder.
         on_samples: called with a step, its sample pictures `(h, w, 3)` in 0…1, and a caption for
             each of them.
         on_solved: called after each pass of the closed form with the layers' remaining errors:
             1 for the direct merge, then one for each pass.
-        on_saved: called with the names, as LoRA loaders list them, of files written on the way.
-        on_folder: called with the checkpoint folder before the first step, and with whether the
-            same inputs go on from it.
+        on_saved: called with the names, as LoRA loaders list them, of files written on the way, and
+            with their step.
         on_trained: called with the checkpoint folder and the record when the steps are done. By
             default a spent checkpoint is removed, as the caller has the result; a node leaves it
             there until the result is in a file.
@@ -184,11 +184,10 @@ class ProgressCallbacks:
     should_save: Callable[[], bool] = lambda: False
     on_prepare: Callable[[int, int], None] = lambda done, total: None
     on_status: Callable[[str], None] = lambda text: None
-    on_start: Callable[[CheckpointFolder, TrainingRecord], None] = lambda folder, record: None
+    on_start: Callable[[CheckpointFolder, TrainingRecord, bool], None] = lambda *said: None
     on_samples: Callable[[int, Sequence[Tensor], Sequence[str]], None] = lambda step, p, c: None
     on_solved: Callable[[Sequence[float]], None] = lambda errors: None
-    on_saved: Callable[[Sequence[str]], None] = lambda names: None
-    on_folder: Callable[[CheckpointFolder, bool], None] = lambda folder, resumes: None
+    on_saved: Callable[[Sequence[str], int], None] = lambda names, step: None
     on_trained: Callable[[CheckpointFolder, TrainingRecord], None] = remove_if_spent
     name: str = ""
 

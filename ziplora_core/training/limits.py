@@ -84,7 +84,7 @@ def kept_within_limits(own: Path, what: str, notes: list[str]) -> Iterator[list[
     lines: list[str] = []
 
     def room() -> list[Kept]:
-        return attempt("making room on the disk", lambda: make_room(own), notes, [])
+        return attempt("making room on the disk", lambda: make_room(own.parent, own), notes, [])
 
     removed = room()
     try:
@@ -97,18 +97,21 @@ def kept_within_limits(own: Path, what: str, notes: list[str]) -> Iterator[list[
         )
 
 
-def make_room(own: Path) -> list[Kept]:
-    """Remove what is beyond the limits of the folder that `own` is in; return what was removed.
+def make_room(root: Path, own: Path | None = None) -> list[Kept]:
+    """Remove what is beyond the limits of a folder; return what was removed.
 
     First all that was not used for too long, then one after the other in the order of STATES, the
-    one that was used first first, until the rest is within the limits. What is in use stays, and
-    so does `own`, which counts even before it exists.
+    one that was used first first, until the rest is within the limits. What is in use stays.
+
+    Args:
+        root: the folder.
+        own: one of the folders in it that stays, and counts even before it exists.
     """
-    limits = Limits.read(own.parent)
-    kept = look(own.parent)
+    limits = Limits.read(root)
+    kept = look(root)
     others = [k for k in kept if k.path != own and not k.in_use]
     others.sort(key=lambda k: (not _is_old(k, limits), STATES.index(k.state), k.used))
-    count = len({k.path for k in kept} | {own})
+    count = len({k.path for k in kept} | ({own} if own else set()))
     size = sum(k.bytes for k in kept)
     removed = []
     for candidate in others:
@@ -140,13 +143,16 @@ def kept_lines(what: str, root: Path, removed: Sequence[Kept]) -> list[str]:
         f"{what} kept: {len(kept)}, {in_bytes(sum(k.bytes for k in kept))} "
         f"(limits: {Limits.read(root)}; see Past Trainings)"
     ]
-    if removed:
-        names = ", ".join(f"{k.path.name} ({k.state})" for k in removed)
-        lines.append(
-            f"removed to stay within these limits: {names}, "
-            f"{in_bytes(sum(k.bytes for k in removed))}"
-        )
-    return lines
+    return [*lines, *removed_lines(removed)]
+
+
+def removed_lines(removed: Sequence[Kept]) -> list[str]:
+    """Report what was removed to make room, if anything."""
+    if not removed:
+        return []
+    names = ", ".join(f"{k.path.name} ({k.state})" for k in removed)
+    size = in_bytes(sum(k.bytes for k in removed))
+    return [f"removed to stay within these limits: {names}, {size}"]
 
 
 def in_bytes(size: int) -> str:

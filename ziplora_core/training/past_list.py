@@ -24,8 +24,9 @@ def entries(root: Path) -> list[dict[str, Any]]:
     Returns:
         of each its `name`, `method`, `title`, `state`, `step`, `steps`, `started` and `ended` in
         seconds since 1970, `seconds` of training, `bytes` on the disk, `files` with its result,
-        `samples` (their steps), whether it `continues` when the same is queued again, and whether
-        it is `recorded`: trainings of earlier versions of the pack are not.
+        `saved_at`, the steps of those of which it is known, `samples` (their steps), whether it
+        `continues` when the same is queued again, and whether it is `recorded`: trainings of
+        earlier versions of the pack are not.
     """
     kept = past(root)
     found: dict[str, list[Kept]] = {}
@@ -71,10 +72,11 @@ def _entry(root: Path, name: str, folders: list[Kept]) -> dict[str, Any]:
     }  # fmt: skip
     if said is not None:
         state = said["state"] if said["state"] != RUNNING else "cut short"
-        same = ("method", "title", "step", "steps", "started", "ended", "files", "samples")
+        same = ("method", "title", "step", "steps", "started", "ended", "seconds")
+        lists = ("files", "saved_at", "samples")
         can = unfinished and not running and said.get("resumes") is True
         return {
-            **first, **{key: said[key] for key in same}, "seconds": said["seconds"],
+            **first, **{key: said[key] for key in (*same, *lists)},
             "state": RUNNING if running else state,
             "continues": can and folder.request() is not None,
         }  # fmt: skip
@@ -83,7 +85,7 @@ def _entry(root: Path, name: str, folders: list[Kept]) -> dict[str, Any]:
         "step": about.step if about else 0, "steps": about.steps if about else 0,
         "state": RUNNING if running else "cut short" if unfinished else "finished",
         "started": used, "ended": used, "seconds": 0.0, "samples": [],
-        "files": [*about.saved] if about else [], "continues": False,
+        "files": [*about.saved] if about else [], "saved_at": {}, "continues": False,
     }  # fmt: skip
 
 

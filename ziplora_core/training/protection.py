@@ -71,5 +71,4 @@ def forgiving(callbacks: ProgressCallbacks, notes: list[str]) -> ProgressCallbac
         on_samples=told(callbacks.on_samples),
         on_solved=told(callbacks.on_solved),
         on_saved=told(callbacks.on_saved),
-        on_folder=told(callbacks.on_folder),
     )

@@ -29,6 +29,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "method": str, "title": str, "started": (int, float), "ended": (int, float), "key": str,
     "seconds": (int, float), "settings": list, "files": list, "state": str, "status": str,
     "step": int, "steps": int, "errors": list, "samples": list, "captions": list, "points": dict,
+    "saved_at": dict,
 }  # fmt: skip
 """The values of a record that its readers count on."""
 
@@ -50,8 +51,9 @@ class RecordFolder:
 
     def read(self) -> dict[str, Any] | None:
         """Read the record; None where there is none, or none that can be read."""
-        said = _read(self.path / _FILE)
-        if said is None or not all(isinstance(said.get(n), kind) for n, kind in _TYPES.items()):
+        found = _read(self.path / _FILE)
+        said = {"saved_at": {}, **(found or {})}  # which earlier versions did not write
+        if not all(isinstance(said.get(name), kind) for name, kind in _TYPES.items()):
             return None
         return said if _has_numbers(said) else None
 
@@ -98,8 +100,8 @@ class RecordFolder:
         else:
             (self.path / _REQUEST).unlink(missing_ok=True)
 
-    def add_file(self, name: str) -> None:
-        """Note the name of a file with the training's result, as LoRA loaders list it.
+    def add_file(self, name: str, step: int) -> None:
+        """Note the name of a file with the result after a step, as LoRA loaders list it.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -107,6 +109,7 @@ class RecordFolder:
         said = self.read()
         if said is not None and name not in said["files"]:
             said["files"].append(name)
+            said["saved_at"][name] = step
             text = json.dumps(said, ensure_ascii=False)
             write_bytes(self.path / _FILE, text.encode(errors="replace"), replace=True)
 
@@ -127,7 +130,13 @@ def _has_numbers(said: Mapping[str, Any]) -> bool:
     columns = said["points"].values()
     if "step" not in said["points"] or not all(isinstance(c, list) for c in columns):
         return False
-    whole = (said["step"], said["steps"], *said["points"]["step"], *said["samples"])
+    whole = (
+        said["step"],
+        said["steps"],
+        *said["points"]["step"],
+        *said["samples"],
+        *said["saved_at"].values(),
+    )
     values = (
         said["started"],
         said["ended"],

@@ -23,8 +23,8 @@ class RunRecord:
         self.folder, self.run, self.said = folder, run, said
         self.started = time.time()
         self.before = folder.read()
-        self.files: list[str] = []
-        """Names of files that were saved on the way."""
+        self.files: dict[str, int] = {}
+        """The steps of files that were saved on the way, by their names."""
 
     def write(self) -> bool:
         """Write the record as the run is now; return False before anything was learned.
@@ -41,11 +41,12 @@ class RunRecord:
         self._go_on(resumed)
         strips = run.strips()
         seconds = run.record.seconds if run.record else 0.0
-        files = [] if self.before is None else self.before["files"]
+        kept = self.before or {"files": [], "saved_at": {}}
         said = {
             **run.snapshot(), **self.said, "started": self.started, "ended": time.time(),
             "seconds": seconds, "resumes": run.resumes,
-            "files": list(dict.fromkeys([*files, *self.files])),
+            "files": list(dict.fromkeys([*kept["files"], *self.files])),
+            "saved_at": {**kept["saved_at"], **self.files},
         }  # fmt: skip
         self.folder.write(said, strips)
         return True

@@ -1,6 +1,8 @@
 """The sample images of a training, kept with its checkpoint and shown again when it goes on.
 
-They are there to be looked at, and no training needs them: what cannot be read is left out.
+They are there to be looked at, and no training needs them: what cannot be read is left out. The
+training's record has few of them a second time (see records.py), as each of the two is deleted
+without the other: some megabytes, beside the gigabyte of a checkpoint of SDXL.
 """
 
 from __future__ import annotations

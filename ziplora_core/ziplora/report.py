@@ -168,10 +168,10 @@ def _coefficient_lines(merged: MergedLoRA) -> list[str]:
     ]
     before, after = (sum(c) / len(cosines) for c in zip(*cosines, strict=True))
     return [
-        f"coefficients: mean |content| {float(flat[CONTENT].abs().mean()):.3f}, "
+        f"coefficients (1: kept as it is): mean |content| {float(flat[CONTENT].abs().mean()):.3f}, "
         f"mean |style| {float(flat[STYLE].abs().mean()):.3f}, "
         f"largest change {float((flat - 1).abs().max()):.3f}",
-        f"layer cosine: mean |cos| {before:.4f} → {after:.4f}",
+        f"layer cosine (0: independent): mean |cos| {before:.4f} → {after:.4f}",
     ]
 
 
@@ -213,7 +213,8 @@ def _retention_lines(before: Retention, after: Retention, settings: ZipLoRASetti
 
     says = _verdict(before, after)
     lines = [
-        f"retention on held-out noise, direct merge → ZipLoRA (lower is better): {says}",
+        "retention (error against each LoRA alone, on noise not learned from), direct merge → "
+        f"ZipLoRA: {says}",
         row("content", before.content, after.content),
         row("style", before.style, after.style),
         row("sum", before.total, after.total),

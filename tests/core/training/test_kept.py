@@ -119,7 +119,7 @@ def test_room_is_made_in_the_stated_order(tmp_path: Path) -> None:
     gone = []
     for left in range(8, 0, -1):  # `own` counts, too
         Limits(number=left, days=0, gigabytes=0).write(tmp_path)
-        gone += [k.path.name for k in make_room(tmp_path / "own")]
+        gone += [k.path.name for k in make_room(tmp_path, tmp_path / "own")]
     assert gone == ["02", "01", "12", "11", "22", "21", "32", "31"]
 
 
@@ -128,7 +128,7 @@ def test_bytes_are_limited_and_what_is_too_old_goes_first(tmp_path: Path) -> Non
     kept(tmp_path, "old", "finished, not saved", days=15)
     for days, name in enumerate(("own", "new", "older", "oldest"), 1):
         kept(tmp_path, name, "unfinished", days, size=1000)
-    removed = make_room(tmp_path / "own")
+    removed = make_room(tmp_path, tmp_path / "own")
     assert [k.path.name for k in removed] == ["old", "oldest", "older"]
     assert names(tmp_path) == ["new", "own"]
 
@@ -139,15 +139,23 @@ def test_own_and_running_folders_stay_whatever_the_limits(tmp_path: Path) -> Non
     running = kept(tmp_path, "running", "saved", days=100)
     kept(tmp_path, "other", "finished, not saved", days=0)
     with in_use(running):
-        removed = make_room(tmp_path / "own")
+        removed = make_room(tmp_path, tmp_path / "own")
     assert [k.path.name for k in removed] == ["other"]
     assert names(tmp_path) == ["own", "running"]
+
+
+def test_without_one_of_its_own_only_what_is_there_counts(tmp_path: Path) -> None:
+    Limits(number=1, days=0, gigabytes=0).write(tmp_path)
+    kept(tmp_path, "a", "unfinished", days=2)
+    assert make_room(tmp_path) == []
+    kept(tmp_path, "b", "unfinished", days=1)
+    assert [k.path.name for k in make_room(tmp_path)] == ["a"]
 
 
 def test_without_limits_nothing_is_removed(tmp_path: Path) -> None:
     Limits(0, 0, 0).write(tmp_path)
     kept(tmp_path, "a", "nothing to resume", days=10_000)
-    assert make_room(tmp_path / "own") == [] and names(tmp_path) == ["a"]
+    assert make_room(tmp_path, tmp_path / "own") == [] and names(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ def test_forgiving_watch_notes_messages_that_fail_and_lets_a_cancel_through() ->
     callbacks.on_step(TrainingRecord())
     callbacks.on_prepare(1, 2)
     callbacks.on_status("a")
-    callbacks.on_start(CheckpointFolder(Path()), TrainingRecord())
+    callbacks.on_start(CheckpointFolder(Path()), TrainingRecord(), True)
     callbacks.on_samples(1, [], [])
     callbacks.on_solved([1.0])
-    callbacks.on_saved(["a"])
+    callbacks.on_saved(["a"], 1)
     assert len(notes) == 1 and "showing the training on the page failed" in notes[0]
     with pytest.raises(Cancelled):
         forgiving(ProgressCallbacks(on_step=cancelled), notes).on_step(TrainingRecord())

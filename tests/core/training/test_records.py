@@ -65,6 +65,18 @@ def test_record_of_a_run_is_read_and_listed_as_it_was_written(tmp_path: Path) ->
     assert details(tmp_path, OTHER) is None and details(tmp_path, "../" + RECORDS) is None
 
 
+def test_record_of_an_earlier_version_says_of_no_file_after_which_step_it_was_saved(
+    tmp_path: Path,
+) -> None:
+    trained(tmp_path, 4)
+    file = folder(tmp_path).path / "record.json"
+    said = {**json.loads(file.read_text()), "files": ["old.safetensors"]}
+    del said["saved_at"]
+    file.write_text(json.dumps(said))
+    (entry,) = entries(tmp_path)
+    assert (entry["files"], entry["saved_at"]) == (["old.safetensors"], {})
+
+
 def test_run_that_learned_nothing_leaves_an_earlier_record_as_it_was(tmp_path: Path) -> None:
     trained(tmp_path, 4)
     RunRecord(folder(tmp_path), Run("5", 8), SAID).write()
@@ -76,12 +88,13 @@ def test_run_that_learned_nothing_leaves_an_earlier_record_as_it_was(tmp_path: P
 
 def test_resumed_run_goes_on_in_its_record_with_its_samples_and_files(tmp_path: Path) -> None:
     first = trained(tmp_path, 4, state="stopped")
-    first.files += ["unfinished/a_00004.safetensors"]
+    first.files["unfinished/a_00004.safetensors"] = 4
     first.write()
     trained(tmp_path, 8, at=4)
     found = details(tmp_path, NAME)
     assert found is not None and found["samples"] == [2, 4, 6, 8]
     assert found["started"] == first.started < found["ended"]
+    assert found["saved_at"] == {"unfinished/a_00004.safetensors": 4}
     assert found["files"] == ["unfinished/a_00004.safetensors"]
     assert found["captions"] == [["joint"]] * 4
     pictures = [folder(tmp_path).picture(step) for step in (2, 8)]
@@ -90,7 +103,7 @@ def test_resumed_run_goes_on_in_its_record_with_its_samples_and_files(tmp_path: 
 
 def test_run_that_starts_anew_takes_the_record_once_it_has_come_as_far(tmp_path: Path) -> None:
     before = trained(tmp_path, 4)
-    before.files += ["old.safetensors"]
+    before.files["old.safetensors"] = 3
     before.write()
     trained(tmp_path, 2, state="cancelled")
     found = details(tmp_path, NAME)
@@ -129,6 +142,7 @@ def test_saved_result_is_noted_in_the_record_which_stays_when_the_checkpoint_goe
     assert not kept.path.exists()
     (entry,) = entries(tmp_path)
     assert entry["files"] == ["my_dog_00001_.safetensors"]
+    assert entry["saved_at"] == {"my_dog_00001_.safetensors": 4}
 
 
 def test_stopped_or_killed_training_continues_while_its_checkpoint_is_there(tmp_path: Path) -> None:
@@ -188,6 +202,7 @@ def test_choice_deletes_records_of_its_trainings_and_everything_all(
         {"started": float("inf")},
         {"step": -1},
         {"files": [1]},
+        {"saved_at": {"a": "b"}},
         {"title": None},
         {"samples": ["../1"]},
     ],

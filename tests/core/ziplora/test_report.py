@@ -54,7 +54,7 @@ def report(
     ],
 )  # fmt: skip
 def test_a_report_says_for_whom_the_merge_is_better(after: Retention, says: str) -> None:
-    assert f"(lower is better): {says}\n" in report(after=after)
+    assert f"direct merge → ZipLoRA: {says}\n" in report(after=after)
 
 
 def test_an_open_joint_prompt_is_a_warning() -> None:

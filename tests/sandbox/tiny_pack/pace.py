@@ -30,7 +30,8 @@ class PacedTraining:
             name.replace(PACK, ".ziplora_core.training.interface")
         ].TrainingRecord()
         hidden = SimpleNamespace(unique_id=unique_id, extra_pnginfo=None, prompt=None)
-        node = SimpleNamespace(hidden=hidden, INPUT_TYPES=self.INPUT_TYPES)
+        schema = SimpleNamespace(inputs=[])
+        node = SimpleNamespace(hidden=hidden, define_schema=lambda: schema)
         started = time.perf_counter()
         with progress.followed(node, steps) as watch:
             for step in range(1, steps + 1):

@@ -57,7 +57,7 @@ def test_trainings_are_listed_limited_and_deleted(own: ComfyServer) -> None:
     assert f"{second}, ZipLoRA, step " in lines and " of 40, unfinished, " in lines
 
     limits = {"change_limits": True, "most_folders": 2, "most_days": 3.0, "most_gigabytes": 0.0}
-    assert past(own, **limits).startswith("limits from the next training on: 2, 3 days")
+    assert past(own, **limits).startswith("limits from now on: 2, 3 days")
     assert "limits: 2, 3 days" in past(own)
     graph = Graph()
     node = merge(graph, 3)
@@ -71,6 +71,10 @@ def test_trainings_are_listed_limited_and_deleted(own: ComfyServer) -> None:
     assert past(own, delete="finished").startswith(f"deleted: {first}, ")
     assert folders(own) == set()
     assert past(own, delete="finished").startswith("deleted: nothing is kept that is finished")
+    said = past(own, **{**limits, "most_days": 1e-9})  # which nothing that is kept is within
+    assert f"removed to stay within these limits: {second} (nothing to resume)" in said
+    assert "0 records of trainings" in said
+    past(own, **limits)
 
 
 def test_training_is_listed_again_in_every_run(own: ComfyServer) -> None:

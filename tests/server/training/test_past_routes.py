@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 
 from sandbox.server import ComfyServer, PromptRejected
+from ziplora_core.training.about import About, write_about
+from ziplora_core.training.checkpoint import CheckpointFolder
+from ziplora_core.training.interface import TrainingRecord
+from ziplora_core.training.records import RecordFolder
+from ziplora_core.training.run_history import Run
+from ziplora_core.training.run_record import RunRecord
 
 from ..dreambooth import test_train
 from ..graph import Graph, report, succeeded
 from .test_control import run_until
 
 PROMPT = "a photo of a dog whose training is stopped and continued"
+ALIKE = "a photo of a dog in two trainings whose nodes have the same values"
 STEPS = 200
 
 
@@ -64,6 +71,7 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
     assert (stopped["state"], stopped["steps"]) == ("stopped", STEPS)
     assert 5 <= stopped["step"] == run["step"] < STEPS
     so_far, end = stopped["files"]
+    assert stopped["saved_at"] == {so_far: int(so_far[-17:-12]), end: stopped["step"]}
     assert so_far.startswith("unfinished/past_dog_000") and so_far.count("_") == 2
     assert end.startswith("past_dog_0") and (server.output / "loras" / so_far).exists()
 
@@ -80,6 +88,7 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
     assert node not in succeeded(server, graph).executed  # Run alone does not train on
     asked = server.post(f"{place}/continue", {})
     assert (asked["prompt"], asked["node_id"]) == (graph.prompt, node)
+    assert asked["step"] == stopped["step"]
     going = run_until(
         server, graph, node, stopped["step"] + 2, lambda: server.post("/ziplora/stop", {})
     )
@@ -95,3 +104,59 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
         with pytest.raises(PromptRejected) as gone:
             server.get(place + path)
         assert gone.value.status == 404
+
+
+def test_of_two_trainings_that_differ_before_the_node_only_the_continued_one_trains_again(
+    server: ComfyServer,
+) -> None:
+    graphs = []
+    for warm_up in (2, 3):
+        graph = Graph()
+        options = graph.out("TrainingOptions", **{**test_train.OPTIONS, "warm_up_steps": warm_up})
+        node = test_train.train(
+            graph, test_train.plain(graph), prompt=ALIKE, options=options, steps=STEPS, seed=78
+        )
+        test_train.save(graph, node, "alike")
+        run_until(server, graph, node, 3, lambda: server.post("/ziplora/stop", {}))
+        assert node not in succeeded(server, graph).executed
+        graphs.append(graph)
+    stopped = [e for e in server.get("/ziplora/past")["trainings"] if e["title"] == ALIKE]
+    server.post(f"/ziplora/past/{min(stopped, key=lambda e: e['ended'])['name']}/continue", {})
+    first, second = graphs
+    assert node not in succeeded(server, second).executed
+    going = run_until(server, first, node, 4, lambda: server.post("/ziplora/stop", {}))
+    assert "resumed at " in report(going, node)
+
+
+def test_record_of_a_closed_form_leaves_out_what_gradient_steps_alone_use(
+    server: ComfyServer,
+) -> None:
+    graph = Graph()
+    node = graph.optimise(graph.pair(), solver="closed_form", passes=1, calibration_states=2)
+    graph.node("PreviewAny", source=[node, 3])
+    succeeded(server, graph)
+    name = server.get(f"/ziplora/training/{node}")["folder"]
+    settings = server.get(f"/ziplora/past/{name}")["settings"]
+    own = {row["input"] for row in settings if not row["node"]}
+    assert {"solver", "layers", "passes"} <= own
+    assert not own & {"steps", "learning_rate", "similarity", "similarity_weight"}
+
+
+def test_killed_training_goes_on_from_its_checkpoint_though_its_record_is_of_a_later_step(
+    server: ComfyServer,
+) -> None:
+    name = f"{8:016x}-{4:08x}"
+    kept = CheckpointFolder(server.output / "ziplora" / "checkpoints" / name)
+    kept.path.mkdir(parents=True)
+    kept.state_file.touch()
+    write_about(kept.path, About("DreamBooth", "a dog", steps=8, step=4))
+    run = Run("5", 8)
+    run.resumes = True
+    run.update(TrainingRecord({"loss": [1.0] * 6}, 6))
+    said = {"method": "DreamBooth", "title": "a dog", "key": "", "settings": []}
+    record = RunRecord(RecordFolder.beside(kept.path), run, said)
+    record.write()
+    record.folder.write_request({}, None)
+    assert server.get(f"/ziplora/past/{name}")["step"] == 6
+    assert server.post(f"/ziplora/past/{name}/continue", {})["step"] == 4
+    assert delete(server, name) == 200

@@ -249,5 +249,5 @@ def test_closed_form_without_steps_has_a_loss_to_plot(server: ComfyServer) -> No
     solved = graph.optimise(graph.pair(), solver="closed_form", calibration_states=3)
     graph.node("LossGraphNode", loss=[solved, 2], filename_prefix="closed_form")
     said = report(succeeded(server, graph), solved)
-    assert "error on held-out samples, as a share of the direct merge's: 1.00 → " in said
+    assert "error on noise not learned from, as a share of the direct merge's: 1.00 → " in said
     assert "memory=" not in said, "no backward pass, no plan for one"

@@ -107,7 +107,7 @@ def solve_on_model(
     ]
     if settings.options.held_out_draws:
         shares = " → ".join(f"{error:.2f}" for error in errors)
-        lines.append(f"error on held-out samples, as a share of the direct merge's: {shares}")
+        lines.append(f"error on noise not learned from, as a share of the direct merge's: {shares}")
         solved.errors = errors
     by_name = {name: solved.columns[keys[name]] for name in trained}
     return replace(solved, columns=by_name, notes=lines + solved.notes)

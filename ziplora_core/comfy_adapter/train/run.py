@@ -109,14 +109,13 @@ def run_loop(
 
     def on_start(record: TrainingRecord) -> None:
         if folder:
-            callbacks.on_start(folder, record)
+            callbacks.on_start(folder, record, options.resume == "auto")
 
     loop_callbacks = LoopCallbacks(
         export, on_step, callbacks.should_stop, on_start, on_end, start_counts, parts, free_memory
     )
     if folder is None:
         return train(task, steps, options, loop_callbacks)
-    callbacks.on_folder(folder, options.resume == "auto")
     with kept_within_limits(folder.path, "trainings", notes) as lines:
         record = train(task, steps, options, loop_callbacks, folder)
         save_if_asked(record, due=False)  # during the last step, or with a stop

@@ -59,7 +59,7 @@ def save_so_far(
             break
         names.append(saved)
     if names:
-        callbacks.on_saved(names)
+        callbacks.on_saved(names, step)
     if failed:
         written = f" Written was {' and '.join(names)}." if names else ""
         logger.warning("ZipLoRA: not saved. %s%s", failed, written)

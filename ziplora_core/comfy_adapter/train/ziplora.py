@@ -146,7 +146,7 @@ class ZipLoRASession:
                 )  # fmt: skip
 
             if not steps:
-                callbacks.on_folder(folder, False)
+                callbacks.on_start(folder, TrainingRecord(), False)
             solved = solved_once(
                 None if steps else folder, task.coefficients, settings, callbacks, self.notes, solve
             )
