@@ -27,8 +27,10 @@ from .train.training_nodes import Trainer, pack_module  # noqa: E402
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Leave a test of many trainers with every third one: they share their loop and its guards."""
+    """Leave a test of many trainers with every third one, as they share their loop and its guards,
+    and one of all families of models with every second one."""
     leave_every(item, "trainer", 3)
+    leave_every(item, "family", 2)
 
 
 @pytest.fixture(autouse=True)
