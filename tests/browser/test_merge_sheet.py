@@ -172,8 +172,8 @@ def test_sheet_outlives_what_the_server_should_not_say(tab: Page, renderer: str)
     look_at(tab, "FindMerge")
     searching = panel(tab, SEARCH)
     for state, words in (("running", "image 5 of 26 · 2 images/s · 11 s left · 1.0 of 8.0 GiB"),
-                         ("stopped", "Stopped, with the best so far."),
-                         ("cancelled", "Cancelled.")):  # fmt: skip
+                         ("stopped", "Stopped, with the best so far"),
+                         ("cancelled", "Cancelled")):  # fmt: skip
         said = message(tab, "FindMerge", 5, state=state, points={"step": []}, status="")
         tab.evaluate(DISPATCH, {**said, "steps": 26})
         expect(searching).to_contain_text(words)
