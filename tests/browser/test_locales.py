@@ -74,7 +74,7 @@ def test_nodes_in_chinese_are_named_in_chinese(chinese_page: Page) -> None:
     training = panel(chinese_page, "ZipLoRA 学习合并 的训练")
     chinese_page.evaluate(DISPATCH, message(chinese_page, "ZipLoRAOptimize", 100, state="stopped"))
     expect(training).to_contain_text("第 100 / 400 步")
-    expect(training).to_contain_text("已停止，并保留已学到的内容。")
+    expect(training).to_contain_text("已停止，并保留已学到的内容")
     expect(training.get_by_role("button", name="停止并保留")).to_be_disabled()
     expect(panel(chinese_page, "ZipLoRA 学习合并 的分布图")).to_be_visible()
     words: str = training.evaluate("(e) => e.innerText")
