@@ -57,8 +57,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty|0 bytes"),
     "rank0": (lora_file(factors(Q, 64, 64, rank=0)), "rank of at least 1"),
     "wrong_shape": (lora_file(factors(Q, 63, 64)), r"module .*attn1_to_q: found down \(2, 63\)"),
-    "sd15": (lora_file(factors(SD15, 768, 320)), "^[^:]*: found a LoRA for Stable Diffusion 1"),
-    "flux": (lora_file(factors(FLUX, 3072, 9216)), "^[^:]*: found a LoRA for FLUX"),
+    "sd15": (lora_file(factors(SD15, 768, 320)), "found LoRAs for SDXL and for Stable Diffusion 1"),
+    "flux": (lora_file(factors(FLUX, 3072, 9216)), "found LoRAs for SDXL and for FLUX.1"),
 }
 
 

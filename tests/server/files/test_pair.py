@@ -92,9 +92,8 @@ def test_lora_that_does_nothing_is_refused_where_it_is_loaded(
     nothing = {key: t * (0 if key.endswith(ends) else 1) for key, t in tensors.items()}
     graph = Graph()
     pair = graph.pair(style=put("nothing.safetensors", nothing))
-    merged = graph.direct(pair)
-    graph.save(merged, "never")
-    message = refusal(server, graph, merged)
+    graph.save(graph.direct(pair), "never")
+    message = refusal(server, graph, pair)
     assert message.startswith("nothing.safetensors (style): found a LoRA that does nothing")
     assert "expected a trained LoRA" in message and message.endswith(".")
 
@@ -171,13 +170,14 @@ OTHERS: dict[str, tuple[dict[str, Tensor], str]] = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_lora_for_another_base_is_refused_by_its_name_where_it_meets_the_model(
+def test_loras_for_two_bases_are_refused_by_both_names_where_they_are_loaded(
     case: str, server: ComfyServer, put: Put
 ) -> None:
     tensors, base = OTHERS[case]
     graph = Graph()
     pair = graph.pair(style=put("other.safetensors", tensors))
-    merged = graph.direct(pair)
-    graph.save(merged, "never")
-    message = refusal(server, graph, merged)
-    assert message.startswith(f"other.safetensors: found a LoRA for {base}, expected a LoRA for SD")
+    graph.save(graph.direct(pair), "never")
+    message = refusal(server, graph, pair)
+    assert message.startswith(
+        f"my_subject.safetensors and other.safetensors: found LoRAs for SDXL and for {base}"
+    )
