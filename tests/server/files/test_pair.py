@@ -162,8 +162,11 @@ def sd15(names: list[str]) -> dict[str, Tensor]:
 PLAIN = ["lora_down.weight", "lora_up.weight"]
 OTHERS: dict[str, tuple[dict[str, Tensor], str]] = {
     "SD 1.x": (sd15(PLAIN), "Stable Diffusion 1.x"),
-    "FLUX.1 LoKr": (
-        {f"lycoris_double_blocks_0_img_attn_qkv.lokr_w{i}": torch.ones(4, 4) for i in (1, 2)},
+    "FLUX.1": (
+        {
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.ones(2, 64),
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.ones(192, 2),
+        },
         "FLUX.1",
     ),
 }  # fmt: skip
