@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_base as bases
 import comfy.model_sampling
-import comfy.supported_models as configs
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...files.base_model import SD1, SD2, SDXL
 from ...files.families import FAMILIES, Family
 from ...lora.factors import NATIVE_PREFIX, UNET_PREFIX
 
-_NAMES: tuple[tuple[type, str], ...] = (
-    (bases.SDXL, SDXL),
-    (configs.SD15, SD1),
-    (configs.SD20, SD2),
-    (bases.Chroma, "Chroma"),
-    (bases.Flux2, "FLUX.2"),
-    (bases.Flux, "FLUX.1"),
-    (configs.ZImage, "Z-Image"),
-    (bases.Lumina2, "Lumina 2"),
-    (bases.QwenImage, "Qwen-Image"),
-    (bases.Krea2, "Krea 2"),
-    (bases.Anima, "Anima"),
-    (bases.WAN21, "Wan"),
-)
-"""ComfyUI's class of a model or of its configuration, and the family; the first match counts."""
+_NAMES = {
+    "SDXL": SDXL,
+    "SD15": SD1,
+    "SD20": SD2,
+    "Chroma": "Chroma",
+    "Flux2": "FLUX.2",
+    "Flux": "FLUX.1",
+    "ZImage": "Z-Image",
+    "Lumina2": "Lumina 2",
+    "QwenImage": "Qwen-Image",
+    "Krea2": "Krea 2",
+    "Anima": "Anima",
+    "WAN21": "Wan",
+}
+"""The name of ComfyUI's class of a model or of its configuration, and the family; the first match
+counts. By name, as an older ComfyUI does not have all of them."""
 
 
 def family_of(model: Any) -> Family:
     """Return the family of a `BaseModel`; one that is not listed goes by ComfyUI's name for it."""
-    for kind, name in _NAMES:
-        if isinstance(model, kind) or isinstance(model.model_config, kind):
+    kinds = (*type(model).__mro__, *type(model.model_config).__mro__)
+    known = {kind.__name__ for kind in kinds}
+    for kind, name in _NAMES.items():
+        if kind in known:
             return FAMILIES[name]
     name = type(model).__name__
     prefix = UNET_PREFIX if isinstance(model.diffusion_model, UNetModel) else NATIVE_PREFIX
