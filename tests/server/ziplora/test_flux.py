@@ -82,7 +82,7 @@ def test_merge_in_two_spellings_is_learned_saved_and_drawn_as_the_stock_loader_d
     ours = draw(graph, [applied, 0], "ours")
     base = draw(graph, graph.model, "base")
     result = succeeded(server, graph)
-    assert "error on held-out samples" in report(result, merged)
+    assert "error on noise not learned from" in report(result, merged)
     path = saved_path(result, saved)
     said = read_lora(path)
     assert [*said.modules] == ["lora_unet_double_blocks_0_img_attn_qkv"]
