@@ -205,6 +205,7 @@ LOOKS_ELSEWHERE = """
 LATER = "(by) => { const { now } = Date; Date.now = () => now() + by; }"
 
 
+@pytest.mark.thorough
 def test_long_training_that_ends_unseen_is_notified_once_the_bell_was_pressed(
     browser: Browser, server: ComfyServer
 ) -> None:

@@ -52,6 +52,7 @@ def test_steps_every_row_is_there_and_finite(step_costs: Table) -> None:
     assert step_costs.rows[steps.BASE]["units"] == 2
 
 
+@pytest.mark.thorough
 def test_steps_the_public_arithmetic_has_our_losses_at_first(step_costs: Table) -> None:
     assert step_costs.facts["losses apart"] < 1e-4
 

@@ -37,6 +37,7 @@ def measured() -> Measured:
     return {pair.name: of(pair) for pair in TUNING}
 
 
+@pytest.mark.thorough
 def test_both_right_is_said_of_the_subject_in_the_style_alone(measured: Measured) -> None:
     for pair, shown in measured.items():
         right = {name: sum(found["both right"]) / 4 for name, found in shown.items()}

@@ -128,6 +128,7 @@ def test_pictures_are_the_samplers_and_scores_are_the_scorers(
     assert scorer.describe()[0] in result.report
 
 
+@pytest.mark.thorough
 def test_found_is_deterministic_and_no_less_than_the_merge_as_it_is(
     model: ModelPatcher, clip: comfy.sd.CLIP
 ) -> None:
@@ -172,6 +173,7 @@ class Watched:
         self.steps.append(record.step)
 
 
+@pytest.mark.thorough
 def test_search_can_be_followed(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
     watched = Watched()
     inputs = inputs_of(model, clip)

@@ -174,6 +174,7 @@ def test_judging_is_bit_identical_and_depends_on_the_seed(
     assert whole.pictures == first.pictures
 
 
+@pytest.mark.thorough
 def test_loras_on_the_model_are_named(model: ModelPatcher, clip: comfy.sd.CLIP) -> None:
     how = sampling(clip)
     pictures = drawn(model, how, (7,))[0]

@@ -144,6 +144,7 @@ def test_closed_form_of_other_layers(
     assert "keep coefficient 1" not in result.report
 
 
+@pytest.mark.thorough
 def test_cancel_in_the_closed_form_leaves_the_model_clean(
     model: ModelPatcher, clip: comfy.sd.CLIP, tmp_path: Path
 ) -> None:

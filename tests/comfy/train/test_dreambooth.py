@@ -139,6 +139,7 @@ def test_train_resumed_equals_never_stopped_bit_for_bit(
     assert equal(resumed.modules.values(), whole.modules.values())
 
 
+@pytest.mark.thorough
 def test_train_same_seed_same_lora_other_seed_not(tmp_path: Path) -> None:
     first, second = (run(SETTINGS, tmp_path / name) for name in "ab")
     other = run(replace(SETTINGS, seed=1), tmp_path)
@@ -214,6 +215,7 @@ def test_prior_preservation_lowers_the_drift_on_the_class_prompt(
     assert "prior preservation: 4 class pictures, drawn by this model" in rehearsed.report
 
 
+@pytest.mark.thorough
 def test_class_pictures_equal_the_stock_samplers_and_are_kept(tmp_path: Path) -> None:
     given, shapes = inputs(), []
     settings = replace(SETTINGS, steps=1, class_prompt=CLASS_PROMPT)

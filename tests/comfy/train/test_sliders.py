@@ -71,6 +71,7 @@ def flat(result: SliderResult) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [WORDS, pytest.param(PICTURES, marks=pytest.mark.thorough)],

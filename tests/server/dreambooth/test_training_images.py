@@ -185,6 +185,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.thorough
 def test_name_in_brackets_is_learned_as_the_prompt_with_escaped_brackets(
     server: ComfyServer,
 ) -> None:

@@ -106,6 +106,7 @@ def test_training_is_listed_saved_by_its_name_stopped_continued_and_deleted(
         assert gone.value.status == 404
 
 
+@pytest.mark.thorough
 def test_of_two_trainings_that_differ_before_the_node_only_the_continued_one_trains_again(
     server: ComfyServer,
 ) -> None:
