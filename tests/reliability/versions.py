@@ -6,7 +6,7 @@ import re
 import subprocess
 from xml.etree import ElementTree
 
-from sandbox.matrix import ROWS, Outcome, try_row
+from sandbox.matrix import ROWS, Outcome, latest
 from sandbox.paths import ROOT, SANDBOX
 
 from .promise import Promise
@@ -16,7 +16,7 @@ PYTEST = SANDBOX / "venv" / "bin" / "pytest"
 
 
 def measure(short: bool) -> list[Promise]:
-    """Look for what the pack needs of this ComfyUI; unless `short`, run the whole matrix too."""
+    """Look for what the pack needs of this ComfyUI; unless `short`, gather the matrix too."""
     return [canary()] if short else [canary(), *matrix()]
 
 
@@ -41,8 +41,8 @@ def canary() -> Promise:
 
 
 def matrix() -> list[Promise]:
-    """Run all rows of `make matrix`: those whose tests pass, and those that are refused."""
-    outcomes = [try_row(row) for row in ROWS]
+    """Gather the rows of `make matrix`, those that have not run yet by running them."""
+    outcomes = [latest(row) for row in ROWS]
     tested = [outcome for outcome in outcomes if not outcome.row.refused]
     refused = [outcome for outcome in outcomes if outcome.row.refused]
     return [
