@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from comfy_api.latest import io, ui
 
 from ...ziplora_core.comfy_adapter.data.picture_file import parse_colour
 from ...ziplora_core.comfy_adapter.data.picture_folder import folder_fingerprint, read_pictures
 from ...ziplora_core.comfy_adapter.folders import input_subfolders, listed_subfolder
+from ...ziplora_core.errors import ZipLoRAError
 from ..shared.before_run import checked, unless_linked
 from ..shared.outputs import report_output
 from ..shared.picked import picked_names
@@ -53,11 +56,7 @@ class LoadTrainingImages(io.ComfyNode):
     def validate_inputs(
         cls, folder: str | None = None, background: str | None = None
     ) -> bool | str:
-        place = "ComfyUI's input folder"
-        return checked(
-            lambda: picked_names(input_subfolders(), place, {"folder": folder}),
-            unless_linked(parse_colour, background),
-        )
+        return checked(lambda: _picked(folder), unless_linked(parse_colour, background))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", background: str = "") -> list[object]:
@@ -69,6 +68,16 @@ class LoadTrainingImages(io.ComfyNode):
         log_warnings("LoadTrainingImages", read.report)
         captions = read.captions or [""] * len(read.pictures)
         return io.NodeOutput(read.pictures, captions, read.report, ui=ui.PreviewText(read.report))
+
+
+def _picked(folder: str | None) -> bool | str:
+    """Check the folder; the input folder is walked through only for the advice on one not there."""
+    if folder is None:
+        return True
+    with suppress(ZipLoRAError):
+        listed_subfolder(str(folder))
+        return True
+    return picked_names(input_subfolders(), "ComfyUI's input folder", {"folder": folder})
 
 
 NODES = [LoadTrainingImages]

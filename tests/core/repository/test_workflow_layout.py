@@ -12,6 +12,8 @@ from sandbox.paths import ROOT
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 TITLES = {file.stem for file in FILES}
+LEGIBLE = 8 / 14
+"""The frontend's canvas draws no words where their 14 pixels become less than 8."""
 PROMPT, NEGATIVE = ("#232", "#353"), ("#322", "#533")
 Node = dict[str, Any]
 
@@ -35,6 +37,10 @@ def test_links_run_from_left_to_right_or_down_a_column(workflow: Node) -> None:
         (x, y), (right, _) = origin["pos"], target["pos"]
         apart = right >= x + origin["size"][0]
         assert apart or (right == x and target["pos"][1] > y), (target["type"], name)
+
+
+def test_words_are_drawn_at_the_zoom_a_workflow_opens_with(workflow: Node) -> None:
+    assert LEGIBLE < workflow["extra"]["ds"]["scale"] <= 1
 
 
 def test_images_are_saved_right_of_where_they_are_decoded(workflow: Node) -> None:
