@@ -76,7 +76,10 @@ class Outcome:
 
 
 def try_row(row: Row, tests: tuple[str, ...] = ()) -> Outcome:
-    """Set up a row's sandbox, run its tests, or `tests`, and count what they say."""
+    """Set up a row's sandbox, run its tests, or `tests`, and count what they say.
+
+    Whole files or folders among `tests` take the place of what they said before.
+    """
     if row.refused:
         return see_refusal(row)
     try:
@@ -91,6 +94,8 @@ def try_row(row: Row, tests: tuple[str, ...] = ()) -> Outcome:
             [*map(str, command), f"--junitxml={report}", *row.leaving_out, *(tests or row.tests)],
             cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
+    if tests and report.is_file() and all((ROOT / test).exists() for test in tests):
+        replace_results(row.results, report)
     return read_results(row, report)
 
 
@@ -127,6 +132,20 @@ def read_results(row: Row, report: Path) -> Outcome:
     return Outcome(row, len(cases) - len(bad) - skipped, len(bad), skipped, names, seconds)
 
 
+def replace_results(kept: Path, report: Path) -> None:
+    """Put a report's test files into the kept results, in the place of theirs."""
+    if not kept.is_file():
+        return
+    results, newer = ElementTree.parse(kept), ElementTree.parse(report)
+    files = {case.get("classname") for case in newer.iter("testcase")}
+    for suite in results.iter("testsuite"):
+        for case in suite.findall("testcase"):
+            if case.get("classname") in files:
+                suite.remove(case)
+    results.getroot().extend(newer.iter("testsuite"))
+    results.write(kept, encoding="utf-8")
+
+
 def latest(row: Row) -> Outcome:
     """Return what all tests of a row said when they ran last; run them if they never did."""
     return read_results(row, row.results) if row.results.is_file() else try_row(row)
@@ -137,7 +156,7 @@ def main() -> int:
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(prog="make matrix ARGS=…", description=__doc__)
     parser.add_argument("rows", nargs="*", help=", ".join(names), metavar="row")
-    parser.add_argument("--tests", nargs="+", default=[], help="instead of the row's own")
+    parser.add_argument("--tests", nargs="+", default=[], help="instead of all of the row")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(names):
         parser.error(f"found {', '.join(unknown)}, expected some of {', '.join(names)}")

@@ -25,7 +25,8 @@ from ziplora_core.training.options import TrainingOptions
 
 from .. import helpers
 
-FORMATS = ("nvfp4", "float8_e4m3fn", "mxfp8", "int8_tensorwise")
+SINCE_0_27 = {"int8_tensorwise"}
+FORMATS = ("nvfp4", "float8_e4m3fn", "mxfp8", *(SINCE_0_27 & QUANT_ALGOS.keys()))
 
 
 def quantised(form: str) -> ModelPatcher:
