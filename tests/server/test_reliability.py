@@ -11,7 +11,6 @@ import pytest
 from reliability import parts
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["faults", "fuzz", "others"])
 def test_every_promise_of_the_part_holds(name: str) -> None:
     found = parts.measure(parts.known()[name], short=True).promises
