@@ -11,8 +11,8 @@ from ...ziplora_core.comfy_adapter.apply.lora import apply_lora
 from ...ziplora_core.comfy_adapter.folders import lora_path
 from ...ziplora_core.comfy_adapter.model.pair_on_model import compare_loras
 from ...ziplora_core.files import read_lora
-from ...ziplora_core.files.base_model import refuse_two_bases
 from ...ziplora_core.files.merge_file import merged_from_lora
+from ...ziplora_core.files.same_base import refuse_two_bases
 from ...ziplora_core.files.writer import lora_model
 from ...ziplora_core.lora.comparison import (
     idle_unets,

@@ -24,7 +24,8 @@ from ..lora.factors import LoraFactors
 from .atomic import Part, unwritable, write_bytes
 from .key_formats import name_module
 from .reader import PEFT_SETTINGS
-from .writer import DTYPES, WrittenFile, file_alpha, file_parts, kohya_tensors, write_checked
+from .safetensors_writer import file_parts
+from .writer import DTYPES, WrittenFile, file_alpha, kohya_tensors, write_checked
 
 PREFIXES = {
     "comfy": {

@@ -10,33 +10,29 @@ network has them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import ZipLoRAError, problem, refuse_unknown
+from ..errors import problem, refuse_unknown
 from ..lora.factors import NATIVE_PREFIX, LoraFactors, LoraModel, inside_unet, is_unet
 from ..lora.magnitude import exceeds
 from ..lora.origin import Origin
 from .atomic import Part, unwritable, write_bytes
-from .compare import all_finite, relative_error
+from .compare import relative_error
 from .half_precision import comparable, within_fp16
 from .key_formats import DIFFUSERS_UNET_NAME
 from .reader import read_lora
-from .safetensors_reader import DTYPES as FILE_DTYPES
+from .safetensors_writer import file_parts, not_finite
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 1e-2, "bf16": 5e-2, "fp32": 1e-5}
 """Largest relative error of a module that counts as rounding."""
-_DTYPE_NAMES = {dtype: name for name, dtype in FILE_DTYPES.items()}
 _TEXT_ENCODER = re.compile(r"lora_te[12]_text_(model|projection)")
 _QKV = ".attention.qkv"
 
@@ -84,7 +80,7 @@ def kohya_tensors(
     tensors: dict[str, Tensor] = {}
     for name, factors in modules.items():
         if exceeds(factors, torch.finfo(dtype).max):
-            raise _not_finite(name, dtype)
+            raise not_finite(name, dtype)
         native = name.startswith(NATIVE_PREFIX)
         own = float(factors.rank) if native else alpha
         fold = factors.scale * factors.rank / own
@@ -159,39 +155,6 @@ def with_qkv_apart(modules: Mapping[str, LoraFactors]) -> dict[str, LoraFactors]
     return apart
 
 
-def file_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Part]:
-    """Serialise CPU tensors, with their hashes in the metadata: header, then the tensors' bytes.
-
-    The bytes are views of the tensors, not copies. Tensors are sorted by descending item size,
-    which keeps them aligned, then by key.
-
-    Raises:
-        ZipLoRAError: a tensor is not finite.
-    """
-    entries: dict[str, object] = {}
-    body: list[Part] = []
-    end = 0
-    for key in sorted(tensors, key=lambda key: (-tensors[key].itemsize, key)):
-        tensor = tensors[key]
-        if not all_finite(tensor):
-            raise _not_finite(key, tensor.dtype)
-        body.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        begin, end = end, end + tensor.nbytes
-        dtype = _DTYPE_NAMES[tensor.dtype]
-        entries[key] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [begin, end]}
-    hashes = _hashes(entries, body, metadata)
-    return [_header(entries, {**metadata, **hashes}), *body]
-
-
-def _not_finite(subject: str, dtype: torch.dtype) -> ZipLoRAError:
-    return problem(
-        subject,
-        found=f"NaN or infinity in {dtype}",
-        expected="finite numbers",
-        advice="Save with dtype fp32 or bf16; if this persists, the merge itself failed.",
-    )
-
-
 def write_lora(
     path: Path, modules: Mapping[str, LoraFactors], metadata: Mapping[str, str], dtype: str
 ) -> WrittenFile:
@@ -257,36 +220,3 @@ def _read_back(path: Path, modules: Mapping[str, LoraFactors], dtype: str) -> Wr
             advice="Save with dtype fp32: the factors are too small or too large for this dtype.",
         )
     return WrittenFile(path, written.sha256, error)
-
-
-def _hashes(
-    entries: Mapping[str, object], body: Sequence[Part], metadata: Mapping[str, str]
-) -> dict[str, str]:
-    """Compute the SHA-256 of the tensors' bytes, as every tool does, and kohya's old short hash.
-
-    The latter is 8 hex digits over the 64 KiB at 1 MiB of a file with only the `ss_` metadata.
-    """
-    head = _header(entries, {k: text for k, text in metadata.items() if k.startswith("ss_")})
-    whole, legacy = hashlib.sha256(), hashlib.sha256(head[0x100000:0x110000])
-    start, end = (max(0, at - len(head)) for at in (0x100000, 0x110000))
-    for part in body:
-        whole.update(part)
-        legacy.update(part[start:end])
-        start, end = max(0, start - len(part)), max(0, end - len(part))
-    return {
-        "sshs_model_hash": whole.hexdigest(),
-        "sshs_legacy_hash": legacy.hexdigest()[:8],
-        "modelspec.hash_sha256": f"0x{whole.hexdigest()}",
-    }
-
-
-def _header(entries: Mapping[str, object], metadata: Mapping[str, str]) -> bytes:
-    """Build a file's header, with sorted metadata.
-
-    The safetensors library writes metadata in the order of a hash map, which differs from process
-    to process; here, the same merge gives the same bytes.
-    """
-    header = {"__metadata__": dict(sorted(metadata.items())), **entries}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text

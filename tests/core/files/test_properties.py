@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ziplora_core.files import lora_from_tensors, read_lora
 from ziplora_core.files.peft_patterns import name_patterns
-from ziplora_core.files.writer import DTYPES, file_parts, kohya_tensors, lora_bytes
+from ziplora_core.files.safetensors_writer import file_parts
+from ziplora_core.files.writer import DTYPES, kohya_tensors, lora_bytes
 from ziplora_core.lora.factors import LoraFactors
 from ziplora_core.lora.magnitude import bound, exceeds
 from ziplora_core.lora.merged import MergedLoRA, join

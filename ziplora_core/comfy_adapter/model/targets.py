@@ -11,8 +11,8 @@ import comfy.utils
 from torch import nn
 
 from ...errors import problem
-from ...files.base_model import refuse_other_base
 from ...files.key_formats import name_module
+from ...files.same_base import refuse_other_base
 from ...lora.factors import NATIVE_PREFIX, UNET_PREFIX, LoRA, LoraFactors, kohya_name
 from .bases import Place, clip_place, unet_place
 from .family import family_of

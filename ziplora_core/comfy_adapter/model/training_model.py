@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
-import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
@@ -18,9 +17,10 @@ from ...training.branches import Branches, Gates, lengthened
 from . import conditioning as cond
 from .block_checkpointing import checkpointed_blocks
 from .branch_hooks import BranchHooks
-from .family import family_of, is_flow, latent_shape
+from .family import family_of
 from .in_place import norms_on_copies
 from .memory_advice import run_or_free_memory
+from .noise_schedule import NoiseSchedule
 from .private_copy import (
     compute_dtype,
     in_training,
@@ -35,7 +35,7 @@ _ALL = 10**20
 """A number of bytes above the memory of any card."""
 
 
-class TrainingModel:
+class TrainingModel(NoiseSchedule):
     """The frozen model with its branches, and the predictions it makes.
 
     Args:
@@ -55,11 +55,10 @@ class TrainingModel:
         dtype: torch.dtype,
         keep_loaded: Sequence[Any] = (),
     ) -> None:
-        self.patcher, self.dtype = patcher, dtype
+        super().__init__(patcher)
+        self.dtype = dtype
         self.patchers = [patcher, *keep_loaded]
         self.hooks = BranchHooks(branches)
-        self.sigmas: Tensor = self.sampling.sigmas.cpu()
-        """σ of every timestep, ascending; on the CPU, so that a look-up waits for no device."""
         self.checkpointing = False
         self.one_by_one = False
         self.evaluations = 0
@@ -83,40 +82,11 @@ class TrainingModel:
         return self.patcher.model
 
     @property
-    def sampling(self) -> Any:
-        """The MODEL's own sampling object, with prediction type and noise schedule."""
-        return self.patcher.get_model_object("model_sampling")
-
-    @property
-    def v_prediction(self) -> bool:
-        return isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
-
-    @property
-    def flow(self) -> bool:
-        return is_flow(self.model)
-
-    @property
     def cast_bytes(self) -> int:
         """The bytes that autograd keeps as copies of weights that are cast in every layer (fp8)."""
         weights = list(self.model.diffusion_model.parameters())
         cast = sum(w.numel() for w in weights if is_quantised(w) or w.dtype != self.dtype)
         return cast * self.dtype.itemsize
-
-    @property
-    def timesteps(self) -> int:
-        return len(self.sigmas)
-
-    def draw_timestep(self, rng: torch.Generator) -> int:
-        """Draw a timestep: uniform, and for a flow logit-normal (Esser et al. 2024,
-        arXiv:2403.03206, sec. 3.1), of the model's own shifted schedule."""
-        if not self.flow:
-            return int(torch.randint(self.timesteps, (), generator=rng))
-        place = torch.randn((), generator=rng).sigmoid()
-        return min(int(place * self.timesteps), self.timesteps - 1)
-
-    @property
-    def device(self) -> torch.device:
-        return self.patcher.load_device
 
     @property
     def branches(self) -> Mapping[str, Branches]:
@@ -141,9 +111,6 @@ class TrainingModel:
     ) -> Tensor:
         """Compute the model's prediction (eps, v or velocity) with the gated branches, float32.
 
-        `apply_model` returns x0 = base + slope · prediction. The MODEL's own sampling object gives
-        base and slope, so eps, v, zero-terminal-SNR and flow models need no separate cases.
-
         Args:
             x: noisy latents `(b, c, [1,] h, w)`.
             sigma: noise levels `(b,)`.
@@ -157,37 +124,6 @@ class TrainingModel:
     def notes(self) -> list[str]:
         """Say for the report whether memory ran out, which changes the rounding."""
         return ["memory ran out: samples went one by one from then on"] if self.one_by_one else []
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Return the latent shape `(c, [1,] h, w)` of a picture's sides in pixels."""
-        return latent_shape(self.model, height, width)
-
-    def place(self, tensor: Tensor) -> Tensor:
-        """Copy a tensor to the device, asynchronously if ComfyUI considers that safe there."""
-        non_blocking = comfy.model_management.device_supports_non_blocking(self.device)
-        return tensor.to(self.device, non_blocking=non_blocking)
-
-    def pure_noise(self, noise: Tensor, sigma: float) -> Tensor:
-        """Return x_t = noise √(1 + σ²), and for a flow σ noise, without any picture in it."""
-        return noise * (sigma if self.flow else (1 + sigma**2) ** 0.5)
-
-    def noised(self, x0: Tensor, noise: Tensor, timestep: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute x_t = x0 + σ·noise; return it, σ `()` and the target, float32 on the device.
-
-        The target is the exact prediction, the solution of x0 = base + slope · prediction (see
-        `denoise`) in float64: noise for eps, (noise − σ·x0)/√(1+σ²) for v.
-        """
-        x0, sigma = x0.double(), self.sigmas[timestep]
-        x = self.sampling.noise_scaling(sigma.double(), noise.double(), x0)
-        right = self.prediction(x, sigma.double(), x0)
-        return self.place(x.float()), self.place(sigma), self.place(right.float())
-
-    def prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-        """Compute the prediction (eps or v) at `x` that corresponds to `x0`."""
-        zeros = torch.zeros_like(x)
-        base = self.sampling.calculate_denoised(sigma, zeros, x)
-        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(x), zeros)
-        return (x0 - base) / slope
 
     def denoised(
         self,
