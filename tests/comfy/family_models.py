@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_management
 import comfy.sd
 import pytest
@@ -21,7 +23,7 @@ StateDict = dict[str, Tensor]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
-def make_lora(model: ModelPatcher, seed: int, rank: int) -> StateDict:
+def make_lora(model: ModelPatcher, seed: int, rank: int, size: float = 0.3) -> StateDict:
     """A random LoRA of the attention and feed-forward layers, as the family's files have it."""
     targets, weights = unet_targets(model.model), model.model.state_dict()
     generator = torch.Generator().manual_seed(seed)
@@ -30,7 +32,7 @@ def make_lora(model: ModelPatcher, seed: int, rank: int) -> StateDict:
     for name in choose_layers("attention_ff", kernels):
         out, width = weights[targets[name]].shape
         down = torch.randn(rank, width, generator=generator) * width**-0.5
-        up = torch.randn(out, rank, generator=generator) * 0.3 * rank**-0.5
+        up = torch.randn(out, rank, generator=generator) * size * rank**-0.5
         tensors |= spelled(name, down, up, float(rank))
     return tensors
 
@@ -42,9 +44,9 @@ def spelled(name: str, down: Tensor, up: Tensor, alpha: float) -> StateDict:
 
 
 def make_pair(
-    model: ModelPatcher, ranks: tuple[int, int] = (4, 3)
+    model: ModelPatcher, ranks: tuple[int, int] = (4, 3), size: float = 0.3
 ) -> tuple[LoRAPair, list[StateDict]]:
-    tensors = [make_lora(model, seed, rank) for seed, rank in enumerate(ranks)]
+    tensors = [make_lora(model, seed, rank, size) for seed, rank in enumerate(ranks)]
     content, style = (
         lora_from_tensors(own, name=f"{role}.safetensors")
         for role, own in zip(("content", "style"), tensors, strict=True)
@@ -58,13 +60,18 @@ def stock(model: ModelPatcher, *loras: StateDict) -> ModelPatcher:
     return model
 
 
-@torch.no_grad()
 def predict(model: ModelPatcher, family: str) -> Tensor:
     """The model's picture without noise, at a middle noise level."""
+    sigma = model.model.model_sampling.sigma(torch.tensor([500.0]))
+    return predict_at(model, conditioning(family), latent_of(model), sigma)
+
+
+@torch.no_grad()
+def predict_at(model: ModelPatcher, prompt: Any, x: Tensor, sigma: Tensor) -> Tensor:
+    """The model's picture without noise, of a noisy latent at its noise level."""
     comfy.model_management.load_models_gpu([model], force_full_load=True)
-    x = latent_of(model).to(model.load_device)
-    sigma = model.model.model_sampling.sigma(torch.tensor([500.0])).to(x)
-    parts = cond.batch([cond.prepare(model.model, conditioning(family), x)])
+    x, sigma = x.to(model.load_device), sigma.to(model.load_device)
+    parts = cond.batch([cond.prepare(model.model, prompt, x)])
     return model.model.apply_model(x, sigma, transformer_options={}, **parts)
 
 

@@ -177,4 +177,4 @@ def draw_picture(model: Any, vae: Any, how: Sampling) -> Tensor:
         model, noise, how.steps, how.cfg, how.sampler_name, how.scheduler, how.positive,
         how.negative, latent, disable_pbar=True, seed=how.seed,
     )  # fmt: skip
-    return vae.decode(drawn)[0].float().cpu().clamp(0, 1)
+    return vae.decode(drawn).flatten(0, -4)[0].float().cpu().clamp(0, 1)  # of a video, a frame

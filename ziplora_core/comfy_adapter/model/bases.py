@@ -78,7 +78,7 @@ def refuse_other_than_sdxl(model: Any) -> None:
     if not isinstance(model, comfy.model_base.SDXL):
         raise problem(
             "model",
-            found=f"a {family_of(model).name} model",
+            found=family_of(model).name,
             expected="SDXL or a checkpoint of its family (Pony, Illustrious, NoobAI, …)",
             advice="Load an SDXL checkpoint: this node works with no other family yet.",
         )

@@ -37,8 +37,13 @@ def family_of(model: Any) -> Family:
         if kind in known:
             return FAMILIES[name]
     name = type(model).__name__
-    prefix = UNET_PREFIX if isinstance(model.diffusion_model, UNetModel) else NATIVE_PREFIX
+    prefix = UNET_PREFIX if is_unet(model) else NATIVE_PREFIX
     return Family(name, name.lower(), name.lower(), prefix=prefix)
+
+
+def is_unet(model: Any) -> bool:
+    """Return whether a model is a UNet, whose middle block lies between its two sides."""
+    return isinstance(model.diffusion_model, UNetModel)
 
 
 def latent_shape(model: Any, height: int, width: int) -> tuple[int, ...]:

@@ -76,6 +76,10 @@ class NoiseSchedule:
         right = self.prediction(x, sigma.double(), x0)
         return self.place(x.float()), self.place(sigma), self.place(right.float())
 
+    def noise_of(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+        """Compute the noise that makes `x` of `x0` at a noise level, for any kind of prediction."""
+        return (x - self.sampling.noise_scaling(sigma, torch.zeros_like(x), x0)) / sigma
+
     def prediction(self, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
         """Compute the prediction (eps, v or velocity) at `x` that corresponds to `x0`.
 

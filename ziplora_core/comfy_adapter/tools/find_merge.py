@@ -12,6 +12,7 @@ from ...merging.strengths import BASELINE, write_strengths
 from ...plots.found import FoundMerge, FoundMerges
 from ...training.interface import NO_CALLBACKS, ProgressCallbacks
 from ...training.report import compose
+from ..model.family import is_unet
 from ..model.memory_advice import memory_advice
 from .feature_scorer import FeatureScorer
 from .find_inputs import FindInputs, halves_of, refuse_one_lora
@@ -27,10 +28,6 @@ the same scale, so that its errors hardly change their order."""
 DRAWS = 4
 """Noisy versions of each picture, where the LoRAs judge."""
 _ADVICE = "try another seed"
-_FALLBACK = (
-    "WARNING: at this prompt the UNet's features do not tell the LoRAs' own pictures apart, so the "
-    "two LoRAs judge, which misleads more often: look at the sheet"
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def find_merge(
     plan = ", then ".join(f"{r.candidates} × {r.pictures}" for r in inputs.rounds)
     return Found(found, compose([
         *([PATCHED] if model.patches else []),
-        *([_FALLBACK] if isinstance(scorer, LoRAScorer) else []),
+        *([_fallback(model)] if isinstance(scorer, LoRAScorer) else []),
         *(_best_line(best, others) for best, *others in searched),
         *([f"{search.ended} after {drawn} of {planned} pictures"] if search.ended else []),
         f"{drawn} pictures drawn, {plan}{' of each kind' if kinds[1:] else ''}; "
@@ -119,10 +116,21 @@ def _scorer(
     """Choose who judges: the image encoders, the UNet's features or, if these cannot, the LoRAs."""
     if inputs.by_encoders:
         return EncoderScorer(inputs.references, calibration, _ADVICE)
-    features = FeatureScorer(model, vae, inputs.sampling, calibration, _ADVICE)
-    if features.calibrate(unless_cancelled):
-        return features
+    if is_unet(model.model):
+        features = FeatureScorer(model, vae, inputs.sampling, calibration, _ADVICE)
+        if features.calibrate(unless_cancelled):
+            return features
     return LoRAScorer(model, vae, pairs, inputs.sampling, calibration, DRAWS, _ADVICE)
+
+
+def _fallback(model: Any) -> str:
+    """Say why the two LoRAs judge."""
+    why = (
+        "at this prompt the UNet's features do not tell the LoRAs' own pictures apart"
+        if is_unet(model.model)
+        else "this model is no UNet, whose features would judge"
+    )
+    return f"WARNING: {why}, so the two LoRAs judge, which misleads more often: look at the sheet"
 
 
 def _best_line(best: FoundMerge, others: list[FoundMerge]) -> str:

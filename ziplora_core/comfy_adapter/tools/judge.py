@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...lora.pair import LoRAPair
 from ...plots.judge import LIMITS, Gauge, Judged, mean
-from ...training.framing import latent_size
 from ...training.report import compose
 from ..apply.sweep import Sampling
+from ..model.family import latent_shape
 from ..model.memory_advice import memory_advice
 from .judge_inputs import check_sizes, checked_pair
 from .scorers import GATES, LoRAScorer, draw_calibration
@@ -99,12 +99,12 @@ def judge(
         ZipLoRAError: inputs that the user can correct; see `checked_pair`, `fit_amounts` and
             `calibrate_gauge`.
     """
-    check_sizes(inputs.pictures)
+    check_sizes(inputs.pictures, model.model.latent_format.spacial_downscale_ratio)
     pairs = checked_pair(model, vae, inputs.pair, inputs.sampling)
     total = inputs.drawing_evaluations + inputs.judging_evaluations
     before, count = inputs.drawing_evaluations, inputs.calibration_pictures
-    height, width = latent_size(*inputs.pictures[0].shape[:2])
-    empty = torch.zeros(1, model.model.latent_format.latent_channels, height, width)
+    height, width, _ = inputs.pictures[0].shape
+    empty = torch.zeros(1, *latent_shape(model.model, height, width))
     how = replace(inputs.sampling, latent={"samples": empty})
     calibration = draw_calibration(
         model, vae, pairs, how, count,

@@ -12,11 +12,10 @@ from ...errors import problem
 from ...lora.factors import LoRA, LoraFactors
 from ...lora.pair import LoRAPair, ModulePair, pair_modules
 from ...plots.judge import alike, does_nothing
-from ...training.framing import PIXELS_PER_LATENT
 from ..apply.sweep import Sampling
 from ..data.pictures import refuse_other_vae
 from ..model import conditioning as cond
-from ..model.bases import refuse_other_than_sdxl
+from ..model.bases import refuse_refiner
 from ..model.private_copy import refuse_patched
 from ..model.targets import resolve_some_unet
 
@@ -34,7 +33,7 @@ def checked_pair(model: Any, vae: Any, pair: LoRAPair, sampling: Sampling) -> di
         ZipLoRAError: one of these cannot be used; the message names it.
     """
     refuse_patched(model)
-    refuse_other_than_sdxl(model.model)
+    refuse_refiner(model.model)
     refuse_other_vae(vae, model.model)
     cond.check(sampling.positive or [], "positive", model.model)
     if not sampling.negative:
@@ -52,11 +51,12 @@ def checked_pair(model: Any, vae: Any, pair: LoRAPair, sampling: Sampling) -> di
     return pair_modules(content, style)
 
 
-def check_sizes(pictures: Sequence[Tensor]) -> None:
+def check_sizes(pictures: Sequence[Tensor], unit: int) -> None:
     """Refuse no pictures, several sizes, and sides that the VAE would crop.
 
     Args:
         pictures: the pictures `(h, w, 3)` to judge.
+        unit: pixels along the side of one element of the latent.
 
     Raises:
         ZipLoRAError: pictures that cannot be judged together.
@@ -64,8 +64,8 @@ def check_sizes(pictures: Sequence[Tensor]) -> None:
     sizes = sorted({(p.shape[1], p.shape[0]) for p in pictures})
     if not sizes:
         advice = "Connect VAE Decode, or the images output of Strength Grid."
-    elif any(side % PIXELS_PER_LATENT for size in sizes for side in size):
-        advice = f"Crop or scale the images to multiples of {PIXELS_PER_LATENT}."
+    elif any(side % unit for size in sizes for side in size):
+        advice = f"Crop or scale the images to multiples of {unit}."
     elif len(sizes) > 1:
         advice = "Judge the images of each size on their own."
     else:
@@ -73,7 +73,7 @@ def check_sizes(pictures: Sequence[Tensor]) -> None:
     raise problem(
         "images",
         found=", ".join(f"{w} × {h}" for w, h in sizes) + " pixels" if sizes else "no pictures",
-        expected=f"pictures of one size whose sides are multiples of {PIXELS_PER_LATENT}",
+        expected=f"pictures of one size whose sides are multiples of {unit}",
         advice=advice,
     )
 

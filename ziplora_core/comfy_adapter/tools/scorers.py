@@ -189,7 +189,7 @@ class LoRAScorer:
         return [who, *scales(self.gauge, self.advice), LIMITS]
 
     def _measure(self, opened: TrainingModel, latents: Sequence[Tensor]) -> list[Amounts]:
-        """Fit the amounts of content and style in each latent `(c, h, w)`."""
+        """Fit the amounts of content and style in each latent `(c, [1,] h, w)`."""
         prompt = cond.prepare(opened.model, self.sampling.positive, opened.place(latents[0][None]))
         seed, shape = self.sampling.seed, latents[0].shape
         noises = [
@@ -203,11 +203,11 @@ class LoRAScorer:
             predictions = []
             for noise, timestep in zip(noises, timesteps, strict=True):
                 x, sigma, _ = opened.noised(x0, noise, timestep)
-                batch = x.expand(len(GATES), *x.shape)  # (gate, c, h, w)
+                batch = x.expand(len(GATES), *x.shape)  # (gate, c, [1,] h, w)
                 denoised = opened.denoised(
                     batch, sigma.expand(len(GATES)), [prompt] * len(GATES), gates
                 )
-                predictions.append(((batch - denoised) / sigma).cpu())  # as noise, for v models too
+                predictions.append(opened.noise_of(batch, sigma, denoised).cpu())
             amounts.append(fit_amounts(torch.stack(noises), *torch.stack(predictions, dim=1)))
         return amounts
 
