@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import comfy.ldm.anima.model
@@ -16,7 +15,6 @@ import comfy.model_management
 import comfy.ops
 import comfy.sd
 import comfy.supported_models as supported
-import safetensors.torch
 import torch
 from comfy.ldm.wan.vae import WanVAE
 from comfy.model_patcher import ModelPatcher
@@ -24,11 +22,11 @@ from comfy.supported_models_base import BASE
 from comfy.taesd.taesd import TAESD
 from torch import Tensor, nn
 
+from .tiny_pack.families import POOLED, QWEN_IMAGE, WIDTH, Z_IMAGE
 from .tiny_weights import initialise
 
-WIDTH, POOLED, TOKENS = 64, 32, 7
-"""Width of a prompt's tokens, where a family leaves it free, and of its pooled output: those of the
-tiny SDXL's text encoders, which so can stand for the family's own. Number of tokens."""
+TOKENS = 7
+"""Of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,13 @@ class Family:
     """ComfyUI's configuration of a family, and what its tiny model and its prompts look like.
 
     Args:
-        config: class of the configuration.
+        config: class of the configuration, in `comfy.supported_models`.
         unet: the small sizes, as ComfyUI's detection would name them.
         context: width of a prompt's tokens.
         extras: entries of a CONDITIONING beside the tokens, made from a generator.
     """
 
-    config: type[BASE]
+    config: str
     unet: dict[str, Any]
     context: int = WIDTH
     extras: dict[str, tuple[int, ...] | float] = field(default_factory=dict)
@@ -54,9 +52,9 @@ _FLUX = {
     "axes_dim": [8, 12, 12], "theta": 10_000, "patch_size": 2, "qkv_bias": True,
     "txt_ids_dims": [],
 }  # fmt: skip
-FAMILIES = {
+_ALL = {
     "SD1.5": Family(
-        supported.SD15,
+        "SD15",
         {
             "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32,
             "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1],
@@ -68,37 +66,27 @@ FAMILIES = {
         extras={"pooled_output": (1, POOLED)},
     ),
     "FLUX.1": Family(
-        supported.Flux,
+        "Flux",
         {**_FLUX, "guidance_embed": True, "vec_in_dim": POOLED},
         extras={"pooled_output": (1, POOLED), "guidance": 3.5},
     ),
     "Chroma": Family(
-        supported.Chroma,
+        "Chroma",
         {
             **_FLUX, "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64,
             "out_dim": 64, "hidden_dim": 32, "n_layers": 2, "vec_in_dim": None,
         },
     ),
     "Z-Image": Family(
-        supported.ZImage,
-        {
-            "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256,
-            "cap_feat_dim": WIDTH, "n_layers": 2, "n_refiner_layers": 1, "qk_norm": True,
-            "n_heads": 4, "n_kv_heads": 4, "axes_dims": [16, 24, 24], "axes_lens": [64, 64, 64],
-            "rope_theta": 256.0, "ffn_dim_multiplier": 0.25, "multiple_of": 32,
-            "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32,
-        },
+        "ZImage",
+        Z_IMAGE,
     ),
     "Qwen-Image": Family(
-        supported.QwenImage,
-        {
-            "image_model": "qwen_image", "in_channels": 64, "num_layers": 3,
-            "attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": WIDTH,
-            "axes_dims_rope": (8, 12, 12),
-        },
+        "QwenImage",
+        QWEN_IMAGE,
     ),
     "Krea 2": Family(
-        supported.Krea2,
+        "Krea2",
         {
             "image_model": "krea2", "features": 64, "tdim": 32, "txtdim": 16, "heads": 4,
             "kvheads": 2, "multiplier": 2, "layers": 3, "patch": 2, "channels": 16,
@@ -107,7 +95,7 @@ FAMILIES = {
         context=4 * 16,
     ),
     "Anima": Family(
-        supported.Anima,
+        "Anima",
         {
             "image_model": "anima", "max_img_h": 64, "max_img_w": 64, "max_frames": 8,
             "in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1,
@@ -119,7 +107,7 @@ FAMILIES = {
         extras={"t5xxl_ids": (TOKENS,), "t5xxl_weights": (TOKENS,)},
     ),
     "Wan 2.1": Family(
-        supported.WAN21_T2V,
+        "WAN21_T2V",
         {
             "image_model": "wan2.1", "model_type": "t2v", "dim": 64, "out_dim": 16, "num_heads": 2,
             "ffn_dim": 128, "num_layers": 3, "patch_size": (1, 2, 2), "freq_dim": 32,
@@ -128,6 +116,8 @@ FAMILIES = {
         },
     ),
 }  # fmt: skip
+FAMILIES = {name: f for name, f in _ALL.items() if hasattr(supported, f.config)}
+"""By name, those that this ComfyUI knows."""
 
 
 def tiny_family(name: str, seed: int = 0, sizes: Mapping[str, Any] | None = None) -> ModelPatcher:
@@ -139,7 +129,7 @@ def tiny_family(name: str, seed: int = 0, sizes: Mapping[str, Any] | None = None
         sizes: other sizes than the family's tiny ones.
     """
     family = FAMILIES[name]
-    config = family.config({**family.unet, **(sizes or {})})
+    config = config_class(name)({**family.unet, **(sizes or {})})
     for key, value in config.unet_extra_config.items():
         config.unet_config[key] = family.unet.get(key, value)
     config.set_inference_dtype(torch.float32, None)
@@ -158,9 +148,19 @@ def tiny_family(name: str, seed: int = 0, sizes: Mapping[str, Any] | None = None
     return patcher
 
 
+def config_class(name: str) -> type[BASE]:
+    """Return ComfyUI's configuration class of a family."""
+    return getattr(supported, FAMILIES[name].config)
+
+
 def tiny_vae(name: str) -> comfy.sd.VAE:
     """Build the VAE of a family's kind of latents, of random weights."""
-    latent = FAMILIES[name].config.latent_format()
+    return comfy.sd.VAE(sd=vae_weights(name))
+
+
+def vae_weights(name: str) -> dict[str, Tensor]:
+    """Draw the weights of a family's tiny VAE, as its file has them."""
+    latent = config_class(name).latent_format()
     if latent.latent_dimensions == 2:
         network: nn.Module = TAESD(latent_channels=latent.latent_channels)
     else:
@@ -168,7 +168,7 @@ def tiny_vae(name: str) -> comfy.sd.VAE:
             dim=8, z_dim=latent.latent_channels, temperal_downsample=[False, True, True]
         )
     initialise(network, seed=0)
-    return comfy.sd.VAE(sd=network.state_dict())
+    return network.state_dict()
 
 
 def conditioning(name: str, seed: int = 0) -> list[list[Any]]:
@@ -185,16 +185,8 @@ def conditioning(name: str, seed: int = 0) -> list[list[Any]]:
         return torch.randn(value, generator=generator) if isinstance(value, tuple) else value
 
     context = torch.randn(1, TOKENS, family.context, generator=generator)
-    return [[context, {key: made(key, value) for key, value in family.extras.items()}]]
-
-
-def save_flux(path: Path, seed: int = 0) -> ModelPatcher:
-    """Write a FLUX.1 of the least width that ComfyUI's own loader recognises; return it."""
-    sizes = {"hidden_size": 128, "num_heads": 1, "axes_dim": [16, 56, 56], "depth": 1}
-    model = tiny_family("FLUX.1", seed, sizes | {"depth_single_blocks": 1})
-    network = model.model.diffusion_model.state_dict()
-    safetensors.torch.save_file({key: t.contiguous() for key, t in network.items()}, path)
-    return model
+    extras = {key: made(key, value) for key, value in family.extras.items()}
+    return [[context, {"pooled_output": None, **extras}]]  # None: of encoders that have none
 
 
 def latent_of(model: ModelPatcher, seed: int = 0, side: int = 8) -> Tensor:

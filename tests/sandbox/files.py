@@ -137,6 +137,9 @@ def _save(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
 
 if __name__ == "__main__":
     use_comfyui()
+    from .family_files import write_families
+
+    write_families(BASE / "models")
     write_files(BASE / "models")
     write_tuned(BASE / "models" / "checkpoints")
     write_pictures(BASE / "input")

@@ -28,7 +28,10 @@ NOT_NEEDED = {"torch", "torchvision", "torchaudio"} | {
 }
 CONSTRAINTS = HERE / "constraints.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
-SOURCES = ("tiny.py", "tiny_weights.py", "tiny_pack/models.py", "files.py")
+SOURCES = (
+    *("tiny.py", "tiny_weights.py", "tiny_pack/models.py", "files.py"),
+    *("families.py", "tiny_pack/families.py", "family_files.py"),
+)
 MINI = ROOT / "tests" / "miniworld" / "weights" / "mini_sdxl.safetensors"
 MINI_SOURCES = (
     *("miniworld/checkpoint.py", "miniworld/latents.py", "miniworld/network.py"),
@@ -80,7 +83,7 @@ def stages() -> list[Stage]:
         Stage("packages", "ComfyUI's packages", versions, installed, get_packages),
         Stage("tests", "test packages", _text(TEST_REQUIREMENTS), installed, get_test_packages),
         Stage("link", "custom_nodes and folders", str(ROOT), BASE / "custom_nodes", link),
-        Stage("files", "tiny SDXL checkpoint and LoRAs", sources, checkpoint, write_files),
+        Stage("files", "tiny models and LoRAs", sources, checkpoint, write_files),
         Stage("mini", "miniature SDXL", mini_sources, mini_checkpoint, write_mini),
     )
     return [stage for stage in every if stage.name not in replaced]

@@ -88,6 +88,9 @@ def subject_in_style(card: Card) -> None:
     card.tile(BOTH, 250, 165, 230, "prompts in, image out")
 
 
+@card_of("24 Z-Image merge", "Learn a merge", "for Z-Image")
+@card_of("25 Qwen-Image merge", "Learn a merge", "for Qwen-Image")
+@card_of("26 FLUX.1 merge", "Learn a merge", "for FLUX.1")
 @card_of("02 ZipLoRA merge", "Learn a merge", "step by step")
 def ziplora_merge(card: Card) -> None:
     card.file(40, 120, 120, "subject", "LoRA")

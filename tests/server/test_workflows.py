@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.overrides import OVERRIDES
+from sandbox.overrides import OVERRIDES, with_small_encoders
 from sandbox.paths import ROOT
 from sandbox.server import ComfyServer, Result, fresh_base
 from sandbox.workflow import ACTIVE, MUTED, to_prompt
@@ -37,6 +37,12 @@ SDXL_VALUES = {
         "column_ratio": 0.1, "layers": "attention", "mergers": "learned",
     },
 }  # fmt: skip
+FAMILY_VALUES = {
+    "24 Z-Image merge": ("EmptySD3LatentImage", 1024, {"steps": 8, "cfg": 1.0}),
+    "25 Qwen-Image merge": ("EmptySD3LatentImage", 1328, {"steps": 20, "cfg": 2.5}),
+    "26 FLUX.1 merge": ("EmptySD3LatentImage", 1024, {"steps": 20, "cfg": 1.0}),
+}
+"""What ComfyUI's templates of each family have."""
 CHANGEABLE = {
     *("steps", "width", "height", "resolution", "text", "held_out_draws", "calibration_states"),
 }
@@ -99,7 +105,7 @@ def read(name: str) -> Json:
 
 
 def prompt_of(name: str, server: ComfyServer, overrides: Json | None = None) -> Json:
-    return to_prompt(read(name), server.object_info(), overrides)
+    return to_prompt(with_small_encoders(read(name)), server.object_info(), overrides)
 
 
 def nodes(prompt: Json, class_type: str) -> dict[str, Json]:
@@ -277,12 +283,22 @@ def test_alignment_workflow_unmuted_measures_its_picture(server: ComfyServer, ru
         assert measured in report
 
 
-def test_workflow_values_are_those_of_sdxl(name: str, server: ComfyServer) -> None:
+def test_workflow_values_are_those_of_its_family(name: str, server: ComfyServer) -> None:
     prompt = prompt_of(name, server)
-    for class_type, expected in SDXL_VALUES.items():
+    for class_type, expected in values_of(name).items():
         for inputs in nodes(prompt, class_type).values():
             assert {key: inputs[key] for key in expected} == expected
-    assert nodes(prompt, "EmptyLatentImage") or name in WITHOUT_IMAGES
+    latent = next(iter(values_of(name)))
+    assert nodes(prompt, latent) or name in WITHOUT_IMAGES
+
+
+def values_of(name: str) -> Json:
+    """The values that a workflow of its family has, first those of the empty latent."""
+    if name not in FAMILY_VALUES:
+        return SDXL_VALUES
+    latent, side, sampler = FAMILY_VALUES[name]
+    sides = {"width": side, "height": side}
+    return {latent: {**sides, "batch_size": 1}, "KSampler": sampler, "ZipLoRAOptimize": sides}
 
 
 def test_merge_workflow_settings_are_the_defaults(server: ComfyServer) -> None:

@@ -50,7 +50,11 @@ TRANSFORMERS = (
     ("HiDream", r"double_stream_blocks_"),
     ("AuraFlow", r"double_layers_"),
     ("FLUX.1", r"(double_blocks|single_blocks|single_transformer_blocks)_\d"),
-    ("Qwen-Image", r"transformer_blocks_\d+_img_(mlp|mod)"),
+    (
+        "Qwen-Image",  # of its 60 blocks, SD 3 has no more than 38, which ComfyUI names otherwise
+        r"transformer_blocks_\d+_img_(mlp|mod)|diffusion_model_transformer_blocks_\d+_attn_add"
+        r"|transformer_blocks_(3[89]|[45]\d)_attn_",
+    ),
     ("Krea 2", r"(^|_)(blocks_\d+_attn_w[qkvo]_|txtfusion_|text_fusion_)"),
     ("Stable Diffusion 3", r"joint_blocks_|transformer_blocks_\d+_attn_add_[qkv]_proj"),
     ("Anima", r"llm_adapter_|(^|_)blocks_\d+_(self|cross)_attn_(q|k|v|output)_proj"),

@@ -99,6 +99,8 @@ TRANSFORMERS = {
     "Stable Diffusion 3 ": ["transformer.transformer_blocks.0.attn.add_q_proj"],
     "Stable Diffusion 3 or FLUX.1": ["lora_te3_encoder_block_0_x"],
     "Qwen-Image": [FLUX_BLOCKS[0], "transformer_blocks.0.img_mlp.net.2"],
+    "Qwen-Image ": ["diffusion_model.transformer_blocks.0.attn.add_q_proj"],
+    "Qwen-Image  ": [f"lora_unet_transformer_blocks_{n}_attn_to_q" for n in range(60)],
     "Wan": ["diffusion_model.blocks.0.self_attn.q"],
     "Anima": ["diffusion_model.blocks.0.cross_attn.k_proj"],
     "Krea 2": ["lora_unet_blocks_3_attn_wq"],

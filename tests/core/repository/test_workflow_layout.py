@@ -14,6 +14,8 @@ FILES = sorted((ROOT / "workflows").glob("*.json"))
 TITLES = {file.stem for file in FILES}
 LEGIBLE = 8 / 14
 """The frontend's canvas draws no words where their 14 pixels become less than 8."""
+SIDEBAR, TOP_BAR = 60, 100
+"""Pixels at the left and the top of the page that the frontend covers."""
 PROMPT, NEGATIVE = ("#232", "#353"), ("#322", "#533")
 Node = dict[str, Any]
 
@@ -41,6 +43,16 @@ def test_links_run_from_left_to_right_or_down_a_column(workflow: Node) -> None:
 
 def test_words_are_drawn_at_the_zoom_a_workflow_opens_with(workflow: Node) -> None:
     assert LEGIBLE < workflow["extra"]["ds"]["scale"] <= 1
+
+
+def test_a_workflow_opens_with_its_first_corner_clear_of_the_bars(workflow: Node) -> None:
+    view, groups = workflow["extra"]["ds"], workflow["groups"]
+    corners = [group["bounding"][:2] for group in groups] or [n["pos"] for n in workflow["nodes"]]
+    left, top = (
+        (min(corner[side] for corner in corners) + view["offset"][side]) * view["scale"]
+        for side in (0, 1)
+    )
+    assert SIDEBAR < left < 2 * SIDEBAR and TOP_BAR < top < 2 * TOP_BAR
 
 
 def test_images_are_saved_right_of_where_they_are_decoded(workflow: Node) -> None:

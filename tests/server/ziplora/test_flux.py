@@ -27,11 +27,11 @@ STEMS = {  # fused as kohya's trainers have them, and apart as diffusers has the
 def flux(server: ComfyServer) -> Iterator[None]:
     """The model and two LoRAs of it, which touch the same layer in two spellings."""
     use_comfyui()
-    from sandbox.families import save_flux
+    from sandbox.family_files import save_model
 
     files = [server.models / "diffusion_models" / MODEL]
     files[0].parent.mkdir(exist_ok=True)
-    save_flux(files[0])
+    save_model("FLUX.1", files[0])
     for seed, (name, modules) in enumerate(STEMS.items()):
         generator = torch.Generator().manual_seed(seed)
         tensors = {}

@@ -145,12 +145,15 @@ def contexts(conditionings: Sequence[Any]) -> torch.Tensor:
 def zeroed(conditioning: Any) -> Any:
     """Zero a CONDITIONING as the stock ConditioningZeroOut does, for the unconditional half."""
     return [
-        [
-            torch.zeros_like(context),
-            {k: torch.zeros_like(v) if k == "pooled_output" else v for k, v in extras.items()},
-        ]
+        [torch.zeros_like(context), extras | _zeroed_pooled(extras)]
         for context, extras in conditioning
     ]
+
+
+def _zeroed_pooled(extras: dict[str, Any]) -> dict[str, Any]:
+    """Zero the pooled output, which is None where a text encoder has none."""
+    pooled = extras.get("pooled_output")
+    return {} if pooled is None else {"pooled_output": torch.zeros_like(pooled)}
 
 
 def _plain(value: Any) -> Any:
