@@ -18,10 +18,8 @@ from .graph import Graph, Link, assert_close, report, saved_latent, saved_path, 
 from .sliders.test_sliders import text_slider
 from .test_workflows import FAMILY_VALUES, Json, nodes, prompt_of
 
-each_workflow = pytest.mark.parametrize("workflow", FAMILY_VALUES)
 
-
-@each_workflow
+@pytest.mark.parametrize("workflow", FAMILY_VALUES)
 def test_workflow_saves_a_merge_that_the_stock_loader_draws_alike(
     workflow: str, server: ComfyServer
 ) -> None:
@@ -79,8 +77,17 @@ class FamilyGraph(Graph):
         return self.node("SaveLatent", samples=latent, filename_prefix=name)
 
 
-@pytest.mark.parametrize("kind", ["subject", "slider"])
-@each_workflow
+@pytest.mark.parametrize(
+    ("workflow", "kind"),
+    [
+        ("24 Z-Image merge", "subject"),
+        ("25 Qwen-Image merge", "slider"),
+        pytest.param("24 Z-Image merge", "slider", marks=pytest.mark.thorough),
+        pytest.param("25 Qwen-Image merge", "subject", marks=pytest.mark.thorough),
+        pytest.param("26 FLUX.1 merge", "subject", marks=pytest.mark.thorough),
+        pytest.param("26 FLUX.1 merge", "slider", marks=pytest.mark.thorough),
+    ],
+)
 def test_trained_lora_is_a_file_that_the_stock_loader_draws_with(
     workflow: str, kind: str, server: ComfyServer
 ) -> None:

@@ -30,11 +30,16 @@ FORMATS = ("nvfp4", "float8_e4m3fn", "mxfp8", *(SINCE_0_27 & QUANT_ALGOS.keys())
 
 
 def quantised(form: str) -> ModelPatcher:
-    """Return the tiny SDXL with every linear in a packed format, unpacked for computing.
+    """Return the tiny SDXL with every linear in a packed format."""
+    return pack(tiny.tiny_sdxl(), form)
 
-    It has no file from which it could be loaded again.
+
+def pack(model: ModelPatcher, form: str) -> ModelPatcher:
+    """Put every linear into a packed format, which is unpacked for computing.
+
+    The model has no file from which it could be loaded again.
     """
-    model, layout = tiny.tiny_sdxl(), QUANT_ALGOS[form]["comfy_tensor_layout"]
+    layout = QUANT_ALGOS[form]["comfy_tensor_layout"]
     kind = comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=True).Linear
     layers = dict(model.model.named_modules())
     for name, layer in layers.items():

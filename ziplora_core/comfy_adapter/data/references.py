@@ -31,7 +31,10 @@ def reference_latents(model: Any, latent: Any, name: str) -> Tensor:
     samples = latent["samples"]
     expected = latent_shape(model, 0, 0)[:-2]  # channels, and one frame where there are frames
     found = None
-    if getattr(samples, "is_nested", False) or samples.shape[1:-2] != expected:
+    nested = getattr(samples, "is_nested", False)
+    if not nested and samples.shape[1:2] == expected[:1] and samples.shape[2:-2].numel() > 1:
+        found = f"a video of {samples.shape[2]} frames"
+    elif nested or samples.shape[1:-2] != expected:
         found = f"latents of shape {tuple(samples.shape)}"
     elif latent.get("noise_mask") is not None:
         found = "a latent with a noise mask"
