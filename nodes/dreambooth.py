@@ -96,13 +96,24 @@ class TrainDreamBoothLoRA(Trainer):
                     "layers; extended and all also train convolutions (LoCon).",
                 ),
                 rank_input(
-                    64, "The capacity of the LoRA and the size of its file. The paper uses 64."
+                    64,
+                    "The capacity of the LoRA and the size of its file. The paper uses 64 on SDXL; "
+                    "ai-toolkit's examples 16 on FLUX.1, Chroma and Qwen-Image; musubi-tuner's 32 "
+                    "on Krea 2.",
                 ),
                 alpha_input(
                     64.0, "The LoRA is multiplied by alpha / rank. Keep alpha equal to rank."
                 ),
-                steps_input(1000, "The paper uses 1000, for a subject and for a style."),
-                learning_rate_input(5e-5, "The paper uses 5e-5. 1e-4 learns faster."),
+                steps_input(
+                    1000,
+                    "The paper uses 1000, for a subject and for a style; ai-toolkit's examples "
+                    "2000 on FLUX.1, Chroma and Qwen-Image.",
+                ),
+                learning_rate_input(
+                    5e-5,
+                    "The paper uses 5e-5 on SDXL. 1e-4 learns faster, and is what ai-toolkit and "
+                    "musubi-tuner use on FLUX.1, Qwen-Image and Krea 2.",
+                ),
                 io.Boolean.Input(
                     "train_text_encoder",
                     advanced=True,

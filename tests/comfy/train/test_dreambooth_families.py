@@ -68,6 +68,7 @@ def test_training_lowers_the_held_out_loss_and_gives_a_lora_of_the_family(
     assert "not loaded" not in caplog.text
     assert [picture.shape[-1] for picture in samples] == [3] and samples[0].ndim == 3
     assert result.metadata["ss_base_model_version"] == family_of(model.model).version
+    assert ("learning rate 1e-4" in result.report) == (family != "SD1.5")
     assert ("modelspec.prediction_type" in result.metadata) == (family == "SD1.5")
     found = re.search(
         r"loss on fixed noise, without → with the LoRA: ([\d.]+) → ([\d.]+)", result.report

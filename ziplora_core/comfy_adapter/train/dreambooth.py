@@ -88,6 +88,9 @@ class DreamBoothSession:
         )
         if settings.literal_captions:
             self.notes += literal_note(inputs.captions)
+        family = family_of(inputs.model.model)
+        if family.trainers:
+            self.notes.append(f"{family.name}: {family.trainers}")
         self.class_prompt = settings.class_prompt.strip()
         self.class_pictures = split_class_pictures(inputs, self.class_prompt)
         self.targets = unet_targets(inputs.model.model)
