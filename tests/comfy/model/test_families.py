@@ -239,3 +239,34 @@ def test_z_images_files_have_queries_keys_and_values_apart(tmp_path: Path) -> No
     stem = "diffusion_model.layers.0.attention"
     assert f"{stem}.qkv" not in written.modules
     assert [written.modules[f"{stem}.to_{end}"].rank for end in "qkv"] == [6, 6, 6]
+
+
+def lokr(model: ModelPatcher, full: bool) -> StateDict:
+    """A random LoKr of every query layer, with the network's own names."""
+    generator, tensors = torch.Generator().manual_seed(1), {}
+    for key, weight in model.model.state_dict().items():
+        if not key.endswith(("attn.wq.weight", "attn.to_q.weight")):
+            continue
+        stem = key.removesuffix(".weight")
+        out, width = weight.shape[0] // 4, weight.shape[1] // 4
+        tensors[f"{stem}.lokr_w1"] = torch.randn(4, 4, generator=generator)
+        if full:
+            tensors[f"{stem}.lokr_w2"] = torch.randn(out, width, generator=generator) * 0.05
+        else:
+            tensors[f"{stem}.lokr_w2_a"] = torch.randn(out, 2, generator=generator) * 0.3
+            tensors[f"{stem}.lokr_w2_b"] = torch.randn(2, width, generator=generator) * 0.3
+        tensors[f"{stem}.alpha"] = torch.tensor(2.0)
+    return tensors
+
+
+@pytest.mark.parametrize("family", ["Qwen-Image", "Krea 2"])
+def test_lokr_is_merged_exactly_or_refused_by_name(family: str) -> None:
+    model = tiny_family(family)
+    subject, style = lokr(model, full=False), make_lora(model, 1, 4)
+    pair = LoRAPair(*(lora_from_tensors(tensors) for tensors in (subject, style)))
+    merged, _ = merge_pair(model.model, pair, "direct", MergeSettings())
+    want = predict(stock(model, subject, style), family)
+    assert far(predict(stock(model, kohya_tensors(merged.modules())), family), want) < 1e-4
+    assert far(predict(stock(model, style), family), want) > 1e-2
+    with pytest.raises(ZipLoRAError, match="LoKr with an undecomposed lokr_w2"):
+        lora_from_tensors(lokr(model, full=True), name="mine.safetensors")
