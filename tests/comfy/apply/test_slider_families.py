@@ -68,7 +68,7 @@ def test_slider_is_the_stock_loaders_lora_and_its_window_comfyuis_lora_schedule(
     assert far(got, want) < 1e-3 < far(want, always)
 
 
-@pytest.mark.parametrize("family", ["Z-Image", "Qwen-Image"])
+@every_family
 def test_merge_can_stay_off_the_negative_prompt(family: str) -> None:
     model = tiny_family(family)
     tensors = make_lora(model, 1, 4)
