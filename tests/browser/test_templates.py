@@ -18,6 +18,9 @@ def test_template_browser_lists_every_workflow_with_its_picture_and_opens_it(pag
     page.evaluate(COMMAND, "Comfy.BrowseTemplates")
     page.get_by_role("button", name="ZipLoRA", exact=True).click()
     cards = page.locator("[data-testid^=template-workflow-]")
+    for _ in range(10):  # newer frontends add cards as the list is scrolled
+        cards.last.scroll_into_view_if_needed()
+        page.wait_for_timeout(200)
     expect(cards).to_have_count(len(NAMES))
     for name in NAMES:
         card = page.get_by_test_id(f"template-workflow-{name}")

@@ -27,8 +27,8 @@ def measure(short: bool) -> list[Promise]:
     """Run workflows and trainings on a server that is watched."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "events")
-        watcher.watch(log)
         base = fresh_base(Path(folder))
+        watcher.watch(log, base / "custom_nodes" / "ziplora")
         with ComfyServer(base) as server, watcher.Sockets(server.pid) as sockets:
             started = time.time()
             workflows = [] if short else _workflows(server)
@@ -36,6 +36,9 @@ def measure(short: bool) -> list[Promise]:
         found = watcher.events(log, started)
         runs = len(workflows) + len(memory)
         own = [base / name for name in ("output", "temp")]
+        seen = sum(event.from_pack for event in found)
+        if not seen:
+            raise RuntimeError("no event came from the pack: the watcher does not know its files")
         return [
             _none(
                 "The server opens no connection to another machine and looks none up", runs,
@@ -49,6 +52,7 @@ def measure(short: bool) -> list[Promise]:
             _none(
                 "The pack writes only to ComfyUI's output and temp folders", runs,
                 [str(e) for e in watcher.written(found, own) if e.from_pack],
+                f"{seen} files and folders written, made or removed by it",
             ),
             _level(memory),
             _none("Of a training that was saved, only its file and its record are left",

@@ -9,8 +9,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.paths import ROOT
-
 HERE = Path(__file__).parent / "watched"
 LOCAL = re.compile(r"^\('(127\.0\.0\.1|::1|localhost)'|^(127\.0\.0\.1|::1|localhost|None)$|^[^(]*/")
 """Addresses of this machine, as `socket` gives them, and names of sockets in the file system."""
@@ -26,11 +24,15 @@ class Event:
     from_pack: bool
 
 
-def watch(log: Path) -> None:
-    """Have every Python process that this one starts write its events to `log`."""
+def watch(log: Path, pack: Path) -> None:
+    """Have every Python process that this one starts write its events to `log`.
+
+    Args:
+        pack: the folder that the server loads the pack from.
+    """
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), path]))
-    os.environ |= {"WATCHED_LOG": str(log), "WATCHED_PACK": str(ROOT)}
+    os.environ |= {"WATCHED_LOG": str(log), "WATCHED_PACK": f"{pack}{os.sep}"}
 
 
 def events(log: Path, since: float) -> list[Event]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import comfy.hooks
 import comfy.sample
-import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sandbox import photographs
 from sandbox.photographs import photograph
-from ziplora_core.comfy_adapter.data.picture_file import PictureFile, read_picture
+from ziplora_core.comfy_adapter.data.picture_file import read_picture
 from ziplora_core.errors import ZipLoRAError
 
 WHITE = (255, 255, 255)
@@ -274,7 +274,8 @@ def test_pictures_that_cannot_be_used_say_why(tmp_path: Path) -> None:
 def test_picture_file_has_no_remarks_for_an_ordinary_picture(tmp_path: Path) -> None:
     photograph().save(tmp_path / "a.png")
     found = read_picture(tmp_path / "a.png", WHITE)
-    assert found == PictureFile(found.pixels)
+    assert (found.profile, found.ignored) == ("", "")
+    assert not found.is_transparent and not found.is_cut
 
 
 def test_postscript_under_a_pictures_name_is_refused_and_starts_no_program(

@@ -17,7 +17,11 @@ PACK = os.environ["WATCHED_PACK"]
 LOG = os.open(os.environ["WATCHED_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 NETWORK = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
 PROGRAMS = ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.fork")
-FILES = ("os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove")
+FILES = {
+    "os.rename": (1, 3), "os.link": (1, 3), "os.symlink": (1, 2),
+    "os.mkdir": (0, 2), "os.remove": (0, 1), "os.rmdir": (0, 1),
+}  # fmt: skip
+"""Which argument is the path, and which an open folder that it is in, or -1."""
 WRITES = os.O_WRONLY | os.O_RDWR
 
 
@@ -26,9 +30,10 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         path, _mode, flags = arguments
         if not isinstance(flags, int) or not flags & WRITES or isinstance(path, int):
             return
-        what = path
+        what = _whole(path)
     elif event in FILES:
-        what = arguments[1] if event in ("os.rename", "os.link", "os.symlink") else arguments[0]
+        path, folder = FILES[event]
+        what = _whole(arguments[path], arguments[folder])
     elif event in NETWORK:
         what = arguments[1] if event in ("socket.connect", "socket.sendto") else arguments[0]
     elif event in PROGRAMS:
@@ -37,6 +42,12 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         return
     line = json.dumps([time.time(), event, _text(what), _from_pack()])
     os.write(LOG, f"{line}\n".encode())
+
+
+def _whole(path: Any, folder: int = -1) -> str:
+    """Return the whole path of a file that is named within an open folder, or the current one."""
+    inside = os.getcwd() if folder == -1 else os.readlink(f"/proc/self/fd/{folder}")
+    return os.path.join(inside, os.fsdecode(path))
 
 
 def _text(what: Any) -> str:
