@@ -14,6 +14,8 @@ import { hasPanel, nodeOfRun } from "./panel.js";
 
 /** Milliseconds from a change to the comparison, for changes that come close together. */
 const PAUSE = 300;
+/** Milliseconds from a run's end to the looks into the history, which ComfyUI writes after it says so. */
+const LOOKS = [0, 200, 1000, 5000];
 /** The event on a panel's element when its mark changes. */
 export const AGED = "aged";
 
@@ -120,10 +122,15 @@ async function readInputs({ detail: { prompt_id } }) {
   const ids = ran.get(prompt_id);
   if (!ids) return;
   ran.delete(prompt_id);
-  const answer = await api.fetchApi(`/history/${prompt_id}`, { cache: "no-store" });
-  const [, , prompt, extra] = (answer.ok && (await answer.json())[prompt_id]?.prompt) || [];
-  const workflow = extra?.extra_pnginfo?.workflow?.id;
-  if (workflow) for (const id of ids) note(workflow, id, prompt);
+  for (const pause of LOOKS) {
+    await new Promise((done) => setTimeout(done, pause));
+    const answer = await api.fetchApi(`/history/${prompt_id}`, { cache: "no-store" });
+    const [, , prompt, extra] = (answer.ok && (await answer.json())[prompt_id]?.prompt) || [];
+    if (!prompt) continue;
+    const workflow = extra?.extra_pnginfo?.workflow?.id;
+    if (workflow) for (const id of ids) note(workflow, id, prompt);
+    return;
+  }
 }
 
 app.registerExtension({
