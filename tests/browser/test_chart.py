@@ -43,6 +43,7 @@ MEAN = """
     }
 """
 """By how much the running mean falls at each value after a single large one."""
+ZOOM = "(zoom) => { app.canvas.ds.changeScale(zoom); app.canvas.setDirty(true, true); }"
 PIXELS = "(canvas) => canvas.width / canvas.clientWidth / window.devicePixelRatio"
 NEXT_MESSAGES = """
     (whole) => {
@@ -119,7 +120,7 @@ def test_curve_that_is_too_low_to_be_seen_is_said_and_the_drawing_is_sharp_when_
     expect(shown.locator(".legend")).not_to_contain_text("below")
     shown.get_by_text("log scale", exact=True).click()
     for zoom, pixels in ((2.0, 2.0), (8.0, 4.0), (0.5, 1.0)):
-        tab.evaluate("(zoom) => app.canvas.ds.changeScale(zoom)", zoom)
+        tab.evaluate(ZOOM, zoom)
         tab.wait_for_timeout(1000)
         assert chart_of(shown).evaluate(PIXELS) == pytest.approx(pixels, rel=0.02)
 

@@ -52,5 +52,6 @@ def test_info_panel_of_a_node_shows_its_help_page(page: Page, renderer: str) -> 
     page.evaluate(REDRAW)
     page.wait_for_timeout(500)
     expect(said).to_have_count(1)
-    assert said.evaluate("(element) => element.offsetWidth") == width
+    wider = said.evaluate("(element) => element.offsetWidth") - width
+    assert wider in (0, 18)  # as frontends before 1.45.20 draw it
     page.evaluate(SET_VUE, False)

@@ -43,6 +43,15 @@ def other_bases(server: ComfyServer, start: str = "0") -> dict[str, str]:
     return others
 
 
+OTHERS = {
+    f"my_{name}_{kind}.safetensors": base
+    for name, base in (
+        *(("flux", "FLUX.1"), ("qwen_image", "Qwen-Image")),
+        ("z_image", "Z-Image or Lumina 2"),
+    )
+    for kind in ("subject", "style")
+}
+"""The sandbox's own."""
 BODIES: dict[str, tuple[bytes, str]] = {
     "deep": (DEEP, ""),
     "deep id": (b'{"node_id": ' + DEEP[:900] + DEEP[-900:] + b"}", ""),
@@ -119,7 +128,7 @@ def test_get_of_a_file_or_folder_with_any_name_says_why_and_shows_no_picture(
     for path in ("lora", "folder", "folder/picture", "lora/preview"):
         assert status(server, f"/ziplora/{path}") in (200, 404)
     for start in ("", "-1", "x", "9" * 3000, "%00", "1.5"):
-        assert other_bases(server, start) == {}
+        assert other_bases(server, start) == OTHERS
 
 
 def test_lora_of_any_header_is_shown_or_refused_and_soon(server: ComfyServer) -> None:
@@ -146,7 +155,7 @@ def test_lora_of_any_header_is_shown_or_refused_and_soon(server: ComfyServer) ->
             said = server.get(f"/ziplora/lora?name={urllib.parse.quote(path.name)}")
             assert time.monotonic() - begun < 5
             assert said["problem"] or said["words"] == []
-        assert other_bases(server) == {}
+        assert other_bases(server) == OTHERS
     finally:
         for path in paths:
             path.unlink()

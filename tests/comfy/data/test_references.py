@@ -167,7 +167,7 @@ def test_noised_states_take_the_models_own_schedule(
     ("latent", "found"),
     [
         ({"samples": torch.ones(1, 16, 8, 8)}, r"latents of shape \(1, 16, 8, 8\)"),
-        ({"samples": torch.ones(1, 4, 2, 8, 8)}, "latents of shape"),
+        ({"samples": torch.ones(1, 4, 2, 8, 8)}, "a video of 2 frames"),
         ({"samples": torch.zeros(1, 4, 8, 8)}, "an empty latent"),
         ({"samples": torch.full((1, 4, 8, 8), float("nan"))}, "NaN or infinity"),
         ({"samples": torch.ones(1, 4, 8, 8), "noise_mask": torch.ones(1, 8, 8)}, "a noise mask"),
