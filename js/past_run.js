@@ -30,7 +30,7 @@ export function shown(training, tells) {
     ...(curves.steps.length ? [drawn(curves)] : []),
     ...(samples ? [samples] : []),
     make("div", { class: "row acts" }, ...acts(training, tells)),
-    ...part(say("Files"), files.length ? make("ul", {}, ...files) : say("Its LoRA is not in a file. A Save node behind the training writes one.")),
+    ...part(say("Files"), files.length ? make("ul", {}, ...files) : say("Its LoRA is not in a file. A Save node after the training writes one.")),
     ...(training.settings.length ? part(say("Settings"), settings(training)) : []),
   ];
 }

@@ -84,7 +84,7 @@ const CHINESE = {
   "Deleted.": "已删除。",
   "Download the losses for {program}": "下载供 {program} 使用的损失数据",
   "Files": "文件",
-  "Its LoRA is not in a file. A Save node behind the training writes one.": "它的 LoRA 没有保存为文件。在训练节点之后连接保存节点即可写入文件。",
+  "Its LoRA is not in a file. A Save node after the training writes one.": "它的 LoRA 没有保存为文件。在训练节点之后连接保存节点即可写入文件。",
   "Settings": "设置",
   "Settings that differ": "不同的设置",
   "None.": "没有。",

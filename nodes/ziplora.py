@@ -26,7 +26,8 @@ from ..ziplora_core.ziplora.options import SOLVERS, ZipLoRASettings
 from .shared.before_run import checked, unless_linked
 from .shared.outputs import lora_output, loss_output, merged_output, report_output
 from .shared.progress import followed, log_warnings
-from .shared.queued import Trainer
+from .shared.prompt_warnings import prompt_warnings
+from .shared.queued import Queued, Trainer
 from .shared.shown import used_with
 from .shared.training_inputs import (
     learning_rate_input,
@@ -270,7 +271,7 @@ class ZipLoRAOptimize(Trainer):
             prompts += joint_prompts(joint_conditioning)
         with followed(cls, settings.gradient_steps) as callbacks:
             result = train_ziplora(model, pair, prompts, settings, checkpoint_root(), callbacks)
-            notes: list[str] = []
+            notes = prompt_warnings(pair, Queued.of(cls))
             drawn = attempt("drawing the map of the merge", lambda: _map(result.merged), notes, {})
             report = composed(lambda: result.report, notes)
             log_warnings("ZipLoRAOptimize", report)

@@ -102,6 +102,15 @@ class Queued:
         ]  # fmt: skip
         return rows[:_MOST]
 
+    def words(self, name: str) -> str | None:
+        """Return the text of the prompt that an input is linked to; None where it is not known."""
+        link = self.prompt.get(self.node_id, {}).get("inputs", {}).get(name)
+        encoder = self.prompt.get(str(link[0]), {}) if isinstance(link, list) else {}
+        if encoder.get("class_type") != "CLIPTextEncode":
+            return None
+        text = encoder["inputs"].get("text")
+        return text if isinstance(text, str) else None
+
     def file_name(self) -> str:
         """Return the name that the LoRA will be saved by; empty if no node saves it.
 

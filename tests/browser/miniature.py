@@ -29,7 +29,7 @@ OVERRIDES: dict[str, Json] = {
     "TrainingOptions": {"sample_prompts": CONTENT_PROMPT, "sample_every": 100},
     "TrainDreamBoothLoRA": {"prompt": CONTENT_PROMPT, "layers": "extended", "rank": 16,
                             "alpha": 16, "steps": 400, "learning_rate": 1e-3, "resolution": 128},
-    "ZipLoRAOptimize": {"solver": "adam", "width": 128, "height": 128},
+    "ZipLoRAOptimize": {"width": 128, "height": 128},
     "TrainConceptSlider": {"target": TARGET, "positive": MORE, "negative": LESS, "preserve": "",
                            "alpha": 4, "steps": 200, "learning_rate": 3e-4, "resolution": 128,
                            "trajectory": "reused"},
@@ -55,7 +55,7 @@ OVERRIDES: dict[str, Json] = {
 }  # fmt: skip
 """By class type or by node title, in this order."""
 KEPT = {
-    "ZipLoRAOptimize": ["solver"],
+    "ZipLoRAOptimize": [],
     **{trainer: list(OVERRIDES[trainer]) for trainer in OVERRIDES if "Train" in trainer},
 }
 """Nodes whose picture shows a run and its report; those of all others show the shipped state."""

@@ -57,7 +57,7 @@ from .random_checkpoint import write_checkpoint  # noqa: E402
 from .runs import CONTENT, JOINT, OPTIONS, STYLE  # noqa: E402
 
 GIB = 2**30
-NEEDED = 18.0
+NEEDED = 22.0
 """GiB of free memory: the weights in bf16, their copy for training in float32, and the rest."""
 PROMPTS = {"content": CONTENT, "style": STYLE, "joint": JOINT}
 

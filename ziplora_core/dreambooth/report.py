@@ -85,7 +85,8 @@ def _warnings(
     if (scale := settings.alpha / settings.rank) > _LARGE_SCALE:
         warnings.append(
             f"alpha {settings.alpha:g} at rank {settings.rank} scales the LoRA by {scale:g}: "
-            "alpha is usually the rank, or half of it"
+            "alpha is usually the rank, or half of it. It is an advanced input: Show Advanced in "
+            "the node's menu"
         )
     return warnings
 

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from .interface import TrainingRecord
 
+FIRST = ("WARNING", "Already learned")
+"""Beginnings of the lines that a person is to read first, in this order."""
+
 
 def compose(lines: Iterable[str]) -> str:
-    """Join the lines of a report, warnings first."""
-    return "\n".join(sorted(lines, key=lambda line: not line.startswith("WARNING")))
+    """Join the lines of a report: warnings first, then that nothing was learned anew."""
+    return "\n".join(
+        sorted(lines, key=lambda line: [not line.startswith(beginning) for beginning in FIRST])
+    )
 
 
 def steps_line(record: TrainingRecord, steps: int) -> str:

@@ -46,7 +46,10 @@ def solved_once(
         if found.state is not None:
             with torch.no_grad():
                 coefficients.flat.copy_(found.state.parameters[0])
-            lines = [*found.state.notes, f"the solution was taken from {folder.path.name}"]
+            lines = [
+                *found.state.notes,
+                f"Already learned: the merge was taken from {folder.path.name}",
+            ]
             error, *errors = found.state.extra_state[_ERRORS].tolist()
             errors = [] if math.isnan(errors[0]) else errors
             callbacks.on_solved(errors)
