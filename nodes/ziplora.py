@@ -271,7 +271,9 @@ class ZipLoRAOptimize(Trainer):
             prompts += joint_prompts(joint_conditioning)
         with followed(cls, settings.gradient_steps) as callbacks:
             result = train_ziplora(model, pair, prompts, settings, checkpoint_root(), callbacks)
-            notes = prompt_warnings(pair, Queued.of(cls))
+            notes: list[str] = []
+            compare = "comparing the prompts with the trigger words"
+            notes += attempt(compare, lambda: prompt_warnings(pair, Queued.of(cls)), notes, [])
             drawn = attempt("drawing the map of the merge", lambda: _map(result.merged), notes, {})
             report = composed(lambda: result.report, notes)
             log_warnings("ZipLoRAOptimize", report)

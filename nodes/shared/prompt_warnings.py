@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import shorten
 
 from ...ziplora_core.files.metadata import trigger_words
 from ...ziplora_core.lora.pair import LoRAPair
@@ -10,6 +11,8 @@ from .queued import Queued
 
 _SHORTEST = 3
 """Letters of a word that tells a prompt from others."""
+_SHOWN = 120
+"""Most letters of a prompt in a warning."""
 
 
 def prompt_warnings(pair: LoRAPair, queued: Queued) -> list[str]:
@@ -39,8 +42,8 @@ def prompt_warnings(pair: LoRAPair, queued: Queued) -> list[str]:
             triggers = trigger_words(lora.metadata)
             if triggers and not _words(", ".join(triggers)) & _words(text):
                 warnings.append(
-                    f"WARNING: the {name} prompt “{text.strip()}” has none of the trigger words "
-                    f"of {lora.name}: {', '.join(triggers)}"
+                    f"WARNING: the {name} prompt “{shorten(text, _SHOWN)}” has none of the "
+                    f"trigger words of {lora.name}: {', '.join(triggers)}"
                 )
     return warnings
 

@@ -26,7 +26,7 @@ from .tiny_pack.families import POOLED, QWEN_IMAGE, WIDTH, Z_IMAGE
 from .tiny_weights import initialise
 
 TOKENS = 7
-"""Of a prompt."""
+"""The number of tokens of a prompt."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What other families than SDXL's do not take is refused by name; packed weights are taken."""
+"""Other families than SDXL's refuse videos and sounds by name, and take packed weights."""
 
 from __future__ import annotations
 
